@@ -1,0 +1,170 @@
+//! The one client: HTTP/1.1 and WebSockets over the daemon's Unix socket.
+
+use crate::{Attachment, EventStream, Message, Method, PROTOCOL_HEADER, check_protocol, protocol_header, requests, route};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{path::PathBuf, sync::Mutex};
+use tokio::net::UnixStream;
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{self, Message as Ws, client::IntoClientRequest, handshake::client::Request},
+};
+use vmoon_core::{Code, Error, Result, error::ErrorRecord, event::Event, frame::Frame};
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+
+/// The body of every error answer.
+#[derive(serde::Deserialize)]
+struct ErrorBody {
+    error: ErrorRecord,
+}
+
+/// A client of the daemon at a Unix socket. Connections are kept alive and reused.
+pub struct Client {
+    socket: PathBuf,
+    idle: Mutex<Vec<Sender>>,
+}
+
+fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(Code::DaemonUnreachable, "the daemon does not answer").source(error).hint("see `vmoon daemon status` and the daemon's log")
+}
+
+impl Client {
+    /// A client for the daemon that listens there. Nothing is connected yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), idle: Mutex::new(Vec::new()) }
+    }
+
+    async fn connect(&self) -> Result<UnixStream> {
+        UnixStream::connect(&self.socket).await.map_err(unreachable)
+    }
+
+    async fn sender(&self) -> Result<Sender> {
+        while let Some(sender) = self.idle.lock().unwrap_or_else(|e| e.into_inner()).pop() {
+            if !sender.is_closed() {
+                return Ok(sender);
+            }
+        }
+        let (sender, connection) = http1::handshake(TokioIo::new(self.connect().await?)).await.map_err(unreachable)?;
+        // The task ends when the sender is dropped or the daemon goes away; its error reaches the caller through the sender.
+        drop(tokio::spawn(connection));
+        Ok(sender)
+    }
+
+    /// Calls one endpoint.
+    pub(crate) async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, request: &impl Serialize) -> Result<T> {
+        let out = route::outgoing(method, path, request)?;
+        let http = hyper::Request::builder()
+            .method(method.as_str())
+            .uri(out.target)
+            .header("host", "vmoon")
+            .header(PROTOCOL_HEADER, protocol_header())
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(out.body)))
+            .map_err(|error| Error::internal("a request cannot be built").source(error))?;
+        let mut sender = self.sender().await?;
+        sender.ready().await.map_err(unreachable)?;
+        let response = sender.send_request(http).await.map_err(unreachable)?;
+        let (head, body) = response.into_parts();
+        if let Some(theirs) = head.headers.get(PROTOCOL_HEADER) {
+            check_protocol(theirs.to_str().unwrap_or(""), "daemon")?;
+        }
+        let body = body.collect().await.map_err(unreachable)?.to_bytes();
+        self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(sender);
+        if head.status.is_success() {
+            return serde_json::from_slice(&body)
+                .map_err(|error| Error::new(Code::WireMalformed, "the daemon's answer cannot be understood").source(error));
+        }
+        Err(match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => body.error.into(),
+            Err(_) => Error::new(Code::WireMalformed, format!("the daemon answered {} and no reason", head.status)),
+        })
+    }
+
+    async fn websocket(&self, path: &str, protocol: &str, request: &impl Serialize) -> Result<WebSocketStream<UnixStream>> {
+        let out = route::outgoing(Method::Get, path, request)?;
+        let broken = |error: &dyn std::fmt::Display| Error::internal(format!("a WebSocket request cannot be built: {error}"));
+        let mut http: Request = format!("ws://vmoon{}", out.target).into_client_request().map_err(|e| broken(&e))?;
+        for (name, value) in [("sec-websocket-protocol", protocol.to_owned()), (PROTOCOL_HEADER, protocol_header())] {
+            http.headers_mut().insert(name, value.parse().map_err(|e| broken(&e))?);
+        }
+        match client_async(http, self.connect().await?).await {
+            Ok((stream, _)) => Ok(stream),
+            Err(tungstenite::Error::Http(response)) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                Err(match serde_json::from_slice::<ErrorBody>(body) {
+                    Ok(body) => body.error.into(),
+                    Err(_) => Error::new(Code::WireMalformed, format!("the daemon answered {} and no reason", response.status())),
+                })
+            }
+            Err(error) => Err(unreachable(error)),
+        }
+    }
+
+    pub(crate) async fn open_stream(&self, request: requests::Attach) -> Result<Box<dyn Attachment>> {
+        Ok(Box::new(SocketAttachment(self.websocket("/v1/sessions/{session}/stream", crate::SESSION_PROTOCOL, &request).await?)))
+    }
+
+    pub(crate) async fn open_events(&self, request: requests::Events) -> Result<Box<dyn EventStream>> {
+        Ok(Box::new(SocketEvents(self.websocket("/v1/events/stream", crate::EVENTS_PROTOCOL, &request).await?)))
+    }
+}
+
+struct SocketAttachment(WebSocketStream<UnixStream>);
+
+/// The offset that marks a direct frame.
+pub const DIRECT: u64 = u64::MAX;
+
+async fn next_message(stream: &mut WebSocketStream<UnixStream>) -> Result<Ws> {
+    loop {
+        match stream.next().await {
+            Some(Ok(Ws::Ping(_) | Ws::Pong(_) | Ws::Frame(_))) => {}
+            Some(Ok(Ws::Close(_))) | None => return Err(unreachable("the daemon closed the stream")),
+            Some(Ok(message)) => return Ok(message),
+            Some(Err(error)) => return Err(unreachable(error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Attachment for SocketAttachment {
+    async fn next(&mut self) -> Result<Message> {
+        match next_message(&mut self.0).await? {
+            Ws::Binary(bytes) => {
+                let (at, frames) =
+                    bytes.split_first_chunk::<8>().ok_or_else(|| Error::new(Code::WireMalformed, "a stream message without an offset"))?;
+                let (at, frames) = (u64::from_le_bytes(*at), frames.to_vec());
+                Ok(if at == DIRECT { Message::Direct(frames) } else { Message::Stream { at, frames } })
+            }
+            Ws::Text(text) => match serde_json::from_str::<ErrorBody>(&text) {
+                Ok(body) => Err(body.error.into()),
+                Err(_) => Ok(Message::Ended),
+            },
+            _ => Err(Error::new(Code::WireMalformed, "a stream message of an unknown kind")),
+        }
+    }
+
+    async fn send(&mut self, frame: Frame<'_>) -> Result<()> {
+        self.0.send(Ws::Binary(frame.to_vec().into())).await.map_err(unreachable)
+    }
+}
+
+struct SocketEvents(WebSocketStream<UnixStream>);
+
+#[async_trait]
+impl EventStream for SocketEvents {
+    async fn next(&mut self) -> Result<Event> {
+        let Ws::Text(text) = next_message(&mut self.0).await? else {
+            return Err(Error::new(Code::WireMalformed, "an event that is not text"));
+        };
+        if let Ok(body) = serde_json::from_str::<ErrorBody>(&text) {
+            return Err(body.error.into());
+        }
+        serde_json::from_str(&text).map_err(|error| Error::new(Code::WireMalformed, "an event cannot be understood").source(error))
+    }
+}

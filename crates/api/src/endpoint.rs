@@ -1,0 +1,167 @@
+//! The endpoint table: the single declaration of the API.
+
+use std::collections::BTreeMap;
+
+/// An HTTP method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Changes something.
+    Post,
+}
+
+impl Method {
+    /// `GET` or `POST`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+        }
+    }
+}
+
+/// One endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// Its name: the method of `trait Api`.
+    pub name: &'static str,
+    /// How.
+    pub method: Method,
+    /// The path; `{field}` is a field of the request.
+    pub path: &'static str,
+    /// The type of the request.
+    pub request: &'static str,
+    /// The type of the answer; for a WebSocket the subprotocol.
+    pub response: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// Whether it upgrades to a WebSocket.
+    pub websocket: bool,
+}
+
+impl Endpoint {
+    /// The parameters of `path` if it is this endpoint's, percent-decoded.
+    pub fn matches(&self, path: &str) -> Option<BTreeMap<&'static str, String>> {
+        let mut found = BTreeMap::new();
+        let (mut ours, mut theirs) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return Some(found),
+                (Some(ours), Some(theirs)) => match ours.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+                    Some(name) => {
+                        let value = percent_encoding::percent_decode_str(theirs).decode_utf8().ok()?;
+                        found.insert(name, value.into_owned());
+                    }
+                    None if ours == theirs => {}
+                    None => return None,
+                },
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Declares the endpoints: the trait's methods, the client's, the dispatcher's and the table all come from one list.
+#[macro_export]
+macro_rules! with_endpoints {
+    ($then:ident) => {
+        $then! {
+            hello(Empty) -> Hello: Get "/v1/hello" "Who answers, and which versions it speaks.";
+            doctor(Empty) -> DoctorView: Get "/v1/doctor" "Checks the computer and every driver's requirements.";
+            stop_daemon(Empty) -> Nothing: Post "/v1/daemon/stop" "Ends the daemon; machines and sessions live on.";
+            list_connections(Empty) -> Vec<ConnectionView>: Get "/v1/connections" "Lists connections.";
+            list_machines(Empty) -> Vec<MachineView>: Get "/v1/machines" "Lists machines, by connection and name.";
+            plan_machine(CreateMachine) -> PlanView: Post "/v1/plan" "Says what creating the machine would do; touches nothing.";
+            create_machine(CreateMachine) -> Answered: Post "/v1/machines" "Creates a machine.";
+            show_machine(MachineRef) -> MachineView: Get "/v1/machines/{machine}" "Shows one machine, with facts and sessions.";
+            request_machine(MachineRequest) -> Answered: Post "/v1/machines/{machine}/requests" "Asks a machine to start, stop, be deleted, ….";
+            plan_request(MachineRequest) -> PlanView: Post "/v1/machines/{machine}/plan" "Says what that request would do; touches nothing.";
+            wait_machine(WaitMachine) -> MachineView: Get "/v1/machines/{machine}/wait" "Answers when the machine is in a state, or has changed.";
+            list_operations(ListOperations) -> Vec<OperationView>: Get "/v1/operations" "Lists operations, newest first.";
+            show_operation(OperationRef) -> OperationView: Get "/v1/operations/{operation}" "Shows one operation.";
+            wait_operation(WaitOperation) -> OperationView: Get "/v1/operations/{operation}/wait" "Answers when the operation has ended.";
+            cancel_operation(OperationRef) -> OperationView: Post "/v1/operations/{operation}/cancel" "Asks an operation to be cancelled; never kills.";
+            list_sessions(ListSessions) -> Vec<SessionView>: Get "/v1/sessions" "Lists sessions.";
+            open_session(SessionRef) -> SessionView: Post "/v1/sessions/{session}/open" "Opens a session, or finds it open.";
+            show_session(SessionRef) -> SessionView: Get "/v1/sessions/{session}" "Shows one session.";
+            detach_session(SessionRef) -> SessionView: Post "/v1/sessions/{session}/detach" "Detaches everybody; the session lives on.";
+            eval(Eval) -> CommandView: Post "/v1/sessions/{session}/eval" "Evaluates a chunk and answers with its own result.";
+            input(Input) -> Nothing: Post "/v1/sessions/{session}/input" "Answers a command that waits for input.";
+            interrupt(Interrupt) -> Nothing: Post "/v1/sessions/{session}/interrupt" "Interrupts a command; the state of the machine is kept.";
+            complete(AskCode) -> NamesView: Post "/v1/sessions/{session}/complete" "Completes an expression from the running machine.";
+            is_complete(AskCode) -> CompletenessView: Post "/v1/sessions/{session}/is-complete" "Says whether a chunk is complete.";
+            read(Read) -> ReadView: Get "/v1/sessions/{session}/read" "Reads the transcript from an offset.";
+            show_command(CommandRef) -> CommandView: Get "/v1/commands/{command}" "Shows a command and what it has answered.";
+            interrupt_command(CommandRef) -> CommandView: Post "/v1/commands/{command}/interrupt" "Interrupts one command.";
+            list_events(Events) -> Vec<Event>: Get "/v1/events" "Lists the events that are kept.";
+        }
+    };
+}
+
+macro_rules! table {
+    ($($name:ident($request:ty) -> $response:ty: $method:ident $path:literal $summary:literal;)*) => {
+        /// Every endpoint.
+        pub const TABLE: &[Endpoint] = &[
+            $(Endpoint {
+                name: stringify!($name),
+                method: Method::$method,
+                path: $path,
+                request: stringify!($request),
+                response: stringify!($response),
+                summary: $summary,
+                websocket: false,
+            },)*
+            Endpoint {
+                name: "attach",
+                method: Method::Get,
+                path: "/v1/sessions/{session}/stream",
+                request: "Attach",
+                response: crate::SESSION_PROTOCOL,
+                summary: "Attaches to a session: its frames with their offsets, both ways.",
+                websocket: true,
+            },
+            Endpoint {
+                name: "follow_events",
+                method: Method::Get,
+                path: "/v1/events/stream",
+                request: "Events",
+                response: crate::EVENTS_PROTOCOL,
+                summary: "Follows events, one JSON text message each.",
+                websocket: true,
+            },
+        ];
+    };
+}
+
+with_endpoints!(table);
+
+/// Finds the endpoint of a request.
+pub fn find(method: &str, path: &str) -> Option<(&'static Endpoint, BTreeMap<&'static str, String>)> {
+    // Literal segments win over parameters because no parameter stands where another endpoint has a literal sibling, which
+    // the test below holds.
+    TABLE.iter().filter(|e| e.method.as_str() == method).find_map(|e| Some((e, e.matches(path)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_finds_its_own_endpoint() {
+        for endpoint in TABLE {
+            let path = endpoint.path.replace('{', "x").replace('}', "");
+            let (found, _) = find(endpoint.method.as_str(), &path).unwrap();
+            assert_eq!(found.name, endpoint.name);
+        }
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_hostile_paths_find_nothing() {
+        let (endpoint, params) = find("GET", "/v1/machines/a%20%2F..%2Fb").unwrap();
+        assert_eq!((endpoint.name, params["machine"].as_str()), ("show_machine", "a /../b"));
+        for bad in ["/v1/machines/%ff", "/v1/machines/a/b/c", "", "/", "/v2/hello", "/v1/hello/"] {
+            assert!(find("GET", bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What the API is asked. Every request is one flat struct: the fields that the path names travel in the path, the rest in
+//! the query (GET) or in a JSON body (POST).
+//!
+//! A `machine` is a name, `CONNECTION:NAME`, an id or an unambiguous prefix of one. A `session` is a session's id or prefix,
+//! or a target `MACHINE[/SESSION]`, whose session is opened by first use.
+
+use crate::Data;
+use serde::{Deserialize, Serialize};
+use vmoon_core::{machine::Request, machine::State, spec::MachineSpec};
+
+/// Asks nothing in particular.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// Names a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachineRef {
+    /// Which.
+    pub machine: String,
+}
+
+/// Creates a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreateMachine {
+    /// Its name.
+    pub name: String,
+    /// On which connection; `local` if not said.
+    #[serde(default)]
+    pub connection: Option<String>,
+    /// What it shall be.
+    pub spec: MachineSpec,
+    /// Start it when it is created.
+    #[serde(default)]
+    pub start: bool,
+    /// How long the operation may take, milliseconds; 30 minutes if not said.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Asks something of a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachineRequest {
+    /// Which.
+    pub machine: String,
+    /// What.
+    pub request: Request,
+    /// How long the operation may take, milliseconds; 5 minutes if not said.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Waits for a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WaitMachine {
+    /// Which.
+    pub machine: String,
+    /// For this state; if not said, for any change after `gen`.
+    #[serde(default)]
+    pub until: Option<State>,
+    /// The generation already known.
+    #[serde(default, rename = "gen")]
+    pub generation: Option<u64>,
+    /// Answer with what is known after so many milliseconds (at most 60 000, 30 000 if not said).
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// Names an operation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OperationRef {
+    /// Which, by id or unambiguous prefix.
+    pub operation: String,
+}
+
+/// Waits for the end of an operation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WaitOperation {
+    /// Which.
+    pub operation: String,
+    /// Answer with what is known after so many milliseconds (at most 60 000, 30 000 if not said).
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// Lists operations.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListOperations {
+    /// Only those that run.
+    #[serde(default)]
+    pub running: Option<bool>,
+}
+
+/// Lists sessions.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListSessions {
+    /// Only those of this machine.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// Also those that ended.
+    #[serde(default)]
+    pub ended: Option<bool>,
+}
+
+/// Names a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionRef {
+    /// Which.
+    pub session: String,
+}
+
+/// Evaluates code in a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Eval {
+    /// Which.
+    pub session: String,
+    /// The chunk.
+    pub code: Data,
+    /// The client's own name for this request: asking again with the same token joins the command instead of running it
+    /// twice. At most 255 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Interrupt the command after so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u32>,
+    /// Answer with what is known after so many milliseconds; 0 answers when the command is accepted; for ever if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+/// Names a command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CommandRef {
+    /// `SESSION.NUMBER`.
+    pub command: String,
+    /// Wait so many milliseconds for its end (at most 60 000); 0 if not said.
+    #[serde(default)]
+    pub wait_ms: Option<u64>,
+}
+
+/// Answers a command that waits for input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Input {
+    /// Which session.
+    pub session: String,
+    /// The bytes.
+    #[serde(default)]
+    pub data: Data,
+    /// Whether the input ends here.
+    #[serde(default)]
+    pub end: bool,
+}
+
+/// Interrupts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Interrupt {
+    /// Which session.
+    pub session: String,
+    /// Which command; whatever runs if not said.
+    #[serde(default)]
+    pub command: Option<u64>,
+}
+
+/// Asks the machine about a piece of code without running it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AskCode {
+    /// Which session.
+    pub session: String,
+    /// The chunk, or the text before the cursor.
+    pub code: Data,
+}
+
+/// Reads a session's transcript.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Read {
+    /// Which session.
+    pub session: String,
+    /// From this stream offset; from the oldest if not said.
+    #[serde(default)]
+    pub from: Option<u64>,
+    /// At most about so many bytes (at most 8 MiB, 1 MiB if not said); at least one piece.
+    #[serde(default)]
+    pub max: Option<u64>,
+    /// Only the pieces of this command.
+    #[serde(default)]
+    pub command: Option<u64>,
+    /// Wait so many milliseconds for something to read (at most 60 000); 0 if not said.
+    #[serde(default)]
+    pub wait_ms: Option<u64>,
+}
+
+/// How to attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// See everything, write nothing.
+    #[default]
+    Viewer,
+    /// Hold the pen: one at a time.
+    Writer,
+}
+
+/// Attaches to a session's stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attach {
+    /// Which session.
+    pub session: String,
+    /// From this stream offset; only what comes from now on if not said.
+    #[serde(default)]
+    pub from: Option<u64>,
+    /// How.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+/// Reads or follows events.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Events {
+    /// Those after this number; all that are kept if not said.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// Only those of this machine.
+    #[serde(default)]
+    pub machine: Option<String>,
+}

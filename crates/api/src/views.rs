@@ -1,0 +1,314 @@
+//! What the API answers. `-o json` prints exactly these. Times are milliseconds since the Unix epoch, durations microseconds.
+
+use crate::Data;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use vmoon_core::{
+    CommandId, ConnectionId, MachineId, OperationId, SessionId,
+    connection::ConnectionState,
+    driver::{Abilities, ChannelKind, Check, Exit},
+    machine::{Answer, State, Verb},
+    operation::{Outcome, Progress},
+    session::SessionState,
+    spec::MachineSpec,
+};
+
+/// Who answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The daemon's version.
+    pub version: String,
+    /// The newest API version it speaks.
+    pub protocol: u32,
+    /// The oldest API version it speaks.
+    pub min_protocol: u32,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started.
+    pub started_ms: u64,
+    /// Its state directory.
+    pub state_dir: String,
+    /// The kinds of machine it can make.
+    pub kinds: Vec<String>,
+    /// How many machines it knows.
+    pub machines: u64,
+    /// How many of them run.
+    pub running: u64,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineView {
+    /// Its identifier.
+    pub id: MachineId,
+    /// Its name.
+    pub name: String,
+    /// The name of its connection.
+    pub connection: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its state.
+    pub state: State,
+    /// The operation that holds it.
+    pub operation: Option<OperationId>,
+    /// The operation's verb.
+    pub doing: Option<Verb>,
+    /// Rises by one whenever anything of this view changes.
+    #[serde(rename = "gen")]
+    pub generation: u64,
+    /// When it was created.
+    pub created_ms: u64,
+    /// When its state last changed.
+    pub since_ms: u64,
+    /// How its last run ended, while it is off.
+    pub exit: Option<Exit>,
+    /// What was asked for; `None` for machines that vmoon did not make.
+    pub spec: Option<MachineSpec>,
+    /// What it can do.
+    pub abilities: Abilities,
+    /// The last failed operation's error, until another operation succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<vmoon_core::error::ErrorRecord>,
+    /// Facts for people; only when one machine is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Its sessions; only when one machine is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Vec<SessionView>>,
+}
+
+/// The answer to a request for a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    /// What was decided; a refusal arrives as an error instead.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// The machine, as it is now.
+    pub machine: MachineView,
+}
+
+/// What a request would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The machine's name.
+    pub name: String,
+    /// What would be done, one sentence each; empty where nothing is to be done.
+    pub steps: Vec<String>,
+}
+
+/// An operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperationView {
+    /// Its identifier.
+    pub id: OperationId,
+    /// What it does.
+    pub verb: Verb,
+    /// To which machine.
+    pub machine: MachineId,
+    /// The machine's name.
+    pub name: String,
+    /// When it began.
+    pub started_ms: u64,
+    /// When it must be done.
+    pub deadline_ms: u64,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+    /// The driver's last report.
+    pub progress: Progress,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<Outcome>,
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// Its identifier.
+    pub id: SessionId,
+    /// Its name.
+    pub name: String,
+    /// Its machine.
+    pub machine: MachineId,
+    /// The machine's name.
+    pub machine_name: String,
+    /// What its channel carries.
+    pub kind: ChannelKind,
+    /// Its state.
+    #[serde(flatten)]
+    pub state: SessionState,
+    /// When it was opened.
+    pub opened_ms: u64,
+    /// The oldest stream offset that can still be read.
+    pub oldest: u64,
+    /// The stream offset after the last byte written.
+    pub written: u64,
+    /// The command that runs.
+    pub busy: Option<u64>,
+    /// How many commands wait behind it.
+    pub queued: u32,
+    /// Whether the running command waits for input.
+    pub waiting_input: bool,
+    /// How many watch.
+    pub viewers: u32,
+    /// Whether somebody holds the pen.
+    pub writer: bool,
+    /// Set while the transcript cannot be written: the machine waits, nothing is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<vmoon_core::error::ErrorRecord>,
+}
+
+/// Whether a command is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandState {
+    /// It waits or runs.
+    Running,
+    /// It is answered.
+    Done,
+    /// The machine ended before it was answered.
+    Lost,
+}
+
+/// How a command failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandError {
+    /// `command.failed`, `command.incomplete`, `command.interrupted` or `command.deadline`.
+    pub code: vmoon_core::Code,
+    /// Whether the chunk did not even compile.
+    pub syntax: bool,
+    /// The error value as text.
+    pub message: Data,
+    /// The traceback; may be empty.
+    pub traceback: Data,
+}
+
+/// A command and what it has answered so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandView {
+    /// Its identifier.
+    pub id: CommandId,
+    /// The machine's name.
+    pub machine: String,
+    /// Whether it is done.
+    pub state: CommandState,
+    /// What it wrote to standard output.
+    pub stdout: Data,
+    /// What it wrote to standard error.
+    pub stderr: Data,
+    /// Its values, as a REPL prints them.
+    pub values: Option<Data>,
+    /// Its error.
+    pub error: Option<CommandError>,
+    /// Whether it waits for input.
+    pub waiting_input: bool,
+    /// How long it ran, once it is done.
+    pub duration_us: Option<u64>,
+    /// Set when more was written than is repeated here (1 MiB): read the rest from `from`.
+    pub truncated: bool,
+    /// The stream offset where it was accepted.
+    pub from: u64,
+    /// The stream offset after its last frame, once it is done.
+    pub to: Option<u64>,
+}
+
+/// One piece of a session's stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The stream offset of its frame.
+    pub at: u64,
+    /// The command it belongs to, or 0.
+    pub command: u64,
+    /// What it is.
+    pub kind: PieceKind,
+    /// Its content.
+    pub data: Data,
+}
+
+/// What a [`Piece`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PieceKind {
+    /// The code of a command.
+    Code,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Values.
+    Values,
+    /// An error, with its traceback.
+    Error,
+    /// An unfinished chunk.
+    Incomplete,
+    /// The command waits for input.
+    WantsInput,
+    /// The command is done; the data is its duration in microseconds.
+    Done,
+    /// The program asked to end; the data is its exit code.
+    Exit,
+    /// Bytes were lost here; the data is how many.
+    Gap,
+    /// Something this version does not know.
+    Other,
+}
+
+/// A part of a session's transcript.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReadView {
+    /// The pieces, oldest first.
+    pub pieces: Vec<Piece>,
+    /// Where to go on reading.
+    pub next: u64,
+    /// Whether the session is over and everything was read.
+    pub ended: bool,
+}
+
+/// What completes an expression.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NamesView {
+    /// Whether the machine was busy and could not be asked.
+    #[serde(default)]
+    pub busy: bool,
+    /// Byte offset (from 0) in the text where the completed word begins.
+    #[serde(default)]
+    pub from: usize,
+    /// The candidates, sorted.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// Whether a chunk is complete.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompletenessView {
+    /// `complete`, `incomplete`, `invalid` or `busy`.
+    pub verdict: String,
+    /// The compiler's message.
+    pub message: Data,
+}
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionView {
+    /// Its identifier.
+    pub id: ConnectionId,
+    /// Its name.
+    pub name: String,
+    /// The kind of its machines.
+    pub kind: String,
+    /// Where it leads.
+    pub uri: String,
+    /// What is known about the link.
+    pub state: ConnectionState,
+    /// The settings a machine's specification may hold there, with their help.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// The findings of `vmoon doctor`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DoctorView {
+    /// All findings.
+    pub checks: Vec<Check>,
+}
+
+/// Nothing to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}

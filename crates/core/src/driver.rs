@@ -1,0 +1,346 @@
+//! The boundary between the daemon and whatever runs machines.
+//!
+//! Every MUST below has a test of the same name in the contract suite of `vmoon-driver-sim`, which every driver passes.
+//! Plain data crosses this boundary. A driver never publishes events, never touches the store, never knows about
+//! sessions and never retries for ever. A refusal of the hypervisor is an `Err`; not being able to ask is
+//! [`Observed::Unreachable`] or [`Code::DriverUnreachable`](crate::Code::DriverUnreachable).
+
+use crate::{
+    Error, MachineId, Result,
+    frame::Frame,
+    operation::{OpRecord, Progress, Undo},
+    spec::{MachineSpec, Problems},
+};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// A driver's name for one of its machines: opaque JSON that only the driver reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Handle(pub String);
+
+/// A byte offset in the stream of a channel, from the channel's beginning.
+pub type Offset = u64;
+
+/// What a driver is, known without any I/O.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DriverInfo {
+    /// The kind of machine, for example `lua`.
+    pub kind: String,
+    /// The settings a specification may hold.
+    pub settings: Vec<Setting>,
+}
+
+/// One setting of a specification.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setting {
+    /// Its name in [`MachineSpec::settings`].
+    pub name: String,
+    /// What it does, with units and the default.
+    pub help: String,
+}
+
+/// One finding of `vmoon doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What is required.
+    pub requirement: String,
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub finding: String,
+    /// How to fix it; empty where nothing is to be fixed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fix: String,
+}
+
+/// How a [`Check`] went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, with a limitation.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+/// What the host or pool offers; the input of [`Driver::plan`]. The driver's own, opaque to everyone else.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostFacts(pub serde_json::Value);
+
+/// What creating a machine will do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The machine's name.
+    pub name: String,
+    /// What will be done, one sentence each, for `--dry-run`.
+    pub steps: Vec<String>,
+    /// Everything `create` needs, with all defaults filled in; the driver's own.
+    pub settings: serde_json::Value,
+}
+
+/// What a driver can see of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observed {
+    /// It exists and does not run. The exit is that of its last run, where known.
+    Off(Option<Exit>),
+    /// It runs and offers these channels.
+    On(Vec<Channel>),
+    /// It is paused.
+    Paused,
+    /// It is suspended to storage.
+    Suspended,
+    /// The hypervisor answers that there is no such machine.
+    Missing,
+    /// The hypervisor cannot be asked.
+    Unreachable,
+}
+
+/// What was seen, and whether `create` had finished its work on the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// What was seen.
+    pub observed: Observed,
+    /// Whether the machine bears the tag *complete*, which `create` writes last.
+    pub complete: bool,
+}
+
+/// How the last run of a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum Exit {
+    /// It ended by itself or by a polite stop, with this status.
+    Code {
+        /// The status.
+        code: i32,
+    },
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// vmoon ended it by force.
+    Killed,
+    /// It ignored an interrupt and was ended.
+    DidNotYield,
+    /// The computer was restarted.
+    Rebooted,
+    /// It ended and nothing tells how.
+    Lost,
+}
+
+/// What a channel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelKind {
+    /// Framed requests and answers of a language VM.
+    Repl,
+    /// Bytes of a shell or a console.
+    Terminal,
+}
+
+/// One channel of a running machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Channel {
+    /// Its name; sessions are opened by it.
+    pub name: String,
+    /// What it carries.
+    pub kind: ChannelKind,
+    /// Which life of the machine it belongs to; offsets start anew with each.
+    pub life: u64,
+}
+
+/// A machine that a driver found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// How to address it.
+    pub handle: Handle,
+    /// The tag with our id, if it bears one.
+    pub id: Option<MachineId>,
+    /// Its name there.
+    pub name: String,
+    /// What was seen of it.
+    pub sighting: Sighting,
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopMode {
+    /// Ask the guest. May return before it is off, and may never be obeyed.
+    Polite,
+    /// End it now. Returns when it is off.
+    Force,
+}
+
+/// What [`Driver::recover`] did with an operation that a crash had cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// The work is done; the machine is addressed by this handle if the operation was a create.
+    Finished(Option<Handle>),
+    /// Everything was put back.
+    Reversed,
+}
+
+/// What a machine can do, derived from its driver and its guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Abilities {
+    /// It can be paused and resumed.
+    pub pause: bool,
+    /// It can be suspended and resumed.
+    pub suspend: bool,
+    /// It has a channel that evaluates code.
+    pub eval: bool,
+}
+
+/// Where a driver reports progress and journals its undo values. The daemon implements it.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Says what is being done now.
+    fn progress(&self, progress: Progress);
+    /// Stores an undo value; returns when it is on disk. The step it reverses comes after.
+    ///
+    /// # Errors
+    /// When it cannot be stored: the driver then stops without taking the step.
+    async fn undo(&self, undo: Undo) -> Result<()>;
+}
+
+/// What a session's link delivers.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LinkItem {
+    /// Whole stream frames, encoded, in `buf`, beginning at this stream offset.
+    Stream {
+        /// Offset of the first frame.
+        at: Offset,
+    },
+    /// One direct frame, encoded, in `buf`.
+    Direct,
+    /// The channel is over; everything it had said was delivered before.
+    Ended(Exit),
+    /// The connection to the machine was lost; the channel may live on. Open it again from the last offset.
+    Broken,
+}
+
+/// The reading half of a session's link. One reader per byte source, ever.
+#[async_trait]
+pub trait LinkReader: Send {
+    /// Waits for the next item; its bytes replace the content of `buf`. Dropping the future loses nothing.
+    async fn next(&mut self, buf: &mut Vec<u8>) -> Result<LinkItem>;
+}
+
+/// The writing half of a session's link.
+#[async_trait]
+pub trait LinkWriter: Send {
+    /// Sends one frame to the machine.
+    ///
+    /// # Errors
+    /// [`Code::DriverUnreachable`](crate::Code::DriverUnreachable) when the link is broken.
+    async fn send(&mut self, frame: Frame<'_>) -> Result<()>;
+}
+
+/// An open channel of a machine.
+pub struct SessionLink {
+    /// From the machine.
+    pub reader: Box<dyn LinkReader>,
+    /// To the machine.
+    pub writer: Box<dyn LinkWriter>,
+    /// Where the stream ended when the link was opened: everything before it is delivered.
+    pub end: Offset,
+    /// The number of the last command the machine has accepted, 0 for none.
+    pub last_command: u64,
+    /// The command that runs now.
+    pub running: Option<u64>,
+    /// How many commands wait behind it.
+    pub queued: u32,
+    /// Whether the running command waits for input.
+    pub waiting_input: bool,
+}
+
+/// One connection's machines.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// What this driver is. No I/O.
+    fn info(&self) -> DriverInfo;
+
+    /// Checks requirements; feeds `vmoon doctor`. Never fails: a failure is a finding.
+    async fn probe(&self) -> Vec<Check>;
+
+    /// What the host or pool offers.
+    async fn facts(&self) -> Result<HostFacts>;
+
+    /// Turns a specification into a plan. Pure; refuses before anything is touched, all problems at once.
+    fn plan(&self, name: &str, spec: &MachineSpec, host: &HostFacts) -> Result<Plan, Problems>;
+
+    /// Creates the machine, stopped. MUST be idempotent per id; MUST tag what it makes with the id; MUST journal an undo
+    /// value before each step that leaves something behind; writes the tag *complete* last.
+    async fn create(&self, id: MachineId, plan: &Plan, journal: &dyn Journal) -> Result<Handle>;
+
+    /// Starts it. MUST be safe to repeat; MUST NOT create a second life while one runs.
+    async fn start(&self, handle: &Handle) -> Result<()>;
+
+    /// Stops it. Polite MUST NOT kill; Force MUST return only when it is off. Stopping what is off is `Ok`.
+    async fn stop(&self, handle: &Handle, how: StopMode) -> Result<()>;
+
+    /// Deletes it and everything made for it, running or not. Deleting what is missing MUST be `Ok`.
+    async fn delete(&self, handle: &Handle) -> Result<()>;
+
+    /// Looks at it. MUST be bounded in time; "cannot ask" MUST be [`Observed::Unreachable`], not `Err`; an unknown handle
+    /// is [`Observed::Missing`].
+    async fn observe(&self, handle: &Handle) -> Sighting;
+
+    /// Every machine of this connection that this driver made or could manage, in a constant number of round trips.
+    async fn list(&self) -> Result<Vec<Found>>;
+
+    /// After a crash: finishes or reverses a cut-off operation, newest undo value last in `undos`. MUST be idempotent.
+    async fn recover(&self, op: &OpRecord, undos: &[Undo]) -> Result<Recovered>;
+
+    /// Opens a channel and delivers everything from that offset. Also after the machine has ended, as long as undelivered
+    /// output is left: then the link ends with [`LinkItem::Ended`].
+    ///
+    /// # Errors
+    /// [`Code::SessionEnded`](crate::Code::SessionEnded) when that life of the channel is over and nothing is left.
+    async fn open(&self, handle: &Handle, channel: &Channel, from: Offset) -> Result<SessionLink>;
+
+    /// What this machine can do. Derived from the accessors below and from the guest; no I/O.
+    fn abilities(&self, handle: &Handle) -> Abilities;
+
+    /// Facts to show about a machine, for people (runtime, limits, directories); never needed by programs of ours.
+    async fn describe(&self, handle: &Handle) -> serde_json::Map<String, serde_json::Value>;
+
+    /// Pausing, where the hypervisor has it.
+    fn pause(&self) -> Option<&dyn Pause> {
+        None
+    }
+
+    /// Suspending to storage, where the hypervisor has it.
+    fn suspend(&self) -> Option<&dyn Suspend> {
+        None
+    }
+}
+
+/// Freezes a machine in memory.
+#[async_trait]
+pub trait Pause: Send + Sync {
+    /// Pauses it; pausing what is paused is `Ok`.
+    async fn pause(&self, handle: &Handle) -> Result<()>;
+    /// Resumes it; resuming what runs is `Ok`.
+    async fn resume(&self, handle: &Handle) -> Result<()>;
+}
+
+/// Writes a machine's memory to storage and stops it.
+#[async_trait]
+pub trait Suspend: Send + Sync {
+    /// Suspends it.
+    async fn suspend(&self, handle: &Handle) -> Result<()>;
+    /// Resumes it from storage.
+    async fn resume(&self, handle: &Handle) -> Result<()>;
+}
+
+/// Refuses an ability that a driver lacks, in one voice.
+pub fn unsupported(kind: &str, what: &str) -> Error {
+    Error::new(crate::Code::DriverUnsupported, format!("machines of kind {kind} cannot {what}"))
+}

@@ -1,0 +1,60 @@
+//! Operations: what is being done to a machine, by whom it can be watched and cancelled, and how it ended.
+
+use crate::{MachineId, OperationId, error::ErrorRecord, machine::Verb};
+use serde::{Deserialize, Serialize};
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The goal was seen to be met.
+    Done,
+    /// The goal was not met; the error says what was seen instead.
+    Failed {
+        /// Why.
+        error: ErrorRecord,
+    },
+    /// It was cancelled, or overtaken by another operation.
+    Cancelled {
+        /// By what.
+        error: ErrorRecord,
+    },
+}
+
+/// Progress as a driver reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done now, for people.
+    pub phase: String,
+    /// How much of it is done, 0 to 100, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+}
+
+/// An undo value: the driver's own, opaque to everyone else, stored before the step that it reverses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Undo(pub serde_json::Value);
+
+/// An operation as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpRecord {
+    /// Its identifier.
+    pub id: OperationId,
+    /// What is being done.
+    pub verb: Verb,
+    /// To which machine.
+    pub machine: MachineId,
+    /// When it began, milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// When it must be done, milliseconds since the Unix epoch.
+    pub deadline_ms: u64,
+    /// When it ended, milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub ended_ms: Option<u64>,
+    /// The driver's last report.
+    #[serde(default)]
+    pub progress: Progress,
+    /// How it ended; `None` while it runs.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+}

@@ -1,0 +1,80 @@
+//! What every part of one daemon shares.
+
+use crate::{hooks::Hooks, machine::Machine, operations::Operations, session::Shared, store::Store};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, RwLock},
+};
+use vmoon_core::{MachineId, SessionId};
+
+/// The daemon's shared parts. Each machine's task owns its machine; this only finds it.
+pub(crate) struct Context {
+    /// The store.
+    pub(crate) store: Store,
+    /// The named points.
+    pub(crate) hooks: Hooks,
+    /// The running operations.
+    pub(crate) operations: Operations,
+    /// The state directory.
+    pub(crate) state: PathBuf,
+    machines: RwLock<HashMap<MachineId, Arc<Machine>>>,
+}
+
+impl Context {
+    /// The parts of a daemon that keeps its state in `state`.
+    pub(crate) fn new(store: Store, hooks: Hooks, state: PathBuf) -> Arc<Self> {
+        Arc::new(Self { store, hooks, operations: Operations::default(), state, machines: RwLock::default() })
+    }
+
+    /// Every machine, in no order.
+    pub(crate) fn machines(&self) -> Vec<Arc<Machine>> {
+        self.machines.read().unwrap_or_else(|p| p.into_inner()).values().cloned().collect()
+    }
+
+    /// One machine.
+    pub(crate) fn machine(&self, id: MachineId) -> Option<Arc<Machine>> {
+        self.machines.read().unwrap_or_else(|p| p.into_inner()).get(&id).cloned()
+    }
+
+    /// Makes a machine findable.
+    pub(crate) fn add_machine(&self, machine: Arc<Machine>) {
+        self.machines.write().unwrap_or_else(|p| p.into_inner()).insert(machine.id, machine);
+    }
+
+    /// Forgets a machine that is gone.
+    pub(crate) fn forget_machine(&self, id: MachineId) {
+        self.machines.write().unwrap_or_else(|p| p.into_inner()).remove(&id);
+    }
+
+    /// Where a session's transcript is.
+    pub(crate) fn session_dir(&self, id: SessionId) -> PathBuf {
+        self.state.join("sessions").join(id.to_string())
+    }
+
+    /// Drops a session and its transcript.
+    pub(crate) async fn forget_session(&self, shared: &Shared) {
+        let id = shared.row.id;
+        shared.forget().await;
+        if let Err(error) = self.store.run(move |tx| tx.delete_session(id)).await {
+            tracing::warn!(session = %id, error = %error.chain(), "a session could not be dropped");
+        }
+        if let Err(error) = std::fs::remove_dir_all(self.session_dir(id))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(session = %id, %error, "a transcript could not be removed");
+        }
+    }
+
+    /// Removes the transcripts of sessions that are in no record: a kill came between dropping a session and removing it.
+    pub(crate) fn sweep(&self, known: &HashSet<SessionId>) {
+        for entry in std::fs::read_dir(self.state.join("sessions")).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_str().and_then(|name| name.parse::<SessionId>().ok());
+            if id.is_some_and(|id| !known.contains(&id))
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "a transcript could not be removed");
+            }
+        }
+    }
+}

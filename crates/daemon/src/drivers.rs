@@ -1,0 +1,27 @@
+//! The registry of drivers: the one place of the daemon that names them.
+
+use crate::{Config, service::Connected};
+use std::sync::Arc;
+use uuid::Uuid;
+use vmoon_core::{
+    ConnectionId, Result,
+    connection::{Connection, LOCAL},
+};
+use vmoon_driver_lua::{LuaConfig, LuaDriver};
+
+/// The connection to this computer always exists, under an id of its own in every store.
+const LOCAL_ID: ConnectionId = ConnectionId::from_uuid(Uuid::from_u128(0x766d_6f6f_6e00_7000_8000_6c6f_6361_6c00));
+
+/// Connects everything this daemon serves.
+///
+/// # Errors
+/// Those of the drivers.
+pub(crate) fn connect(config: &Config) -> Result<Vec<Connected>> {
+    let lua = LuaDriver::new(LuaConfig {
+        state: config.paths.state.clone(),
+        host_exe: config.host_exe.clone(),
+        host_args: config.host_args.clone(),
+    });
+    let connection = Connection { id: LOCAL_ID, name: LOCAL.into(), kind: "lua".into(), uri: String::new() };
+    Ok(vec![Connected { connection, driver: Arc::new(lua) }])
+}

@@ -1,0 +1,157 @@
+//! What happens to a machine, as inputs of the policy: requests, returned calls, looks, recovery after a crash.
+
+use super::{
+    handle::Msg,
+    task::{DEADLINE, Task},
+    words,
+};
+use crate::{store::About, timer};
+use std::time::Duration;
+use tokio::time::Instant;
+use vmoon_api::views::PlanView;
+use vmoon_core::{
+    Code, Error, Result,
+    driver::{Abilities, Handle, Observed, Recovered, Sighting},
+    event::EventKind,
+    machine::{CallResult, Input, Request, Seen, State, Tick, Verb, Verdict, step::step},
+};
+
+impl Task {
+    pub(super) async fn message(&mut self, msg: Msg) {
+        match msg {
+            Msg::Request { request, deadline, answer } => {
+                if let Some(error) = self.lacks(request) {
+                    let _ = answer.send(Err(error));
+                    return;
+                }
+                self.input(Input::Request(request), Some((request, deadline.unwrap_or(DEADLINE), answer))).await;
+            }
+            Msg::Plan { request, answer } => {
+                let next = step(self.row.status, Input::Request(request));
+                let plan = match (self.lacks(request), next.verdict) {
+                    (Some(error), _) => Err(error),
+                    (None, Some(Verdict::Refused(code))) => Err(words::refusal(&self.row.name, self.row.status.state, request, code)),
+                    _ => Ok(PlanView { name: self.row.name.clone(), steps: words::steps(&self.row.name, &next.effects) }),
+                };
+                let _ = answer.send(plan);
+            }
+            Msg::Progress(id, progress) => {
+                if let Some(op) = self.operation.as_mut().filter(|op| op.record.id == id) {
+                    op.record.progress = progress;
+                    self.context.operations.publish(&op.record);
+                    let about = About { machine: Some(self.row.id), operation: Some(id), session: None };
+                    self.context.store.announce(EventKind::OperationProgress, about, op.record.progress.phase.clone());
+                }
+            }
+        }
+    }
+
+    /// Why a request cannot be obeyed by this kind of machine at all.
+    pub(super) fn lacks(&self, request: Request) -> Option<Error> {
+        let abilities = self.abilities();
+        let missing = match request {
+            Request::Pause => !abilities.pause,
+            Request::Suspend => !abilities.suspend,
+            Request::Resume => !abilities.pause && !abilities.suspend,
+            // Work is begun by the verbs that bring it, none of which exists for this kind of machine yet.
+            Request::Work => true,
+            _ => false,
+        };
+        missing.then(|| {
+            vmoon_core::driver::unsupported(
+                &self.driver.info().kind,
+                words::verb(match request {
+                    Request::Pause => Verb::Pause,
+                    Request::Suspend => Verb::Suspend,
+                    Request::Resume => Verb::Resume,
+                    _ => Verb::Work,
+                }),
+            )
+        })
+    }
+
+    pub(super) fn abilities(&self) -> Abilities {
+        self.row.handle.as_ref().map(|handle| self.driver.abilities(handle)).unwrap_or_default()
+    }
+
+    pub(super) async fn returned(&mut self, result: Result<Option<Handle>>) {
+        self.call = None;
+        self.tick += 1;
+        let outcome = match result {
+            Ok(handle) => {
+                self.created(handle);
+                CallResult::Ok
+            }
+            Err(error) => {
+                tracing::info!(machine = %self.row.name, error = %error.chain(), "a driver call failed");
+                if let Some(op) = &mut self.operation {
+                    op.error = Some(error);
+                }
+                CallResult::Err
+            }
+        };
+        self.input(Input::Returned(outcome, self.tick), None).await;
+    }
+
+    pub(super) fn created(&mut self, handle: Option<Handle>) {
+        if let Some(handle) = handle {
+            self.handle.send_replace(Some(handle.clone()));
+            self.row.handle = Some(handle);
+        }
+    }
+
+    pub(super) async fn saw(&mut self, begun: Tick, sighting: Sighting) {
+        (self.looking, self.look_creates) = (None, false);
+        let seen = match &sighting.observed {
+            Observed::Off(exit) => {
+                if let Some(exit) = exit {
+                    self.row.exit = Some(exit.clone());
+                }
+                if sighting.complete { Seen::Off } else { Seen::OffIncomplete }
+            }
+            Observed::On(_) => Seen::On,
+            Observed::Paused => Seen::Paused,
+            Observed::Suspended => Seen::Suspended,
+            Observed::Missing => Seen::Missing,
+            Observed::Unreachable => Seen::Unreachable,
+        };
+        self.input(Input::Seen(seen, begun), None).await;
+        let status = self.row.status;
+        if let Observed::On(channels) = sighting.observed
+            && begun >= status.fence
+            && matches!(status.state, State::Running)
+        {
+            self.ensure_sessions(channels).await;
+        }
+        // Nobody pushes what we wait for: look again, ever more rarely, while an operation or a lost machine wants it.
+        let wanted = status.state == State::Lost || (self.operation.is_some() && self.call.is_none());
+        if std::mem::take(&mut self.look_wanted) && self.looking.is_none() {
+            self.begin_look();
+        } else if wanted && self.looking.is_none() {
+            self.looks += 1;
+            self.look_again = Some(Instant::now() + timer::back_off(self.looks).min(Duration::from_secs(2)));
+        } else if !wanted {
+            self.looks = 0;
+        }
+    }
+
+    /// After a crash: the driver finishes or reverses what was under way, then the machine is looked at.
+    pub(super) async fn recover(&mut self) {
+        let Some(record) = self.operation.as_ref().map(|op| op.record.clone()) else { return };
+        let id = record.id;
+        self.deadline = Some(Instant::now() + DEADLINE);
+        let (driver, store, hooks) = (self.driver.clone(), self.context.store.clone(), self.context.hooks.clone());
+        self.call = Some(Box::pin(async move {
+            let undos = store.run(move |tx| tx.undos(id)).await?;
+            hooks.at("recover.before").await;
+            let recovered = driver.recover(&record, &undos).await;
+            hooks.at("recover.after").await;
+            match recovered? {
+                Recovered::Finished(handle) => Ok(handle),
+                Recovered::Reversed => {
+                    Err(Error::new(Code::OperationFailed, "the daemon was killed while this was being done; everything was put back"))
+                }
+            }
+        }));
+    }
+}

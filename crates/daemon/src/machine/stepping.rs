@@ -1,0 +1,248 @@
+//! Stepping the policy: the new status is stored together with the operations and events it brings, and only then are the
+//! effects carried out. What cannot be stored is not begun; what was seen is true all the same and is stored later.
+
+use super::{
+    task::{DEADLINE, Operation, SAVE_RETRY, Task},
+    view::view,
+    words,
+};
+use crate::store::{About, MachineRow};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::oneshot, time::Instant};
+use vmoon_core::{
+    Code, Error, OperationId, Result,
+    event::EventKind,
+    machine::{Answer, Effect, Ending, Input, Request, State, Status, Verb, Verdict, step::step},
+    operation::{OpRecord, Outcome, Progress},
+};
+use vmoon_sys::{clock::now_ms, random};
+
+/// What a step changes in the store.
+#[derive(Default)]
+pub(super) struct Change {
+    ended: Option<OpRecord>,
+    begun: Option<OpRecord>,
+    /// The operation that ended, as it was before, in case the change cannot be stored.
+    taken: Option<Operation>,
+    moved: bool,
+}
+
+impl Task {
+    pub(super) async fn input(&mut self, input: Input, asked: Option<(Request, Duration, oneshot::Sender<Result<Answer>>)>) {
+        let before = self.row.clone();
+        let next = step(before.status, input);
+        let before_deadline = self.deadline;
+        let Some(mut change) = self.prepare(&next.effects, next.status, asked.as_ref().map_or(DEADLINE, |(_, allowed, _)| *allowed)) else {
+            // Nothing to store: a refusal, or an observation that changes nothing.
+            if let Some((request, _, answer)) = asked {
+                let _ = answer.send(self.verdict(request, next.verdict));
+            }
+            return self.obey(&next.effects).await;
+        };
+        let (taken, deadline) = (change.taken.take(), before_deadline);
+        let begins = change.begun.is_some();
+        let ended = change.ended.clone();
+        let stored = self.store(change).await;
+        match (stored, asked) {
+            (Err(error), Some((_, _, answer))) => {
+                // A request that cannot be stored is not begun; what was under way goes on.
+                self.row = MachineRow { handle: self.row.handle.clone(), ..before };
+                if taken.is_some() || begins {
+                    (self.operation, self.deadline) = (taken, deadline);
+                }
+                let _ = answer.send(Err(error));
+                return;
+            }
+            (Err(error), None) => {
+                // What was seen is true all the same: it is told now and stored as soon as that is possible.
+                tracing::warn!(machine = %self.row.name, error = %error.chain(), "a machine's state could not be stored");
+                if let Some(record) = ended {
+                    self.unpublished.push(record.clone());
+                    self.unsaved.push(record);
+                }
+                self.save_again = Some(Instant::now() + SAVE_RETRY);
+            }
+            (Ok(()), Some((request, _, answer))) => {
+                let _ = answer.send(self.verdict(request, next.verdict));
+            }
+            (Ok(()), None) => {}
+        }
+        // What is to be started as soon as it is created is never shown as stopped in between.
+        if !self.starts_now() {
+            self.publish();
+        }
+        self.obey(&next.effects).await;
+    }
+
+    /// Whether it was created to be started and nothing has been asked for since.
+    pub(super) fn starts_now(&self) -> bool {
+        self.row.start_after && self.row.status.state == State::Stopped && self.operation.is_none()
+    }
+
+    pub(super) fn verdict(&self, request: Request, verdict: Option<Verdict>) -> Result<Answer> {
+        let operation = self.operation.as_ref().map(|op| op.record.id);
+        match (verdict, operation) {
+            (Some(Verdict::Started), Some(operation)) => Ok(Answer::Started { operation }),
+            (Some(Verdict::Joined), Some(operation)) => Ok(Answer::Joined { operation }),
+            (Some(Verdict::Refused(code)), _) => Err(words::refusal(&self.row.name, self.row.status.state, request, code)),
+            _ => Ok(Answer::Already),
+        }
+    }
+
+    /// Works out what a step changes: ends and begins operations, dates the state. `None` if nothing has to be stored.
+    pub(super) fn prepare(&mut self, effects: &[Effect], status: Status, allowed: Duration) -> Option<Change> {
+        let mut change = Change::default();
+        let now = now_ms();
+        for effect in effects {
+            match effect {
+                Effect::End(ending) => {
+                    let Some(op) = self.operation.take() else { continue };
+                    self.deadline = None;
+                    let outcome = self.outcome(&op, *ending, status.state);
+                    self.row.last_error = match &outcome {
+                        Outcome::Failed { error } => Some(error.clone()),
+                        _ => None,
+                    };
+                    change.ended = Some(OpRecord { ended_ms: Some(now), outcome: Some(outcome), ..op.record.clone() });
+                    change.taken = Some(op);
+                }
+                Effect::Begin(verb) => {
+                    let id = OperationId::from_uuid(random::uuid());
+                    let record = OpRecord {
+                        id,
+                        verb: *verb,
+                        machine: self.row.id,
+                        started_ms: now,
+                        deadline_ms: now.saturating_add(allowed.as_millis() as u64),
+                        ended_ms: None,
+                        progress: Progress::default(),
+                        outcome: None,
+                    };
+                    change.begun = Some(record.clone());
+                    // Whatever is asked for now, nobody waits for the start that was to follow the creation any more.
+                    self.row.start_after = false;
+                    self.operation = Some(Operation { record, error: None, late: false, allowed });
+                }
+                _ => {}
+            }
+        }
+        // How far a call has come is asked of the driver after a crash, so that alone is not stored; a cancel is.
+        let cancelled = |status: &Status| status.slot.is_some_and(|slot| slot.cancelled);
+        let same = self.row.status.state == status.state && cancelled(&self.row.status) == cancelled(&status);
+        if same && change.ended.is_none() && change.begun.is_none() {
+            self.row.status = status;
+            return None;
+        }
+        if self.row.status.state != status.state {
+            self.row.since_ms = now;
+            change.moved = true;
+            self.last_exit = self.row.exit.clone();
+            if matches!(status.state, State::Starting) {
+                self.row.exit = None;
+            }
+        }
+        self.row.status = status;
+        self.row.operation = self.operation.as_ref().map(|op| op.record.id);
+        self.row.generation += 1;
+        Some(change)
+    }
+
+    pub(super) fn outcome(&self, op: &Operation, ending: Ending, now: State) -> Outcome {
+        let name = &self.row.name;
+        match ending {
+            Ending::Done => Outcome::Done,
+            Ending::Cancelled => {
+                let text = format!("the operation to {} {name} was cancelled; {name} {}", words::verb(op.record.verb), words::state(now));
+                Outcome::Cancelled { error: Error::new(Code::OperationCancelled, text).to_record() }
+            }
+            Ending::Failed(code) => {
+                let error = match &op.error {
+                    Some(error) => return Outcome::Failed { error: error.to_record() },
+                    None if op.late => Error::new(
+                        Code::OperationDeadline,
+                        format!(
+                            "{} s passed while waiting for {}; {name} {}",
+                            op.allowed.as_secs_f32(),
+                            words::goal(op.record.verb),
+                            words::state(now)
+                        ),
+                    ),
+                    None => Error::new(
+                        code,
+                        format!("{name} could not be brought to {}: it {}", words::verb(op.record.verb), words::state(now)),
+                    ),
+                };
+                let error = if op.record.verb == Verb::Stop && now == State::Running {
+                    error.hint(format!("the guest did not obey; end it by force: vmoon kill {name}"))
+                } else {
+                    error
+                };
+                Outcome::Failed { error: error.to_record() }
+            }
+        }
+    }
+
+    pub(super) async fn store(&mut self, change: Change) -> Result<()> {
+        let row = self.row.clone();
+        let (gone, id) = (row.status.state == State::Gone, row.id);
+        let (ended, begun) = (change.ended.clone(), change.begun.clone());
+        let unsaved = self.unsaved.clone();
+        // The undo values of a create that still runs are needed when it returns.
+        let settled = self.unfinished.is_none() && !(self.call.is_some() && ended.as_ref().is_some_and(|op| op.verb == Verb::Create));
+        let (ended_now, begun_now) = (change.ended, change.begun);
+        let moved = change.moved;
+        let result = self
+            .context
+            .store
+            .run(move |tx| {
+                let about = |operation| About { machine: Some(id), operation, session: None };
+                for op in unsaved.iter().chain(&ended_now) {
+                    tx.put_operation(op)?;
+                    if settled {
+                        tx.drop_undos(op.id)?;
+                    }
+                    let how = match &op.outcome {
+                        Some(Outcome::Failed { error }) => format!("failed: {}", error.message),
+                        Some(Outcome::Cancelled { .. }) => "cancelled".into(),
+                        _ => "done".into(),
+                    };
+                    tx.event(EventKind::OperationEnded, about(Some(op.id)), format!("{} {}: {how}", words::verb(op.verb), row.name))?;
+                }
+                if let Some(op) = &begun_now {
+                    tx.put_operation(op)?;
+                    tx.event(EventKind::OperationStarted, about(Some(op.id)), format!("{} {}", words::verb(op.verb), row.name))?;
+                }
+                if gone {
+                    tx.delete_machine(id)?;
+                    return tx.event(EventKind::MachineGone, about(None), format!("{} is gone", row.name));
+                }
+                tx.put_machine(&row)?;
+                if moved {
+                    tx.event(EventKind::MachineChanged, about(None), format!("{} {}", row.name, words::state(row.status.state)))?;
+                }
+                Ok(())
+            })
+            .await;
+        if result.is_ok() {
+            self.unsaved.clear();
+            self.save_again = None;
+            if gone {
+                // Before the end of its operation is told, so that whoever waited for that does not find it any more.
+                self.context.forget_machine(id);
+            }
+            self.unpublished.extend(ended.into_iter().chain(begun));
+        } else if !self.unsaved.is_empty() || gone {
+            self.save_again = Some(Instant::now() + SAVE_RETRY);
+        }
+        result
+    }
+
+    pub(super) fn publish(&mut self) {
+        let view = view(&self.row, &self.connection, &*self.driver, self.operation.as_ref().map(|op| &op.record));
+        self.view.send_replace(Arc::new(view));
+        // Whoever waited for an operation finds the machine as it left it.
+        for record in self.unpublished.drain(..) {
+            self.context.operations.publish(&record);
+        }
+    }
+}

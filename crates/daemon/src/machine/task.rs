@@ -1,0 +1,201 @@
+//! The task that owns a machine. It obeys `core::machine::step` and adds nothing of its own.
+//!
+//! This file has what it holds and its loop; `inputs` turns what happens into the policy's inputs, `stepping` stores what the
+//! policy decides, `effects` carries it out, `sessions` keeps a session for every channel. The driver's calls and looks run as
+//! futures of this task, one of each at most.
+
+use super::{
+    handle::{Machine, Msg, Start},
+    stepping::Change,
+    view::view,
+};
+use crate::{
+    context::Context,
+    session,
+    store::{MachineRow, SessionRow},
+    timer,
+};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
+use vmoon_api::views::MachineView;
+use vmoon_core::{
+    Error, Result,
+    driver::{Driver, Exit, Handle, Sighting},
+    machine::{Call, Input, Request, State, Tick},
+    operation::OpRecord,
+};
+
+/// How long an operation may take, unless the request says otherwise.
+pub(super) const DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// How soon a state that could not be stored is tried again.
+pub(super) const SAVE_RETRY: Duration = Duration::from_secs(1);
+
+pub(super) type CallFuture = Pin<Box<dyn Future<Output = Result<Option<Handle>>> + Send>>;
+pub(super) type LookFuture = Pin<Box<dyn Future<Output = (Sighting, Option<Handle>)> + Send>>;
+
+pub(super) struct Operation {
+    pub(super) record: OpRecord,
+    pub(super) error: Option<Error>,
+    pub(super) late: bool,
+    pub(super) allowed: Duration,
+}
+
+/// The task.
+pub(crate) struct Task {
+    pub(super) context: Arc<Context>,
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) connection: String,
+    pub(super) row: MachineRow,
+    pub(super) operation: Option<Operation>,
+    pub(super) tick: Tick,
+    pub(super) call: Option<CallFuture>,
+    /// Whether that call creates the machine.
+    pub(super) creating: bool,
+    pub(super) looking: Option<(Tick, LookFuture)>,
+    /// Whether that look waits for a create that was cancelled.
+    pub(super) look_creates: bool,
+    pub(super) look_again: Option<Instant>,
+    /// Somebody asked for a look while one was under way, which may have begun too early for them.
+    pub(super) look_wanted: bool,
+    pub(super) looks: u32,
+    /// A create that was cancelled or overtaken: it is never dropped midway, so that it can be put back.
+    pub(super) unfinished: Option<CallFuture>,
+    /// The exit of the life that ended, for its sessions.
+    pub(super) last_exit: Option<Exit>,
+    /// Ended operations that the store could not take yet, or a whole state that it could not.
+    pub(super) unsaved: Vec<OpRecord>,
+    /// Operations to publish together with the view.
+    pub(super) unpublished: Vec<OpRecord>,
+    pub(super) save_again: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) rx: mpsc::Receiver<Msg>,
+    pub(super) tx: mpsc::WeakSender<Msg>,
+    pub(super) view: watch::Sender<Arc<MachineView>>,
+    pub(super) handle: watch::Sender<Option<Handle>>,
+    pub(super) sessions: watch::Sender<Vec<Arc<session::Shared>>>,
+    pub(super) look: Arc<Notify>,
+}
+
+impl Task {
+    /// Starts the task of a stored machine.
+    pub(crate) fn start(
+        context: Arc<Context>,
+        connection: &str,
+        driver: Arc<dyn Driver>,
+        row: MachineRow,
+        start: Start,
+        old: Vec<SessionRow>,
+    ) -> Arc<Machine> {
+        let (tx, rx) = mpsc::channel(256);
+        let operation = match &start {
+            Start::Create(record, allowed) => Some((record.clone(), *allowed)),
+            Start::Adopt(record) => record.clone().map(|record| (record, DEADLINE)),
+        };
+        let id = row.id;
+        let (view, handle) = (view(&row, connection, &*driver, operation.as_ref().map(|(r, _)| r)), row.handle.clone());
+        let mut task = Self {
+            context,
+            driver: driver.clone(),
+            connection: connection.into(),
+            operation: operation.map(|(record, allowed)| Operation { record, error: None, late: false, allowed }),
+            tick: row.status.fence,
+            row,
+            call: None,
+            creating: false,
+            looking: None,
+            look_creates: false,
+            look_again: None,
+            look_wanted: false,
+            looks: 0,
+            unfinished: None,
+            last_exit: None,
+            unsaved: Vec::new(),
+            unpublished: Vec::new(),
+            save_again: None,
+            deadline: None,
+            rx,
+            tx: tx.downgrade(),
+            view: watch::Sender::new(Arc::new(view)),
+            handle: watch::Sender::new(handle),
+            sessions: watch::Sender::new(Vec::new()),
+            look: Arc::new(Notify::new()),
+        };
+        if let Some(op) = &task.operation {
+            task.context.operations.publish(&op.record);
+        }
+        task.adopt_sessions(old);
+        let machine = Arc::new(Machine {
+            id,
+            driver,
+            tx,
+            view: task.view.subscribe(),
+            handle: task.handle.subscribe(),
+            sessions: task.sessions.subscribe(),
+        });
+        drop(tokio::spawn(task.run(start)));
+        machine
+    }
+
+    async fn run(mut self, start: Start) {
+        match start {
+            Start::Create(_, allowed) => {
+                self.deadline = Some(Instant::now() + allowed);
+                self.make_call(Call::Create);
+            }
+            Start::Adopt(None) => self.begin_look(),
+            Start::Adopt(Some(_)) => self.recover().await,
+        }
+        while self.row.status.state != State::Gone || self.save_again.is_some() {
+            let (deadline, save_again) = (self.deadline, self.save_again);
+            let look_again = self.look_again;
+            let abandoned = self.abandoned();
+            tokio::select! {
+                result = pending(self.call.as_mut()) => self.returned(result).await,
+                (begun, (sighting, handle)) = async {
+                    match &mut self.looking { Some((begun, look)) => (*begun, look.await), None => std::future::pending().await }
+                } => {
+                    if handle.is_some() {
+                        self.created(handle);
+                    }
+                    self.saw(begun, sighting).await;
+                }
+                () = timer::until(save_again) => {
+                    self.save_again = None;
+                    // What could not be stored is stored now, or is tried again.
+                    let _ = self.store(Change::default()).await;
+                }
+                msg = self.rx.recv() => match msg {
+                    Some(msg) => self.message(msg).await,
+                    None => return,
+                },
+                () = self.look.notified() => self.begin_look(),
+                () = timer::until(look_again) => {
+                    self.look_again = None;
+                    self.begin_look();
+                }
+                () = timer::until(deadline) => {
+                    self.deadline = None;
+                    if let Some(op) = &mut self.operation {
+                        op.late = true;
+                    }
+                    self.input(Input::Deadline, None).await;
+                }
+                () = abandoned => {
+                    tracing::info!(machine = %self.row.name, "nobody is attached any more: the temporary machine is deleted");
+                    self.input(Input::Request(Request::DeleteForce), None).await;
+                }
+            }
+        }
+        self.farewell().await;
+    }
+}
+
+async fn pending<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

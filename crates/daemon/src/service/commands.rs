@@ -1,0 +1,174 @@
+//! Commands, as the API asks for them.
+
+use super::{Service, patience};
+use crate::{
+    awake,
+    session::{Shared, task::Msg, task::gone},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::oneshot;
+use vmoon_api::{
+    requests::{AskCode, CommandRef, Eval, Input, Interrupt},
+    views::{CommandState, CommandView, CompletenessView, NamesView, Nothing},
+};
+use vmoon_core::{
+    Code, CommandId, Error, Result,
+    frame::{MAX_PAYLOAD, tag},
+    name::escape,
+};
+
+/// How long a question about code may take before the machine counts as busy.
+const QUESTION: Duration = Duration::from_secs(2);
+
+/// Waits for an answer of a session's task.
+async fn answered<T>(answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+    answer.await.map_err(|_| gone())?
+}
+
+fn check_size(bytes: &[u8], what: &str) -> Result<()> {
+    // Room for the token and the fields before the code.
+    if bytes.len() <= MAX_PAYLOAD - 512 {
+        return Ok(());
+    }
+    Err(Error::new(Code::CommandTooLarge, format!("{what} has {} bytes; at most 16 MiB can be sent at once", bytes.len()))
+        .hint("put it into a file that the machine can read, or send it in parts"))
+}
+
+impl Service {
+    pub(super) async fn evaluate(&self, request: Eval) -> Result<CommandView> {
+        check_size(&request.code.0, "the code")?;
+        let token = request.token.unwrap_or_default().into_bytes();
+        if token.len() > 255 {
+            return Err(Error::new(Code::WireMalformed, format!("a token has at most 255 bytes, not {}", token.len())));
+        }
+        let shared = self.repl(&request.session).await?;
+        let (accepted, number) = oneshot::channel();
+        let (done, view) = oneshot::channel();
+        let deadline_ms = request.deadline_ms.unwrap_or(0);
+        shared.tell(Msg::Eval { code: request.code.0, token, deadline_ms, accepted, done: Some(done) })?;
+        awake::stay();
+        let end = async {
+            // A refusal arrives by the first channel, and then nothing by the second.
+            match view.await {
+                Ok(view) => view,
+                Err(_) => Err(gone()),
+            }
+        };
+        tokio::pin!(end);
+        let mut number = number;
+        let number = tokio::select! {
+            biased;
+            view = &mut end => {
+                // Whoever has its answer may well ask again.
+                awake::stay();
+                return match number.try_recv() { Ok(Err(refused)) => Err(refused), _ => view };
+            }
+            number = &mut number => number.map_err(|_| gone())??,
+        };
+        match request.wait_ms {
+            None => end.await,
+            Some(ms) => match tokio::time::timeout(Duration::from_millis(ms), end).await {
+                Ok(view) => view,
+                Err(_) => self.look(&shared, number).await,
+            },
+        }
+    }
+
+    /// What a command has said so far.
+    async fn look(&self, shared: &Arc<Shared>, number: u64) -> Result<CommandView> {
+        let (answer, view) = oneshot::channel();
+        match shared.tell(Msg::Look { number, answer }) {
+            Ok(()) => answered(view).await,
+            Err(_) => crate::session::collect(shared.clone(), number, None).await,
+        }
+    }
+
+    fn command_id(&self, text: &str) -> Result<(Arc<Shared>, CommandId)> {
+        let id: CommandId = text.parse().map_err(|what: &str| {
+            Error::new(Code::CommandNotFound, format!("\"{}\" is no command: {what}", escape(text)))
+                .hint("`vmoon eval --no-wait` prints one")
+        })?;
+        Ok((self.session(&id.session.to_string())?, id))
+    }
+
+    pub(super) async fn command(&self, request: CommandRef) -> Result<CommandView> {
+        let (shared, id) = self.command_id(&request.command)?;
+        let view = self.look(&shared, id.number).await?;
+        let wait = patience(request.wait_ms, 0);
+        if view.state != CommandState::Running || wait.is_zero() {
+            return Ok(view);
+        }
+        let (done, end) = oneshot::channel();
+        if shared.tell(Msg::Watch { number: id.number, done }).is_err() {
+            return self.look(&shared, id.number).await;
+        }
+        match tokio::time::timeout(wait, answered(end)).await {
+            Ok(Ok(view)) => Ok(view),
+            Ok(Err(_)) | Err(_) => self.look(&shared, id.number).await,
+        }
+    }
+
+    pub(super) async fn interrupt_one(&self, request: CommandRef) -> Result<CommandView> {
+        let (shared, id) = self.command_id(&request.command)?;
+        let view = self.look(&shared, id.number).await?;
+        if view.state != CommandState::Running {
+            return Err(Error::new(Code::OperationEnded, format!("command {id} is over")));
+        }
+        let (answer, sent) = oneshot::channel();
+        shared.tell(Msg::Interrupt { number: id.number, answer: Some(answer) })?;
+        answered(sent).await?;
+        self.look(&shared, id.number).await
+    }
+
+    pub(super) async fn interrupt_running(&self, request: Interrupt) -> Result<Nothing> {
+        let shared = self.repl(&request.session).await?;
+        let (answer, sent) = oneshot::channel();
+        shared.tell(Msg::Interrupt { number: request.command.unwrap_or(0), answer: Some(answer) })?;
+        answered(sent).await?;
+        Ok(Nothing {})
+    }
+
+    pub(super) async fn feed(&self, request: Input) -> Result<Nothing> {
+        check_size(&request.data.0, "the input")?;
+        let shared = self.repl(&request.session).await?;
+        shared.pen_is_free()?;
+        if shared.live.borrow().busy.is_none() {
+            return Err(Error::new(
+                Code::SessionNotWaiting,
+                format!("no command of {}/{} waits for input", shared.machine_name, shared.row.name),
+            )
+            .hint("input answers io.read of a running command; to run code use `vmoon eval`"));
+        }
+        let (answer, sent) = oneshot::channel();
+        shared.tell(Msg::Input { data: request.data.0, end: request.end, answer: Some(answer) })?;
+        answered(sent).await?;
+        Ok(Nothing {})
+    }
+
+    async fn ask(&self, request: AskCode, tag: u8) -> Result<Option<(u8, Vec<u8>)>> {
+        check_size(&request.code.0, "the code")?;
+        let shared = self.repl(&request.session).await?;
+        let (answer, reply) = oneshot::channel();
+        shared.tell(Msg::Ask { tag, payload: request.code.0, answer })?;
+        tokio::time::timeout(QUESTION, answered(reply)).await.ok().transpose()
+    }
+
+    pub(super) async fn names(&self, request: AskCode) -> Result<NamesView> {
+        match self.ask(request, tag::COMPLETE).await? {
+            Some((tag::NAMES, json)) => serde_json::from_slice(&json)
+                .map_err(|e| Error::new(Code::WireMalformed, "the machine's answer cannot be understood").source(e)),
+            _ => Ok(NamesView { busy: true, ..NamesView::default() }),
+        }
+    }
+
+    pub(super) async fn completeness(&self, request: AskCode) -> Result<CompletenessView> {
+        let reply = self.ask(request, tag::IS_COMPLETE).await?;
+        let (verdict, message) = match reply.as_ref().and_then(|(_, payload)| payload.split_first()) {
+            Some((b'c', message)) => ("complete", message),
+            Some((b'i', message)) => ("incomplete", message),
+            Some((b'x', message)) => ("invalid", message),
+            _ => ("busy", &[][..]),
+        };
+        Ok(CompletenessView { verdict: verdict.into(), message: message.into() })
+    }
+}

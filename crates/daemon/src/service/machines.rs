@@ -1,0 +1,213 @@
+//! Machines, as the API asks for them.
+
+use super::{Connected, Service, patience};
+use crate::{
+    machine::{Start, task::Task},
+    store::{About, MachineRow},
+};
+use std::time::Duration;
+use vmoon_api::{
+    requests::{CreateMachine, WaitMachine},
+    views::{Answered, MachineView, PlanView},
+};
+use vmoon_core::{
+    Code, Error, MachineId, OperationId, Result,
+    connection::LOCAL,
+    driver::{Check, Plan, Verdict},
+    event::EventKind,
+    machine::{Answer, Phase, Slot, State, Status, Verb},
+    name::{self, escape},
+    operation::{OpRecord, Progress},
+};
+use vmoon_sys::{clock::now_ms, random};
+
+/// How long creating may take, unless the request says otherwise.
+const CREATE_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+impl Service {
+    pub(super) fn kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<String> = self.connections.iter().map(|c| c.connection.kind.clone()).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    pub(super) fn all_machines(&self) -> Vec<MachineView> {
+        let mut views: Vec<MachineView> = self.context.machines().iter().map(|m| m.view().as_ref().clone()).collect();
+        views.sort_by(|a, b| (&a.connection, &a.name, a.id).cmp(&(&b.connection, &b.name, b.id)));
+        views
+    }
+
+    /// The connection a new machine goes to.
+    fn connection_for(&self, request: &CreateMachine) -> Result<&Connected> {
+        let kind = request.spec.kind.as_str();
+        let of_kind: Vec<&Connected> = self.connections.iter().filter(|c| c.connection.kind == kind).collect();
+        if of_kind.is_empty() {
+            return Err(Error::new(Code::SpecInvalid, format!("no connection makes machines of kind \"{}\"", escape(kind)))
+                .hint(format!("kinds that can be made here: {}", self.kinds().join(", "))));
+        }
+        match &request.connection {
+            Some(name) => {
+                let found = self.connections.iter().find(|c| c.connection.name == *name).ok_or_else(|| {
+                    Error::new(Code::ConnectionNotFound, format!("no connection is named \"{}\"", escape(name)))
+                        .hint("see `vmoon connection list`")
+                })?;
+                if found.connection.kind == kind {
+                    return Ok(found);
+                }
+                Err(Error::new(Code::SpecInvalid, format!("{name} makes machines of kind {}, not {kind}", found.connection.kind)))
+            }
+            None => of_kind
+                .iter()
+                .copied()
+                .find(|c| c.connection.name == LOCAL)
+                .or_else(|| (of_kind.len() == 1).then(|| of_kind[0]))
+                .ok_or_else(|| {
+                    let names: Vec<&str> = of_kind.iter().map(|c| c.connection.name.as_str()).collect();
+                    Error::new(
+                        Code::NameAmbiguous,
+                        format!("{} connections make machines of kind {kind}: {}", names.len(), names.join(", ")),
+                    )
+                    .hint("say which: CONNECTION:NAME")
+                }),
+        }
+    }
+
+    async fn planned(&self, request: &CreateMachine) -> Result<(&Connected, Plan)> {
+        name::check(&request.name)?;
+        let connected = self.connection_for(request)?;
+        let facts = connected.driver.facts().await?;
+        let plan = connected.driver.plan(&request.name, &request.spec, &facts).map_err(Error::from)?;
+        let taken = self.context.machines().iter().any(|m| {
+            let view = m.view();
+            view.name == request.name && view.connection == connected.connection.name && view.spec.is_some()
+        });
+        if taken { Err(exists(&request.name)) } else { Ok((connected, plan)) }
+    }
+
+    pub(super) async fn plan(&self, request: &CreateMachine) -> Result<PlanView> {
+        let (_, mut plan) = self.planned(request).await?;
+        if request.start {
+            plan.steps.push(format!("{} is started", request.name));
+        }
+        Ok(PlanView { name: plan.name, steps: plan.steps })
+    }
+
+    pub(super) async fn create(&self, request: CreateMachine) -> Result<Answered> {
+        let (connected, plan) = self.planned(&request).await?;
+        let (this, connected) = (self.clone(), connected.clone());
+        // From here on it happens whether or not the client is still there: a stored machine has a task.
+        let work = tokio::spawn(async move { this.create_planned(request, &connected, plan).await });
+        work.await.map_err(|error| Error::internal("creating a machine panicked").source(error))?
+    }
+
+    async fn create_planned(&self, request: CreateMachine, connected: &Connected, plan: Plan) -> Result<Answered> {
+        let (id, operation) = (MachineId::from_uuid(random::uuid()), OperationId::from_uuid(random::uuid()));
+        let allowed = request.deadline_ms.map_or(CREATE_DEADLINE, Duration::from_millis);
+        let now = now_ms();
+        let row = MachineRow {
+            id,
+            connection: connected.connection.id,
+            name: request.name,
+            spec: Some(request.spec),
+            plan: Some(plan),
+            handle: None,
+            status: Status {
+                state: State::Creating,
+                slot: Some(Slot { verb: Verb::Create, phase: Phase::InFlight, cancelled: false }),
+                fence: 0,
+            },
+            operation: Some(operation),
+            created_ms: now,
+            since_ms: now,
+            exit: None,
+            last_error: None,
+            generation: 1,
+            start_after: request.start,
+        };
+        let record = OpRecord {
+            id: operation,
+            verb: Verb::Create,
+            machine: id,
+            started_ms: now,
+            deadline_ms: now.saturating_add(allowed.as_millis() as u64),
+            ended_ms: None,
+            progress: Progress::default(),
+            outcome: None,
+        };
+        // The id is stored before anything is created, so a crash leaves a findable orphan at worst.
+        let (stored, op) = (row.clone(), record.clone());
+        let taken = self
+            .context
+            .store
+            .run(move |tx| {
+                if tx.name_taken(stored.connection, &stored.name)? {
+                    return Ok(true);
+                }
+                tx.put_machine(&stored)?;
+                tx.put_operation(&op)?;
+                let about = About { machine: Some(stored.id), operation: Some(op.id), session: None };
+                tx.event(EventKind::MachineAdded, about, format!("{} is being created", stored.name))?;
+                tx.event(EventKind::OperationStarted, about, format!("create {}", stored.name))?;
+                Ok(false)
+            })
+            .await?;
+        if taken {
+            return Err(exists(&row.name));
+        }
+        let start = Start::Create(record, allowed);
+        let machine = Task::start(self.context.clone(), &connected.connection.name, connected.driver.clone(), row, start, Vec::new());
+        let view = machine.view().as_ref().clone();
+        self.context.add_machine(machine);
+        Ok(Answered { answer: Answer::Started { operation }, machine: view })
+    }
+
+    pub(super) async fn show(&self, text: &str) -> Result<MachineView> {
+        let machine = self.machine(text)?;
+        let mut view = machine.view().as_ref().clone();
+        view.sessions = Some(machine.sessions().iter().map(|s| s.view()).collect());
+        if let Some(handle) = machine.handle() {
+            view.facts = Some(machine.driver.describe(&handle).await);
+        }
+        Ok(view)
+    }
+
+    pub(super) async fn wait(&self, request: WaitMachine) -> Result<MachineView> {
+        let machine = match self.machine(&request.machine) {
+            Ok(machine) => machine,
+            Err(error) => return Err(error),
+        };
+        let mut views = machine.follow();
+        let reached = |view: &MachineView| match request.until {
+            Some(State::Gone) => false,
+            Some(state) => view.state == state && view.operation.is_none(),
+            None => request.generation.is_none_or(|known| view.generation > known),
+        };
+        let wait = async {
+            // The sender goes when the machine is gone; what was published last is the answer then.
+            let _ = views.wait_for(|view| reached(view)).await;
+        };
+        let _ = tokio::time::timeout(patience(request.timeout_ms, 30_000), wait).await;
+        Ok(machine.view().as_ref().clone())
+    }
+
+    /// Machines that bear a tag of ours and are in no record: what a crash at the worst moment leaves.
+    pub(super) async fn orphans(&self, connected: &Connected) -> Vec<Check> {
+        let Ok(found) = connected.driver.list().await else { return Vec::new() };
+        found
+            .into_iter()
+            .filter(|f| f.id.is_some_and(|id| self.context.machine(id).is_none()))
+            .map(|f| Check {
+                requirement: format!("every machine of {} is known", connected.connection.name),
+                verdict: Verdict::Warn,
+                finding: format!("\"{}\" bears vmoon's tag and is in no record", escape(&f.name)),
+                fix: "it may belong to another vmoon of yours; if not, delete it with the tools of its host".into(),
+            })
+            .collect()
+    }
+}
+
+fn exists(name: &str) -> Error {
+    Error::new(Code::MachineExists, format!("a machine named {name} exists already"))
+        .hint(format!("choose another name, or delete it: vmoon rm {name}"))
+}

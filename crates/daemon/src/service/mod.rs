@@ -1,0 +1,206 @@
+//! The service: `trait Api` in process. What the socket offers and what a test can call are the same thing.
+
+mod commands;
+mod events;
+mod machines;
+mod operations;
+mod resolve;
+mod sessions;
+
+use crate::context::Context;
+use async_trait::async_trait;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
+use vmoon_api::{Api, Attachment, EventStream, MIN_PROTOCOL, PROTOCOL, requests::*, views::*};
+use vmoon_core::{
+    Result,
+    connection::{Connection, ConnectionState},
+    driver::Driver,
+    event::Event,
+    machine::State,
+};
+
+/// The longest a request may wait before it is answered with what is known, milliseconds.
+const LONGEST_WAIT: u64 = 60_000;
+
+/// One connection and its driver.
+#[derive(Clone)]
+pub struct Connected {
+    /// The connection.
+    pub connection: Connection,
+    /// Its driver.
+    pub driver: Arc<dyn Driver>,
+}
+
+/// The daemon's service.
+#[derive(Clone)]
+pub struct Service {
+    context: Arc<Context>,
+    connections: Arc<Vec<Connected>>,
+    started_ms: u64,
+    stop: Arc<Notify>,
+}
+
+impl Service {
+    /// The service over these parts. `stop` is told when a client asks the daemon to end.
+    pub(crate) fn new(context: Arc<Context>, connections: Vec<Connected>, stop: Arc<Notify>) -> Self {
+        Self { context, connections: Arc::new(connections), started_ms: vmoon_sys::clock::now_ms(), stop }
+    }
+}
+
+/// How long a request may wait.
+fn patience(asked: Option<u64>, default: u64) -> Duration {
+    Duration::from_millis(asked.unwrap_or(default).min(LONGEST_WAIT))
+}
+
+#[async_trait]
+impl Api for Service {
+    async fn hello(&self, _: Empty) -> Result<Hello> {
+        let machines = self.context.machines();
+        Ok(Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol: PROTOCOL,
+            min_protocol: MIN_PROTOCOL,
+            pid: std::process::id(),
+            started_ms: self.started_ms,
+            state_dir: self.context.state.to_string_lossy().into_owned(),
+            kinds: self.kinds(),
+            machines: machines.len() as u64,
+            running: machines.iter().filter(|m| m.view().state == State::Running).count() as u64,
+        })
+    }
+
+    async fn doctor(&self, _: Empty) -> Result<DoctorView> {
+        let mut checks = Vec::new();
+        for connected in self.connections.iter() {
+            checks.extend(connected.driver.probe().await);
+            checks.extend(self.orphans(connected).await);
+        }
+        Ok(DoctorView { checks })
+    }
+
+    async fn stop_daemon(&self, _: Empty) -> Result<Nothing> {
+        self.stop.notify_one();
+        Ok(Nothing {})
+    }
+
+    async fn list_connections(&self, _: Empty) -> Result<Vec<ConnectionView>> {
+        let view = |c: &Connected| ConnectionView {
+            id: c.connection.id,
+            name: c.connection.name.clone(),
+            kind: c.connection.kind.clone(),
+            uri: c.connection.uri.clone(),
+            state: ConnectionState::Up,
+            settings: c.driver.info().settings.into_iter().map(|s| (s.name, s.help)).collect(),
+        };
+        Ok(self.connections.iter().map(view).collect())
+    }
+
+    async fn list_machines(&self, _: Empty) -> Result<Vec<MachineView>> {
+        Ok(self.all_machines())
+    }
+
+    async fn plan_machine(&self, request: CreateMachine) -> Result<PlanView> {
+        self.plan(&request).await
+    }
+
+    async fn create_machine(&self, request: CreateMachine) -> Result<Answered> {
+        self.create(request).await
+    }
+
+    async fn show_machine(&self, request: MachineRef) -> Result<MachineView> {
+        self.show(&request.machine).await
+    }
+
+    async fn request_machine(&self, request: MachineRequest) -> Result<Answered> {
+        let machine = self.machine(&request.machine)?;
+        let answer = machine.request(request.request, request.deadline_ms.map(Duration::from_millis)).await?;
+        Ok(Answered { answer, machine: machine.view().as_ref().clone() })
+    }
+
+    async fn plan_request(&self, request: MachineRequest) -> Result<PlanView> {
+        self.machine(&request.machine)?.plan(request.request).await
+    }
+
+    async fn wait_machine(&self, request: WaitMachine) -> Result<MachineView> {
+        self.wait(request).await
+    }
+
+    async fn list_operations(&self, request: ListOperations) -> Result<Vec<OperationView>> {
+        self.operations(request.running.unwrap_or(false)).await
+    }
+
+    async fn show_operation(&self, request: OperationRef) -> Result<OperationView> {
+        self.operation(&request.operation).await
+    }
+
+    async fn wait_operation(&self, request: WaitOperation) -> Result<OperationView> {
+        self.wait_operation_end(&request.operation, patience(request.timeout_ms, 30_000)).await
+    }
+
+    async fn cancel_operation(&self, request: OperationRef) -> Result<OperationView> {
+        self.cancel(&request.operation).await
+    }
+
+    async fn list_sessions(&self, request: ListSessions) -> Result<Vec<SessionView>> {
+        self.sessions(request)
+    }
+
+    async fn open_session(&self, request: SessionRef) -> Result<SessionView> {
+        Ok(self.usable_session(&request.session).await?.view())
+    }
+
+    async fn show_session(&self, request: SessionRef) -> Result<SessionView> {
+        Ok(self.session(&request.session)?.view())
+    }
+
+    async fn detach_session(&self, request: SessionRef) -> Result<SessionView> {
+        let shared = self.session(&request.session)?;
+        shared.dismiss();
+        Ok(shared.view())
+    }
+
+    async fn eval(&self, request: Eval) -> Result<CommandView> {
+        self.evaluate(request).await
+    }
+
+    async fn input(&self, request: Input) -> Result<Nothing> {
+        self.feed(request).await
+    }
+
+    async fn interrupt(&self, request: Interrupt) -> Result<Nothing> {
+        self.interrupt_running(request).await
+    }
+
+    async fn complete(&self, request: AskCode) -> Result<NamesView> {
+        self.names(request).await
+    }
+
+    async fn is_complete(&self, request: AskCode) -> Result<CompletenessView> {
+        self.completeness(request).await
+    }
+
+    async fn read(&self, request: Read) -> Result<ReadView> {
+        self.read_transcript(request).await
+    }
+
+    async fn show_command(&self, request: CommandRef) -> Result<CommandView> {
+        self.command(request).await
+    }
+
+    async fn interrupt_command(&self, request: CommandRef) -> Result<CommandView> {
+        self.interrupt_one(request).await
+    }
+
+    async fn list_events(&self, request: Events) -> Result<Vec<Event>> {
+        self.events(request).await
+    }
+
+    async fn attach(&self, request: Attach) -> Result<Box<dyn Attachment>> {
+        self.attach_to(request).await
+    }
+
+    async fn follow_events(&self, request: Events) -> Result<Box<dyn EventStream>> {
+        self.follow(request).await
+    }
+}

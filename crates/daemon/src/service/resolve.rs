@@ -1,0 +1,123 @@
+//! Finding what a request names: names, `CONNECTION:NAME`, ids and unambiguous prefixes of ids.
+
+use super::Service;
+use crate::{machine::Machine, session::Shared};
+use std::sync::Arc;
+use vmoon_core::{Code, Error, Result, name::escape, target::Target};
+
+/// The shortest prefix of an id that is looked up, characters.
+const SHORTEST_PREFIX: usize = 4;
+
+fn could_be_id(text: &str) -> bool {
+    text.len() >= SHORTEST_PREFIX && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+impl Service {
+    /// Finds a machine. A name wins over an id prefix.
+    pub(super) fn machine(&self, text: &str) -> Result<Arc<Machine>> {
+        let target = Target::parse(text)?;
+        if target.session.is_some() {
+            return Err(Error::new(Code::Usage, format!("\"{}\" names a session; a machine is meant here", escape(text))));
+        }
+        self.machine_of(&target)
+    }
+
+    pub(super) fn machine_of(&self, target: &Target) -> Result<Arc<Machine>> {
+        if let Some(connection) = &target.connection
+            && !self.connections.iter().any(|c| c.connection.name == *connection)
+        {
+            return Err(Error::new(Code::ConnectionNotFound, format!("no connection is named \"{}\"", escape(connection)))
+                .hint("see `vmoon connection list`"));
+        }
+        let mut named = Vec::new();
+        let mut prefixed = Vec::new();
+        for machine in self.context.machines() {
+            let view = machine.view();
+            if target.connection.as_ref().is_some_and(|c| *c != view.connection) {
+                continue;
+            }
+            if view.name == target.machine {
+                named.push(machine);
+            } else if could_be_id(&target.machine) && machine.id.to_string().starts_with(&target.machine.to_ascii_lowercase()) {
+                prefixed.push(machine);
+            }
+        }
+        let found = if named.is_empty() { prefixed } else { named };
+        match found.as_slice() {
+            [one] => Ok(one.clone()),
+            [] => Err(self.unknown_machine(&target.machine)),
+            many => {
+                let list: Vec<String> =
+                    many.iter().map(|m| format!("{}:{} ({})", m.view().connection, escape(&m.view().name), m.id)).collect();
+                Err(Error::new(
+                    Code::NameAmbiguous,
+                    format!("\"{}\" fits {} machines: {}", escape(&target.machine), many.len(), list.join(", ")),
+                )
+                .hint("say CONNECTION:NAME or the id"))
+            }
+        }
+    }
+
+    fn unknown_machine(&self, text: &str) -> Error {
+        let near = self.context.machines().iter().map(|m| m.view().name.clone()).filter(|name| near(name, text)).min();
+        let error = Error::new(Code::MachineNotFound, format!("no machine is named \"{}\"", escape(text)));
+        match near {
+            Some(name) => error.hint(format!("did you mean {}?", escape(&name))),
+            None => error.hint("see `vmoon list`; make one with `vmoon create NAME --start`"),
+        }
+    }
+
+    /// Finds a session by its id, a prefix of it, or `MACHINE[/SESSION]`: the live one, else the newest that ended.
+    pub(super) fn session(&self, text: &str) -> Result<Arc<Shared>> {
+        if could_be_id(text) {
+            let fits: Vec<_> = self
+                .context
+                .machines()
+                .iter()
+                .flat_map(|m| m.sessions())
+                .filter(|s| s.row.id.to_string().starts_with(&text.to_ascii_lowercase()))
+                .collect();
+            match fits.as_slice() {
+                [one] => return Ok(one.clone()),
+                [] => {}
+                many => {
+                    return Err(Error::new(Code::NameAmbiguous, format!("{} sessions begin with {text}", many.len())));
+                }
+            }
+        }
+        let target = Target::parse(text)?;
+        let machine = self.machine_of(&target)?;
+        let sessions = machine.sessions();
+        let named = || sessions.iter().rev().filter(|s| s.row.name == target.session());
+        named().find(|s| !s.ended()).or_else(|| named().next()).cloned().ok_or_else(|| {
+            let name = escape(&machine.view().name);
+            Error::new(Code::SessionNotFound, format!("{name} has no session named \"{}\"", escape(target.session())))
+                .hint(format!("see `vmoon session list {name}`"))
+        })
+    }
+}
+
+/// Whether two names differ by one edit, or one begins with the other.
+fn near(a: &str, b: &str) -> bool {
+    if b.len() >= 3 && (a.starts_with(b) || b.starts_with(a)) {
+        return true;
+    }
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let front = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+    let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(x, y)| x == y).count();
+    a.len().max(b.len()) - front - back <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::near;
+
+    #[test]
+    fn near_names() {
+        for (a, b, expect) in
+            [("web01", "web02", true), ("web01", "web1", true), ("web01", "web", true), ("db", "web", false), ("ab", "ba", false)]
+        {
+            assert_eq!(near(a, b), expect, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The commands of a session, as its stream tells of them. Pure: frames in, answers out.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use vmoon_api::{
+    Data,
+    views::{CommandError, CommandState, CommandView},
+};
+use vmoon_core::{
+    Code, CommandId, SessionId,
+    frame::{Eval, Failure, FailureKind, Frame, tag},
+};
+
+/// How much of a command's output an answer repeats, bytes.
+pub(crate) const CAPTURE: usize = 1 << 20;
+/// How many ended commands are found without reading the transcript.
+const REMEMBERED: usize = 4_096;
+
+/// A command that was accepted and is not done.
+#[derive(Debug, Default)]
+struct Pending {
+    /// `None` when its beginning lies before the part of the stream that was read.
+    from: Option<u64>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    values: Option<Vec<u8>>,
+    error: Option<CommandError>,
+    truncated: bool,
+    waiting_input: bool,
+}
+
+/// Where an ended command stands in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The command's number.
+    pub number: u64,
+    /// Stream offset of its ACCEPTED frame.
+    pub from: u64,
+    /// Stream offset after its DONE frame.
+    pub to: u64,
+}
+
+/// What a frame meant for the commands.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Nothing to be told to anybody.
+    Nothing,
+    /// This command was accepted.
+    Accepted(u64),
+    /// This command is done. `None` if its beginning was not seen: collect it from the transcript.
+    Done(u64, Option<Box<CommandView>>),
+    /// Something a viewer of the session's state would see changed.
+    Changed,
+}
+
+/// The commands of one session.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    session: SessionId,
+    machine: String,
+    pending: BTreeMap<u64, Pending>,
+    ended: VecDeque<Span>,
+    tokens: HashMap<Vec<u8>, u64>,
+    token_order: VecDeque<Vec<u8>>,
+    last: u64,
+    /// Whether a command whose beginning is not kept any more is answered with what is.
+    lenient: bool,
+}
+
+impl Commands {
+    /// None yet.
+    pub(crate) fn new(session: SessionId, machine: &str) -> Self {
+        Self {
+            session,
+            machine: machine.into(),
+            pending: BTreeMap::new(),
+            ended: VecDeque::new(),
+            tokens: HashMap::new(),
+            token_order: VecDeque::new(),
+            last: 0,
+            lenient: false,
+        }
+    }
+
+    /// For reading a transcript from its beginning: what is not there then is nowhere.
+    pub(crate) fn lenient(self) -> Self {
+        Self { lenient: true, ..self }
+    }
+
+    /// For going on from where the transcript was read: beginnings that come are seen.
+    pub(crate) fn strict(self) -> Self {
+        Self { lenient: false, ..self }
+    }
+
+    /// Takes a frame that stands at this stream offset.
+    pub(crate) fn take(&mut self, at: u64, frame: Frame<'_>) -> Told {
+        if frame.tag == tag::GAP {
+            // Nobody can say whose bytes were lost: every answer that was under way may lack some.
+            self.pending.values_mut().for_each(|pending| pending.truncated = true);
+            return Told::Nothing;
+        }
+        if frame.id == 0 {
+            return Told::Nothing;
+        }
+        if frame.tag == tag::ACCEPTED {
+            self.last = self.last.max(frame.id);
+            let token = Eval::decode(frame.payload).map(|e| e.token.to_vec()).unwrap_or_default();
+            if !token.is_empty() {
+                self.tokens.insert(token.clone(), frame.id);
+                self.token_order.push_back(token);
+                if self.token_order.len() > REMEMBERED
+                    && let Some(old) = self.token_order.pop_front()
+                {
+                    self.tokens.remove(&old);
+                }
+            }
+            self.pending.insert(frame.id, Pending { from: Some(at), ..Pending::default() });
+            return Told::Accepted(frame.id);
+        }
+        self.last = self.last.max(frame.id);
+        if frame.tag == tag::DONE {
+            let Some(pending) = self.pending.remove(&frame.id) else { return Told::Done(frame.id, None) };
+            let from = match pending.from {
+                Some(from) => from,
+                None if self.lenient => at,
+                None => return Told::Done(frame.id, None),
+            };
+            let to = at + frame.stream_len();
+            self.ended.push_back(Span { number: frame.id, from, to });
+            if self.ended.len() > REMEMBERED {
+                self.ended.pop_front();
+            }
+            let headless = pending.from.is_none();
+            let mut view = self.view(frame.id, from, pending);
+            view.truncated |= headless;
+            view.state = CommandState::Done;
+            view.duration_us = frame.payload.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
+            view.to = Some(to);
+            return Told::Done(frame.id, Some(Box::new(view)));
+        }
+        let pending = self.pending.entry(frame.id).or_default();
+        let was_waiting = std::mem::take(&mut pending.waiting_input);
+        match frame.tag {
+            tag::STDOUT => keep(&mut pending.stdout, frame.payload, &mut pending.truncated),
+            tag::STDERR => keep(&mut pending.stderr, frame.payload, &mut pending.truncated),
+            tag::VALUES => pending.values = Some(frame.payload.to_vec()),
+            tag::ERROR => pending.error = Failure::decode(frame.payload).map(|f| failure(&f)),
+            tag::INCOMPLETE => {
+                pending.error = Some(CommandError {
+                    code: Code::CommandIncomplete,
+                    syntax: true,
+                    message: frame.payload.into(),
+                    traceback: Data::default(),
+                });
+            }
+            tag::WANTS_INPUT => {
+                pending.waiting_input = true;
+                return Told::Changed;
+            }
+            _ => {}
+        }
+        if was_waiting { Told::Changed } else { Told::Nothing }
+    }
+
+    fn view(&self, number: u64, from: u64, pending: Pending) -> CommandView {
+        CommandView {
+            id: CommandId { session: self.session, number },
+            machine: self.machine.clone(),
+            state: CommandState::Running,
+            stdout: pending.stdout.into(),
+            stderr: pending.stderr.into(),
+            values: pending.values.map(Data),
+            error: pending.error,
+            waiting_input: pending.waiting_input,
+            duration_us: None,
+            truncated: pending.truncated,
+            from,
+            to: None,
+        }
+    }
+
+    /// What a running command has said so far.
+    pub(crate) fn running(&self, number: u64) -> Option<CommandView> {
+        let p = self.pending.get(&number)?;
+        let copy = Pending {
+            from: p.from,
+            stdout: p.stdout.clone(),
+            stderr: p.stderr.clone(),
+            values: p.values.clone(),
+            error: p.error.clone(),
+            truncated: p.truncated,
+            waiting_input: p.waiting_input,
+        };
+        Some(self.view(number, p.from.unwrap_or(0), copy))
+    }
+
+    /// Whether a running command is known from its beginning.
+    pub(crate) fn knows(&self, number: u64) -> bool {
+        self.pending.get(&number).is_some_and(|p| p.from.is_some())
+    }
+
+    /// How many commands wait or run.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Where an ended command stands, if that is remembered.
+    pub(crate) fn span(&self, number: u64) -> Option<Span> {
+        self.ended.iter().rev().find(|span| span.number == number).copied()
+    }
+
+    /// The command that was asked for with this token, if that is remembered.
+    pub(crate) fn by_token(&self, token: &[u8]) -> Option<u64> {
+        self.tokens.get(token).copied()
+    }
+
+    /// The command that runs, and whether it waits for input.
+    pub(crate) fn busy(&self) -> Option<(u64, bool)> {
+        self.pending.first_key_value().map(|(number, p)| (*number, p.waiting_input))
+    }
+
+    /// How many commands wait behind the running one.
+    pub(crate) fn queued(&self) -> u32 {
+        self.pending.len().saturating_sub(1) as u32
+    }
+
+    /// The newest number the stream has told of.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Says that this command runs, although its beginning was not seen.
+    pub(crate) fn runs(&mut self, number: u64, waiting_input: bool) {
+        self.last = self.last.max(number);
+        self.pending.entry(number).or_default().waiting_input = waiting_input;
+    }
+
+    /// The commands that will never be answered, now that the session is over.
+    pub(crate) fn lost(&mut self) -> Vec<CommandView> {
+        let pending = std::mem::take(&mut self.pending);
+        pending
+            .into_iter()
+            .map(|(number, p)| {
+                let from = p.from.unwrap_or(0);
+                CommandView { state: CommandState::Lost, ..self.view(number, from, p) }
+            })
+            .collect()
+    }
+}
+
+fn keep(captured: &mut Vec<u8>, more: &[u8], truncated: &mut bool) {
+    let room = CAPTURE - captured.len();
+    *truncated |= more.len() > room;
+    captured.extend_from_slice(&more[..more.len().min(room)]);
+}
+
+fn failure(failure: &Failure<'_>) -> CommandError {
+    CommandError {
+        code: match failure.kind {
+            FailureKind::Syntax | FailureKind::Runtime => Code::CommandFailed,
+            FailureKind::Interrupted => Code::CommandInterrupted,
+            FailureKind::Deadline => Code::CommandDeadline,
+        },
+        syntax: failure.kind == FailureKind::Syntax,
+        message: failure.message.into(),
+        traceback: failure.traceback.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SessionId {
+        SessionId::from_uuid(vmoon_sys::random::uuid())
+    }
+
+    fn run(commands: &mut Commands, frames: &[(u8, u64, &[u8])]) -> Vec<CommandView> {
+        let (mut at, mut done) = (0, Vec::new());
+        for &(tag, id, payload) in frames {
+            let frame = Frame { tag, id, payload };
+            if let Told::Done(_, Some(view)) = commands.take(at, frame) {
+                done.push(*view);
+            }
+            at += frame.stream_len();
+        }
+        done
+    }
+
+    #[test]
+    fn every_command_gets_its_own_output_whatever_is_between() {
+        let mut commands = Commands::new(session(), "m");
+        let accept = |token: &'static [u8]| Eval { deadline_ms: 0, token, code: b"x" }.to_vec();
+        let (a, b) = (accept(b"a"), accept(b"b"));
+        let us = 7u64.to_le_bytes();
+        let done = run(
+            &mut commands,
+            &[
+                (tag::ACCEPTED, 1, &a),
+                (tag::STDOUT, 1, b"one"),
+                (tag::ACCEPTED, 2, &b),
+                (tag::STDOUT, 0, b"background"),
+                (tag::VALUES, 1, b"1"),
+                (tag::DONE, 1, &us),
+                (tag::STDOUT, 2, b"two"),
+                (tag::STDERR, 2, b"bad"),
+                (tag::DONE, 2, &us),
+            ],
+        );
+        assert_eq!(done.len(), 2);
+        assert_eq!(
+            (&done[0].stdout.0[..], done[0].values.as_ref().unwrap().0.as_slice(), done[0].duration_us),
+            (&b"one"[..], &b"1"[..], Some(7))
+        );
+        assert_eq!((&done[1].stdout.0[..], &done[1].stderr.0[..]), (&b"two"[..], &b"bad"[..]));
+        assert_eq!((commands.by_token(b"b"), commands.busy(), commands.last()), (Some(2), None, 2));
+        assert_eq!(commands.span(1).map(|s| s.from), Some(0));
+    }
+
+    #[test]
+    fn capture_is_bounded_and_says_so() {
+        let mut commands = Commands::new(session(), "m");
+        commands.take(0, Frame { tag: tag::ACCEPTED, id: 1, payload: &[0; 5] });
+        for _ in 0..3 {
+            commands.take(18, Frame { tag: tag::STDOUT, id: 1, payload: &vec![b'x'; 700_000] });
+        }
+        let view = commands.running(1).unwrap();
+        assert!(view.truncated && view.stdout.0.len() == CAPTURE);
+    }
+
+    #[test]
+    fn a_command_whose_beginning_was_not_seen_is_collected_elsewhere() {
+        let mut commands = Commands::new(session(), "m");
+        commands.runs(9, true);
+        assert_eq!(commands.busy(), Some((9, true)));
+        assert!(matches!(commands.take(500, Frame { tag: tag::DONE, id: 9, payload: &[0; 8] }), Told::Done(9, None)));
+    }
+}

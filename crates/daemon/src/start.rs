@@ -1,0 +1,190 @@
+//! Starting: the lock, the store, adoption, the socket. And ending: machines and sessions live on.
+
+use crate::{
+    context::Context,
+    hooks::Hooks,
+    http,
+    machine::{Start, task::Task},
+    service::{Connected, Service},
+    store::{About, Store},
+};
+use rustix::fs::{FlockOperation, Mode, flock};
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt},
+    },
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
+use vmoon_api::Api;
+use vmoon_core::{Code, Error, Result, event::EventKind};
+use vmoon_sys::paths::Paths;
+
+/// The lock that makes a process the daemon of a state directory. Held until it ends, however it ends.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+
+impl Lock {
+    /// Takes the lock and writes our pid into it.
+    ///
+    /// # Errors
+    /// [`Code::DaemonRunning`] if another daemon has it, with its pid in the detail.
+    pub fn take(path: &Path) -> Result<Self> {
+        let io = |error: std::io::Error| Error::io(format_args!("lock {}", path.display()), error);
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                file.set_len(0).map_err(io)?;
+                file.rewind().map_err(io)?;
+                write!(file, "{}", std::process::id()).map_err(io)?;
+                Ok(Self(file))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                let _ = file.read_to_string(&mut pid);
+                let pid: Option<i32> = pid.trim().parse().ok();
+                let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                Err(Error::new(Code::DaemonRunning, format!("{who} is the daemon of {} already", path.parent().unwrap_or(path).display()))
+                    .hint("use it, or end it: vmoon daemon stop")
+                    .detail(serde_json::json!({ "pid": pid })))
+            }
+            Err(error) => Err(io(error.into())),
+        }
+    }
+}
+
+/// A running daemon: everything but its socket.
+pub struct Daemon {
+    /// What it offers.
+    pub service: Arc<Service>,
+    /// Told when it is asked to end.
+    pub stop: Arc<Notify>,
+}
+
+impl Daemon {
+    /// Opens the store in `state` and adopts what it tells of.
+    ///
+    /// # Errors
+    /// When the store cannot be opened or read.
+    pub async fn start(state: &Path, connections: Vec<Connected>, hooks: Hooks) -> Result<Self> {
+        let store = Store::open(&state.join("vmoon.db"), hooks.clone())?;
+        let known = connections.iter().map(|c| c.connection.clone()).collect::<Vec<_>>();
+        let (machines, sessions, operations) = store
+            .run(move |tx| {
+                for connection in &known {
+                    tx.put_connection(connection)?;
+                }
+                tx.event(EventKind::DaemonStarted, About::default(), format!("vmoon {}", env!("CARGO_PKG_VERSION")))?;
+                tx.drop_orphaned_sessions()?;
+                Ok((tx.machines()?, tx.sessions()?, tx.operations(true, usize::MAX >> 1)?))
+            })
+            .await?;
+        let context = Context::new(store, hooks, state.to_path_buf());
+        context.sweep(&sessions.iter().map(|s| s.id).collect());
+        for row in machines {
+            let Some(connected) = connections.iter().find(|c| c.connection.id == row.connection) else {
+                tracing::warn!(machine = %row.name, "its connection is gone; it is left alone");
+                continue;
+            };
+            let record = operations.iter().find(|op| Some(op.id) == row.operation).cloned();
+            let own = sessions.iter().filter(|s| s.machine == row.id).cloned().collect();
+            let (name, driver) = (connected.connection.name.clone(), connected.driver.clone());
+            context.add_machine(Task::start(context.clone(), &name, driver, row, Start::Adopt(record), own));
+        }
+        let stop = Arc::new(Notify::new());
+        Ok(Self { service: Arc::new(Service::new(context, connections, stop.clone())), stop })
+    }
+}
+
+/// Binds the daemon's socket, replacing whatever a dead daemon left there. Only the holder of the lock may call this.
+///
+/// # Errors
+/// When the directory or the socket cannot be made.
+pub fn bind(paths: &Paths) -> Result<UnixListener> {
+    vmoon_sys::paths::private_dir(&paths.runtime)?;
+    let socket = paths.socket();
+    let io = |error| Error::io(format_args!("listen on {}", socket.display()), error);
+    // Bound under another name in a directory of its own and renamed, so that nobody meets a socket that is not yet 0600.
+    let dir = paths.runtime.join(format!("new-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(io)?;
+    let fresh = dir.join("api.sock");
+    let bound = (|| {
+        let listener = UnixListener::bind(&fresh)?;
+        rustix::fs::chmod(&fresh, Mode::RUSR | Mode::WUSR)?;
+        std::fs::rename(&fresh, &socket)?;
+        Ok(listener)
+    })();
+    let _ = std::fs::remove_dir_all(&dir);
+    bound.map_err(io)
+}
+
+/// Asks the daemon with this pid to bind its socket anew: somebody removed it.
+pub(crate) fn ask_to_rebind(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        // It may have ended meanwhile; then there is nothing to ask.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::HUP);
+    }
+}
+
+/// The signals that the daemon obeys.
+pub(crate) struct Signals {
+    hup: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Watches for them from now on. To be called before the lock is taken: whoever finds it taken sends a HUP, which must not
+    /// kill a daemon that is still starting.
+    pub(crate) fn watch() -> Result<Self> {
+        let watch = |kind| signal(kind).map_err(|error| Error::io("watch for signals", error));
+        Ok(Self { hup: watch(SignalKind::hangup())?, term: watch(SignalKind::terminate())?, int: watch(SignalKind::interrupt())? })
+    }
+}
+
+/// Serves until asked to end. `ready` is written one byte when clients can connect.
+pub(crate) async fn serve(paths: &Paths, daemon: Daemon, ready: Option<OwnedFd>, mut signals: Signals) -> Result<()> {
+    let mut listener = bind(paths)?;
+    if let Some(fd) = ready {
+        // Whoever started us may have stopped waiting.
+        let _ = File::from(fd).write_all(b"1");
+    }
+    tracing::info!(socket = %paths.socket().display(), pid = std::process::id(), "ready");
+    let api: Arc<dyn Api> = daemon.service.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(tokio::spawn(http::serve(stream, api.clone()))),
+                Err(error) => {
+                    // Out of descriptors, most likely: wait for some to be closed instead of spinning.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    crate::timer::pause(Duration::from_millis(100)).await;
+                }
+            },
+            _ = signals.hup.recv() => match bind(paths) {
+                Ok(new) => listener = new,
+                Err(error) => tracing::error!(error = %error.chain(), "the socket could not be bound anew"),
+            },
+            _ = signals.term.recv() => break,
+            _ = signals.int.recv() => break,
+            () = daemon.stop.notified() => {
+                // The answer to whoever asked is still on its way.
+                crate::timer::pause(Duration::from_millis(20)).await;
+                break;
+            }
+        }
+    }
+    tracing::info!("ending; machines and sessions live on");
+    let _ = std::fs::remove_file(paths.socket());
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! The store: one SQLite database, owned by one thread; everyone else sends it a job and awaits the answer.
+//!
+//! Jobs that wait together share one transaction, each behind a savepoint of its own, so that a batch of creates costs one
+//! commit. A job's events get their numbers inside its transaction and are published after the commit: an event that
+//! somebody has seen is never forgotten, and no number is used twice, whatever kills the daemon.
+
+mod rows;
+mod schema;
+
+pub(crate) use rows::{MachineRow, SessionRow};
+
+use crate::hooks::Hooks;
+use rusqlite::{Connection as Sql, TransactionBehavior, params};
+use std::{
+    path::Path,
+    sync::mpsc::{self, Receiver, Sender},
+};
+use tokio::sync::{broadcast, oneshot};
+use vmoon_core::{
+    Code, Error, Result,
+    event::{Event, EventKind},
+};
+
+/// How many events are kept.
+const EVENTS_KEPT: u64 = 20_000;
+/// How many events a slow follower may lag behind before it has missed some.
+const EVENTS_AHEAD: usize = 4_096;
+/// How many jobs share a transaction at most.
+const BATCH: usize = 256;
+
+type Job = Box<dyn FnOnce(&mut Tx<'_>) -> Done + Send>;
+type Done = Box<dyn FnOnce(std::result::Result<(), &rusqlite::Error>) + Send>;
+
+/// A handle to the store's thread.
+#[derive(Clone)]
+pub(crate) struct Store {
+    jobs: Sender<Job>,
+    events: broadcast::Sender<Event>,
+    hooks: Hooks,
+}
+
+/// What a job works on.
+pub(crate) struct Tx<'a> {
+    sql: &'a Sql,
+    events: Vec<Event>,
+    failed: bool,
+}
+
+/// What an event speaks of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct About {
+    /// The machine.
+    pub machine: Option<vmoon_core::MachineId>,
+    /// The session.
+    pub session: Option<vmoon_core::SessionId>,
+    /// The operation.
+    pub operation: Option<vmoon_core::OperationId>,
+}
+
+impl Store {
+    /// Opens or makes the database and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`Code::StoreNewer`] if a newer vmoon wrote it, [`Code::StoreFailed`] if it cannot be used.
+    pub(crate) fn open(path: &Path, hooks: Hooks) -> Result<Self> {
+        let mut sql = Sql::open(path).map_err(|e| failed(&e))?;
+        // WAL with synchronous=NORMAL: a kill of the process loses nothing; a power cut may lose the newest commits, which
+        // the observation of the real machines then corrects.
+        sql.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000;")
+            .map_err(|e| failed(&e))?;
+        schema::migrate(&mut sql)?;
+        let (jobs, queue) = mpsc::channel();
+        let (events, _) = broadcast::channel(EVENTS_AHEAD);
+        let publish = events.clone();
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || serve(&mut sql, &queue, &publish))
+            .map_err(|e| Error::io("start the store's thread", e))?;
+        Ok(Self { jobs, events, hooks })
+    }
+
+    /// Runs a job in a transaction. When it returns `Ok`, its effects survive a kill and its events are published.
+    ///
+    /// # Errors
+    /// [`Code::StoreFailed`] or [`Code::DiskFull`]: nothing was changed.
+    pub(crate) async fn run<T: Send + 'static>(&self, job: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static) -> Result<T> {
+        self.hooks.at("store.before").await;
+        let (answer, answered) = oneshot::channel();
+        let boxed: Job = Box::new(move |tx| {
+            let outcome = job(tx);
+            tx.failed = outcome.is_err();
+            Box::new(move |commit| {
+                let result = match (outcome, commit) {
+                    (Ok(value), Ok(())) => Ok(value),
+                    (Err(error), _) => Err(failed(&error)),
+                    (Ok(_), Err(error)) => Err(failed(error)),
+                };
+                // Whoever asked may be gone; the work is done all the same.
+                let _ = answer.send(result);
+            })
+        });
+        let gone = || Error::new(Code::StoreFailed, "the store's thread has ended");
+        self.jobs.send(boxed).map_err(|_| gone())?;
+        // A commit takes less time than falling asleep and being woken.
+        crate::awake::stay();
+        let result = answered.await.map_err(|_| gone())?;
+        self.hooks.at("store.after").await;
+        result
+    }
+
+    /// Publishes an event that goes with no other change.
+    pub(crate) fn announce(&self, kind: EventKind, about: About, text: impl Into<String>) {
+        let text = text.into();
+        let job: Job = Box::new(move |tx| {
+            tx.failed = tx.event(kind, about, text).is_err();
+            Box::new(|_| {})
+        });
+        let _ = self.jobs.send(job);
+    }
+
+    /// Follows events from now on.
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}
+
+fn serve(sql: &mut Sql, queue: &Receiver<Job>, publish: &broadcast::Sender<Event>) {
+    while let Ok(first) = queue.recv() {
+        let mut answers: Vec<Done> = Vec::new();
+        let mut events = Vec::new();
+        let outcome = (|| {
+            // At once for writing: a transaction that begins with a read and writes later can be refused without waiting.
+            let mut transaction = sql.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut next = Some(first);
+            while let Some(job) = next.take() {
+                let savepoint = transaction.savepoint()?;
+                let mut tx = Tx { sql: &savepoint, events: Vec::new(), failed: false };
+                answers.push(job(&mut tx));
+                let (failed, new) = (tx.failed, std::mem::take(&mut tx.events));
+                if failed {
+                    drop(savepoint);
+                } else {
+                    savepoint.commit()?;
+                    events.extend(new);
+                }
+                if answers.len() < BATCH {
+                    next = queue.try_recv().ok();
+                }
+            }
+            transaction.commit()
+        })();
+        if outcome.is_ok() {
+            for event in events {
+                // No follower is no error.
+                let _ = publish.send(event);
+            }
+        }
+        for answer in answers {
+            answer(outcome.as_ref().copied());
+        }
+    }
+}
+
+/// Says what a failure of SQLite means.
+fn failed(error: &rusqlite::Error) -> Error {
+    let code = match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => Code::DiskFull,
+        _ => Code::StoreFailed,
+    };
+    Error::new(code, format!("the store could not be written: {error}")).hint("free some space; nothing was changed")
+}
+
+impl Tx<'_> {
+    /// Adds an event; it is published after the commit.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub(crate) fn event(&mut self, kind: EventKind, about: About, text: impl Into<String>) -> rusqlite::Result<()> {
+        let mut event = Event {
+            seq: 0,
+            at_ms: vmoon_sys::clock::now_ms(),
+            kind,
+            machine: about.machine,
+            session: about.session,
+            operation: about.operation,
+            text: text.into(),
+        };
+        self.sql.prepare_cached("INSERT INTO events (at_ms, machine, body) VALUES (?1, ?2, ?3)")?.execute(params![
+            event.at_ms as i64,
+            event.machine.map(|id| id.to_string()),
+            rows::json(&event)
+        ])?;
+        event.seq = self.sql.last_insert_rowid() as u64;
+        if event.seq.is_multiple_of(1_000) {
+            self.sql.execute("DELETE FROM events WHERE seq <= ?1", [event.seq.saturating_sub(EVENTS_KEPT) as i64])?;
+        }
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// The events after `since` that are kept, and the newest number that is not kept any more.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub(crate) fn events(&self, since: u64, machine: Option<vmoon_core::MachineId>, limit: usize) -> rusqlite::Result<(Vec<Event>, u64)> {
+        let oldest: Option<i64> = self.sql.query_row("SELECT min(seq) FROM events", [], |row| row.get(0))?;
+        let mut query = self
+            .sql
+            .prepare_cached("SELECT seq, body FROM events WHERE seq > ?1 AND (?2 IS NULL OR machine = ?2) ORDER BY seq LIMIT ?3")?;
+        let found = query.query_map(params![since as i64, machine.map(|id| id.to_string()), limit as i64], |row| {
+            let mut event: Event = rows::parsed(1, row.get(1)?)?;
+            event.seq = row.get::<_, i64>(0)? as u64;
+            Ok(event)
+        })?;
+        Ok((found.collect::<rusqlite::Result<_>>()?, oldest.map_or(0, |seq| seq as u64 - 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

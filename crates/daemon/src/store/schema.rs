@@ -1,0 +1,46 @@
+//! The schema of the store and its migrations. A migration, once released, is never edited; a new one is appended.
+
+use super::failed;
+use rusqlite::Connection;
+use vmoon_core::{Code, Error, Result};
+
+/// Step N brings version N to N+1.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE connections (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL) STRICT;
+CREATE TABLE machines (
+    id TEXT PRIMARY KEY, connection TEXT NOT NULL REFERENCES connections(id), name TEXT NOT NULL, ours INTEGER NOT NULL,
+    status TEXT NOT NULL, handle TEXT, body TEXT NOT NULL
+) STRICT;
+-- Names of machines we make are unique per connection; foreign names may repeat.
+CREATE UNIQUE INDEX machine_names ON machines(connection, name) WHERE ours;
+CREATE TABLE operations (
+    id TEXT PRIMARY KEY, machine TEXT NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER, body TEXT NOT NULL
+) STRICT;
+CREATE INDEX operations_by_machine ON operations(machine, ended_ms);
+CREATE TABLE undos (operation TEXT NOT NULL REFERENCES operations(id) ON DELETE CASCADE, position INTEGER NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (operation, position)) STRICT;
+CREATE TABLE sessions (id TEXT PRIMARY KEY, machine TEXT NOT NULL, opened_ms INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
+CREATE INDEX sessions_by_machine ON sessions(machine);
+-- AUTOINCREMENT: a number is never used twice, not even after the newest events were deleted.
+CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, machine TEXT, body TEXT NOT NULL) STRICT;
+CREATE INDEX events_by_machine ON events(machine, seq);
+"];
+
+/// Brings the database to the newest version, each step in a transaction.
+pub(super) fn migrate(sql: &mut Connection) -> Result<()> {
+    let version: usize = sql.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map_err(|e| failed(&e))? as usize;
+    if version > MIGRATIONS.len() {
+        return Err(Error::new(
+            Code::StoreNewer,
+            format!("the store is of version {version}; this vmoon knows versions up to {}", MIGRATIONS.len()),
+        )
+        .hint("use the newer vmoon that wrote it"));
+    }
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = sql.transaction().map_err(|e| failed(&e))?;
+        transaction.execute_batch(step).map_err(|e| failed(&e))?;
+        transaction.pragma_update(None, "user_version", (index + 1) as i64).map_err(|e| failed(&e))?;
+        transaction.commit().map_err(|e| failed(&e))?;
+    }
+    Ok(())
+}

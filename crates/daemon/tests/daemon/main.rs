@@ -1,0 +1,9 @@
+//! Tests of the daemon over the simulated driver: the same bodies against the service in process and over the socket, and a
+//! kill between every two steps.
+
+mod bodies;
+mod harness;
+mod policy;
+mod recovery;
+mod sessions;
+mod wire;

@@ -1,0 +1,8 @@
+//! Programs that embed Lua export its symbols, or C modules cannot be loaded.
+
+fn main() {
+    for symbols in ["lua_*", "luaL_*", "luaopen_*"] {
+        println!("cargo:rustc-link-arg-bins=-Wl,--export-dynamic-symbol={symbols}");
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+}

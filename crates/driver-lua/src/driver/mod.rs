@@ -1,0 +1,337 @@
+//! The driver of local Lua machines, as the daemon sees it.
+//!
+//! It keeps nothing in memory that it could not read again: machines and lives are directories, a holder is a process that
+//! `/proc` knows.
+
+mod lives;
+
+use crate::{
+    layout::{Layout, Record, remove_dir},
+    link, probe,
+    settings::{self, Settings},
+};
+use async_trait::async_trait;
+use lives::Vital;
+use serde_json::{Map, Value, json};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use vmoon_core::{
+    Code, Error, MachineId, Result,
+    driver::{
+        Abilities, Channel, ChannelKind, Check, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Observed, Offset, Plan, Recovered,
+        SessionLink, Sighting, StopMode,
+    },
+    machine::Verb,
+    operation::{OpRecord, Progress, Undo},
+    spec::{MachineSpec, Problems},
+};
+use vmoon_sys::{atomic, memory, paths};
+
+/// The kind of machine.
+pub const KIND: &str = "lua";
+/// The one channel of a Lua machine.
+const MAIN: &str = "main";
+
+/// Where a [`LuaDriver`] finds things.
+#[derive(Clone, Debug)]
+pub struct LuaConfig {
+    /// The state directory; the driver uses `lua/` and `run/` in it.
+    pub state: PathBuf,
+    /// The program that is a holder: `vmoon` itself.
+    pub host_exe: PathBuf,
+    /// What makes it one, for example `lua-host`.
+    pub host_args: Vec<OsString>,
+}
+
+/// The driver of local Lua machines.
+#[derive(Clone, Debug)]
+pub struct LuaDriver(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    exe: PathBuf,
+    args: Vec<OsString>,
+}
+
+impl LuaDriver {
+    /// A driver; touches nothing.
+    pub fn new(config: LuaConfig) -> Self {
+        Self(Arc::new(Inner { layout: Layout::new(config.state), exe: config.host_exe, args: config.host_args }))
+    }
+
+    /// Does something that blocks, on a thread that may.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
+        let inner = self.0.clone();
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .unwrap_or_else(|error| Err(Error::internal("the Lua driver failed").source(error)))
+    }
+}
+
+/// The handle of a machine is its id.
+fn id_of(handle: &Handle) -> Option<MachineId> {
+    handle.0.parse().ok()
+}
+
+fn known(handle: &Handle) -> Result<MachineId> {
+    id_of(handle).ok_or_else(|| Error::new(Code::MachineBroken, "there is no such Lua machine"))
+}
+
+impl Inner {
+    fn create(&self, id: MachineId, name: &str, settings: Settings) -> Result<Handle> {
+        let handle = Handle(id.to_string());
+        if self.layout.record(id)?.is_some_and(|record| record.complete) {
+            return Ok(handle);
+        }
+        paths::private_dir(&self.layout.machines())?;
+        paths::private_dir(&self.layout.machine(id))?;
+        let mut record = Record { id, name: name.to_owned(), settings, complete: false };
+        atomic::write_json(&self.layout.record_path(id), &record)?;
+        paths::private_dir(&self.layout.machine(id).join("work"))?;
+        record.complete = true;
+        atomic::write_json(&self.layout.record_path(id), &record)?;
+        Ok(handle)
+    }
+
+    fn record(&self, id: MachineId) -> Result<Record> {
+        self.layout.record(id)?.ok_or_else(|| Error::new(Code::MachineBroken, "the directory of the Lua machine is missing"))
+    }
+
+    fn delete(&self, id: MachineId) -> Result<()> {
+        let io = |error| Error::io("delete a Lua machine", error);
+        self.force(id)?;
+        remove_dir(&self.layout.lives_dir(id)).map_err(io)?;
+        for dir in self.layout.earlier_boots(id) {
+            remove_dir(&dir).map_err(io)?;
+        }
+        remove_dir(&self.layout.machine(id)).map_err(io)
+    }
+
+    /// Ends it now. A start that is under way is overtaken first and then waited for.
+    fn force(&self, id: MachineId) -> Result<()> {
+        lives::kill(&self.layout, id)?;
+        let _lock = self.layout.machine(id).is_dir().then(|| lives::lock(&self.layout, id)).transpose()?;
+        lives::kill(&self.layout, id)
+    }
+
+    fn observe(&self, id: MachineId) -> Result<Sighting> {
+        if !self.layout.machine(id).is_dir() {
+            return Ok(Sighting { observed: Observed::Missing, complete: false });
+        }
+        // A record that cannot be read is that of an unfinished creation or of a damaged disk; either way it exists.
+        let complete = self.layout.record(id).ok().flatten().is_some_and(|record| record.complete);
+        for life in self.layout.lives(id)?.iter().rev().take(1) {
+            if let Vital::Alive(_) = lives::examine(id, life)? {
+                let channel = Channel { name: MAIN.into(), kind: ChannelKind::Repl, life: life.number };
+                return Ok(Sighting { observed: Observed::On(vec![channel]), complete });
+            }
+        }
+        Ok(Sighting { observed: Observed::Off(lives::last_exit(&self.layout, id)?), complete })
+    }
+
+    fn list(&self) -> Result<Vec<Found>> {
+        let dir = self.layout.machines();
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io(format_args!("read {}", dir.display()), error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<MachineId>().ok()) else { continue };
+            let name = self.layout.record(id).ok().flatten().map_or_else(|| id.to_string(), |record| record.name);
+            let sighting = self.observe(id)?;
+            found.push(Found { handle: Handle(id.to_string()), id: Some(id), name, sighting });
+        }
+        Ok(found)
+    }
+
+    fn recover(&self, op: &OpRecord) -> Result<Recovered> {
+        let id = op.machine;
+        match op.verb {
+            Verb::Create => {
+                // A record that cannot be read now is no reason to delete a machine.
+                if self.layout.record(id)?.is_some_and(|record| record.complete) {
+                    return Ok(Recovered::Finished(Some(Handle(id.to_string()))));
+                }
+                self.delete(id)?;
+                Ok(Recovered::Reversed)
+            }
+            Verb::Delete => {
+                self.delete(id)?;
+                Ok(Recovered::Finished(None))
+            }
+            Verb::Kill => {
+                self.force(id)?;
+                Ok(Recovered::Finished(None))
+            }
+            _ => {
+                // A start that was cut off before the holder answered is taken back; everything else is as it is seen.
+                if let Some(life) = self.layout.lives(id)?.last()
+                    && let Vital::Unborn = lives::examine(id, life)?
+                {
+                    lives::end_unborn(id, life)?;
+                    return Ok(Recovered::Reversed);
+                }
+                let on = matches!(self.observe(id)?.observed, Observed::On(_));
+                let done = match op.verb {
+                    Verb::Start | Verb::Restart => on,
+                    Verb::Stop => !on,
+                    _ => true,
+                };
+                Ok(if done { Recovered::Finished(None) } else { Recovered::Reversed })
+            }
+        }
+    }
+
+    fn describe(&self, id: MachineId) -> Result<Map<String, Value>> {
+        let record = self.record(id)?;
+        let settings = &record.settings;
+        let mut facts = Map::new();
+        facts.insert("runtime".into(), settings.runtime.clone().into());
+        facts.insert("directory".into(), self.layout.machine(id).join("work").to_string_lossy().into());
+        facts.insert("overflow".into(), settings.overflow.as_str().into());
+        facts.insert("ring_bytes".into(), settings.ring.into());
+        facts.insert("spill_bytes".into(), settings.spill.into());
+        if let Some(limit) = settings.memory {
+            facts.insert("memory_limit_bytes".into(), limit.into());
+        }
+        if let Some(life) = self.layout.lives(id)?.last()
+            && let Vital::Alive(meta) = lives::examine(id, life)?
+        {
+            facts.insert("lua".into(), meta.runtime.into());
+            facts.insert("pid".into(), meta.process.pid.into());
+            facts.insert("life".into(), life.number.into());
+            if let Some(memory) = memory::of(meta.process.pid) {
+                facts.insert("memory_bytes".into(), memory.pss.into());
+            }
+            if let Some(cpu) = memory::cpu_time(meta.process.pid) {
+                facts.insert("cpu_ms".into(), (cpu.as_millis() as u64).into());
+            }
+        }
+        Ok(facts)
+    }
+}
+
+#[async_trait]
+impl Driver for LuaDriver {
+    fn info(&self) -> DriverInfo {
+        DriverInfo { kind: KIND.into(), settings: settings::known() }
+    }
+
+    async fn probe(&self) -> Vec<Check> {
+        let exe = self.0.exe.clone();
+        tokio::task::spawn_blocking(move || probe::checks(&exe)).await.unwrap_or_default()
+    }
+
+    async fn facts(&self) -> Result<HostFacts> {
+        let found: Map<String, Value> = settings::INTERPRETERS
+            .iter()
+            .filter_map(|name| Some((name.to_string(), settings::find(name).ok()??.to_string_lossy().into())))
+            .collect();
+        Ok(HostFacts(json!({ "interpreters": found })))
+    }
+
+    fn plan(&self, name: &str, spec: &MachineSpec, _: &HostFacts) -> Result<Plan, Problems> {
+        let settings = Settings::read(spec)?;
+        let steps = vec![
+            format!("make a directory for the Lua machine {name}, with an empty working directory"),
+            format!("record its settings: runtime {}, overflow {}", settings.runtime, settings.overflow.as_str()),
+        ];
+        let settings = serde_json::to_value(&settings).unwrap_or_default();
+        Ok(Plan { name: name.to_owned(), steps, settings })
+    }
+
+    async fn create(&self, id: MachineId, plan: &Plan, journal: &dyn Journal) -> Result<Handle> {
+        let settings: Settings = serde_json::from_value(plan.settings.clone())
+            .map_err(|error| Error::internal("the plan is not one of the Lua driver").source(error))?;
+        journal.progress(Progress { phase: "making the directory".into(), percent: None });
+        journal.undo(Undo(json!({ "delete": id }))).await?;
+        let name = plan.name.clone();
+        self.blocking(move |inner| inner.create(id, &name, settings)).await
+    }
+
+    async fn start(&self, handle: &Handle) -> Result<()> {
+        let id = known(handle)?;
+        self.blocking(move |inner| {
+            let record = inner.record(id)?;
+            lives::start(&inner.layout, &inner.exe, &inner.args, &record)
+        })
+        .await
+    }
+
+    async fn stop(&self, handle: &Handle, how: StopMode) -> Result<()> {
+        let Some(id) = id_of(handle) else { return Ok(()) };
+        self.blocking(move |inner| match how {
+            StopMode::Force => inner.force(id),
+            StopMode::Polite => match inner.layout.lives(id)?.last().map(|life| lives::examine(id, life)).transpose()? {
+                Some(Vital::Alive(meta)) => lives::ask(&meta.process),
+                _ => Ok(()),
+            },
+        })
+        .await
+    }
+
+    async fn delete(&self, handle: &Handle) -> Result<()> {
+        let Some(id) = id_of(handle) else { return Ok(()) };
+        self.blocking(move |inner| inner.delete(id)).await
+    }
+
+    async fn observe(&self, handle: &Handle) -> Sighting {
+        let missing = Sighting { observed: Observed::Missing, complete: false };
+        let Some(id) = id_of(handle) else { return missing };
+        let seen = self.blocking(move |inner| inner.observe(id)).await;
+        seen.unwrap_or(Sighting { observed: Observed::Unreachable, complete: false })
+    }
+
+    async fn list(&self) -> Result<Vec<Found>> {
+        self.blocking(Inner::list).await
+    }
+
+    async fn recover(&self, op: &OpRecord, _: &[Undo]) -> Result<Recovered> {
+        let op = op.clone();
+        self.blocking(move |inner| inner.recover(&op)).await
+    }
+
+    async fn open(&self, handle: &Handle, channel: &Channel, from: Offset) -> Result<SessionLink> {
+        let id = known(handle)?;
+        let ended = || Error::new(Code::SessionEnded, "this life of the machine is over and everything it said was read");
+        let life =
+            self.0.layout.lives(id)?.into_iter().find(|life| life.number == channel.life && channel.name == MAIN).ok_or_else(ended)?;
+        // A holder that is ending may refuse; then its files have the rest.
+        for _ in 0..2 {
+            let this = life.clone();
+            let vital = self.blocking(move |_| lives::examine(id, &this)).await?;
+            match vital {
+                Vital::Alive(meta) => {
+                    if let Some(link) = link::connect(self.clone(), id, &life, &meta, from).await? {
+                        return Ok(link);
+                    }
+                }
+                Vital::Dead(exit) => return link::remains(&life, exit, from)?.ok_or_else(ended),
+                Vital::Unborn => break,
+            }
+        }
+        Err(Error::new(Code::DriverUnreachable, "the machine's process does not answer"))
+    }
+
+    fn abilities(&self, _: &Handle) -> Abilities {
+        Abilities { eval: true, ..Abilities::default() }
+    }
+
+    async fn describe(&self, handle: &Handle) -> Map<String, Value> {
+        let Some(id) = id_of(handle) else { return Map::new() };
+        self.blocking(move |inner| inner.describe(id)).await.unwrap_or_default()
+    }
+}
+
+impl LuaDriver {
+    /// How a life ended whose holder was seen to die.
+    pub(crate) async fn exit_of(&self, id: MachineId, life: &crate::layout::Life) -> Option<vmoon_core::driver::Exit> {
+        let life = life.clone();
+        match self.blocking(move |_| lives::examine(id, &life)).await {
+            Ok(Vital::Dead(exit)) => Some(exit),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The embedded Lua 5.4: one state on the main thread, driven by the REPL program of `vmoon-lua-wire`.
+//!
+//! Everything that may raise runs inside a protected call, and no Rust value with a destructor lives across a call that
+//! may raise, since Lua's errors are long jumps.
+
+mod coroutine;
+mod interrupt;
+
+use super::{
+    engine::Engine,
+    hub::{Command, Hub, Input, Outcome, Stream},
+};
+use mlua::ffi::{self, lua_State};
+use std::{
+    ffi::{CStr, c_int, c_void},
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicPtr, AtomicUsize, Ordering},
+    },
+};
+use vmoon_core::frame::FailureKind;
+use vmoon_lua_wire as wire;
+
+/// The name of the REPL program's chunk: its functions are not interrupted and do not appear in tracebacks.
+pub(super) const CHUNK: &CStr = c"=[vmoon]";
+
+static HUB: OnceLock<&'static Hub> = OnceLock::new();
+
+fn hub() -> &'static Hub {
+    // Set in `Builtin::new`, before any Lua code can run.
+    HUB.get().expect("the hub is set before the first Lua call")
+}
+
+/// How much memory the state uses and may use, bytes.
+struct Memory {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+/// The allocator of the state.
+unsafe extern "C" fn allocate(memory: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
+    // SAFETY: `memory` is the leaked value given to lua_newstate; Lua passes blocks that this function gave it.
+    unsafe {
+        let memory = &*memory.cast::<Memory>();
+        // For a new block `old` tells the kind of object, not a size (lua_Alloc, Lua 5.4 manual).
+        let old = if block.is_null() { 0 } else { old };
+        let used = memory.used.load(Ordering::Relaxed);
+        if new == 0 {
+            memory.used.store(used.saturating_sub(old), Ordering::Relaxed);
+            libc::free(block);
+            return ptr::null_mut();
+        }
+        if new > old && used.saturating_add(new - old) > memory.limit {
+            return ptr::null_mut();
+        }
+        let moved = libc::realloc(block, new);
+        if !moved.is_null() {
+            memory.used.store(used.saturating_sub(old) + new, Ordering::Relaxed);
+        }
+        moved
+    }
+}
+
+/// The embedded interpreter.
+pub(crate) struct Builtin {
+    lua: *mut lua_State,
+    eval: c_int,
+    is_complete: c_int,
+    complete: c_int,
+}
+
+/// A call of one function of the REPL program with one string.
+struct Call {
+    function: c_int,
+    text: *const u8,
+    len: usize,
+}
+
+impl Builtin {
+    /// A new state with all libraries and the REPL program. `memory` is the most it may allocate, bytes.
+    ///
+    /// # Errors
+    /// A sentence saying what failed: no memory, or a defect of the REPL program.
+    pub(crate) fn new(hub: &'static Hub, memory: Option<u64>) -> Result<Self, String> {
+        let _ = HUB.set(hub);
+        let memory = Box::leak(Box::new(Memory { used: AtomicUsize::new(0), limit: memory.map_or(usize::MAX, |bytes| bytes as usize) }));
+        // SAFETY: the allocator's argument is leaked, so it lives as long as the state.
+        let lua = unsafe { ffi::lua_newstate(allocate, ptr::from_mut(memory).cast()) };
+        if lua.is_null() {
+            return Err("there is no memory for a Lua state".into());
+        }
+        let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0 };
+        let program: &'static str = wire::REPL;
+        // SAFETY: a fresh state; `open` runs protected and finds a live pointer to the source.
+        unsafe {
+            ffi::lua_pushcfunction(lua, open);
+            ffi::lua_pushlightuserdata(lua, ptr::from_ref(&program).cast_mut().cast());
+            if ffi::lua_pcall(lua, 1, 3, 0) != ffi::LUA_OK {
+                return Err(String::from_utf8_lossy(&text(lua, -1)).into_owned());
+            }
+            this.eval = ffi::lua_tointeger(lua, 1) as c_int;
+            this.is_complete = ffi::lua_tointeger(lua, 2) as c_int;
+            this.complete = ffi::lua_tointeger(lua, 3) as c_int;
+            ffi::lua_settop(lua, 0);
+        }
+        interrupt::install(hub);
+        Ok(this)
+    }
+
+    /// Calls a function of the REPL program; its results are on the stack from index 1 on.
+    fn call(&mut self, function: c_int, text: &[u8], results: c_int) -> c_int {
+        let call = Call { function, text: text.as_ptr(), len: text.len() };
+        // SAFETY: light values need no memory, `enter` runs protected, `call` outlives it.
+        unsafe {
+            ffi::lua_settop(self.lua, 0);
+            ffi::lua_pushcfunction(self.lua, enter);
+            ffi::lua_pushlightuserdata(self.lua, ptr::from_ref(&call).cast_mut().cast());
+            ffi::lua_pcall(self.lua, 1, results, 0)
+        }
+    }
+
+    fn text(&self, index: c_int) -> Vec<u8> {
+        // SAFETY: the state is ours and no Lua code runs.
+        unsafe { text(self.lua, index) }
+    }
+}
+
+/// The string at an index, or nothing if there is none. Never converts, so never raises.
+unsafe fn text(lua: *mut lua_State, index: c_int) -> Vec<u8> {
+    // SAFETY: lua_tolstring of a string neither allocates nor raises; the bytes are copied while they are on the stack.
+    unsafe {
+        if ffi::lua_type(lua, index) != ffi::LUA_TSTRING {
+            return Vec::new();
+        }
+        let mut len = 0;
+        let bytes = ffi::lua_tolstring(lua, index, &raw mut len);
+        std::slice::from_raw_parts(bytes.cast::<u8>(), len).to_vec()
+    }
+}
+
+impl Engine for Builtin {
+    fn runtime(&self) -> String {
+        "Lua 5.4".to_owned()
+    }
+
+    fn eval(&mut self, _: &Hub, command: &Command) -> Outcome {
+        interrupt::begin(self.lua, command.id);
+        let status = self.call(self.eval, command.code(), 4);
+        let cut = interrupt::end(self.lua);
+        flush_c_output();
+        let failed = |message: Vec<u8>, traceback: Vec<u8>| {
+            if cut {
+                // Coroutines and handlers may have put something before the message.
+                let message = interrupt::MESSAGE.to_bytes().to_vec();
+                return Outcome::Failed { kind: FailureKind::Interrupted, message, traceback };
+            }
+            Outcome::Failed { kind: FailureKind::Runtime, message, traceback }
+        };
+        let outcome = if status == ffi::LUA_OK {
+            match self.text(1).as_slice() {
+                b"values" => Outcome::Values(self.text(2)),
+                b"none" => Outcome::Nothing,
+                b"incomplete" => Outcome::Incomplete(self.text(2)),
+                _ if self.text(4) == b"s" => Outcome::Failed { kind: FailureKind::Syntax, message: self.text(2), traceback: Vec::new() },
+                _ => failed(self.text(2), self.text(3)),
+            }
+        } else {
+            // The program itself failed: no memory, or an interrupt in the one place where it is not caught.
+            failed(self.text(-1), Vec::new())
+        };
+        // SAFETY: dropping what is on the stack of an idle state.
+        unsafe { ffi::lua_settop(self.lua, 0) };
+        outcome
+    }
+
+    fn is_complete(&mut self, _: &Hub, code: &[u8]) -> Vec<u8> {
+        if self.call(self.is_complete, code, 2) == ffi::LUA_OK {
+            [self.text(1), self.text(2)].concat()
+        } else {
+            [b"x".to_vec(), self.text(-1)].concat()
+        }
+    }
+
+    fn complete(&mut self, _: &Hub, text: &[u8]) -> Vec<u8> {
+        let (mut from, mut names) = (text.len(), Vec::new());
+        if self.call(self.complete, text, 2) == ffi::LUA_OK {
+            // SAFETY: the results are on the stack; raw access to a table of strings neither runs code nor raises.
+            unsafe {
+                from = (ffi::lua_tointeger(self.lua, 1).max(1) - 1) as usize;
+                if ffi::lua_istable(self.lua, 2) != 0 {
+                    for index in 1..=ffi::lua_rawlen(self.lua, 2) {
+                        ffi::lua_rawgeti(self.lua, 2, index as ffi::lua_Integer);
+                        names.push(String::from_utf8_lossy(&self::text(self.lua, -1)).into_owned());
+                        ffi::lua_settop(self.lua, 2);
+                    }
+                }
+            }
+        }
+        serde_json::json!({ "busy": false, "from": from, "names": names }).to_string().into_bytes()
+    }
+}
+
+/// C modules write through stdio; what they wrote belongs to the command.
+fn flush_c_output() {
+    // SAFETY: fflush(NULL) flushes every open output stream and touches nothing else.
+    unsafe { libc::fflush(ptr::null_mut()) };
+}
+
+/// Opens the libraries and loads the REPL program; gives references to its three functions.
+unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
+    // SAFETY: runs protected, on the state's own stack; nothing with a destructor lives here.
+    unsafe {
+        let program = &*ffi::lua_touserdata(lua, 1).cast::<&'static str>();
+        ffi::luaL_openlibs(lua);
+        coroutine::install(lua);
+        distribution_paths(lua);
+        ffi::lua_getglobal(lua, c"os".as_ptr());
+        ffi::lua_getfield(lua, -1, c"execute".as_ptr());
+        ffi::lua_pushcclosure(lua, execute, 1);
+        ffi::lua_setfield(lua, -2, c"execute".as_ptr());
+        ffi::lua_settop(lua, 0);
+        if ffi::luaL_loadbufferx(lua, program.as_ptr().cast(), program.len(), CHUNK.as_ptr(), c"t".as_ptr()) != ffi::LUA_OK {
+            ffi::lua_error(lua);
+        }
+        ffi::lua_createtable(lua, 0, 4);
+        for (name, function) in
+            [(c"emit", emit as unsafe extern "C-unwind" fn(*mut lua_State) -> c_int), (c"flush", flush), (c"ask", ask), (c"exit", exit)]
+        {
+            ffi::lua_pushcfunction(lua, function);
+            ffi::lua_setfield(lua, -2, name.as_ptr());
+        }
+        ffi::lua_call(lua, 1, 1);
+        for name in [c"eval", c"is_complete", c"complete"] {
+            ffi::lua_getfield(lua, 1, name.as_ptr());
+            let reference = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
+            ffi::lua_pushinteger(lua, reference.into());
+        }
+        // What loading has left behind would only cost memory.
+        ffi::lua_gc(lua, ffi::LUA_GCCOLLECT);
+        3
+    }
+}
+
+/// Appends the directories where distributions install modules for Lua 5.4.
+unsafe fn distribution_paths(lua: *mut lua_State) {
+    #[cfg(target_arch = "x86_64")]
+    const C: &CStr = c";/usr/lib/x86_64-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;/usr/lib64/lua/5.4/?.so";
+    #[cfg(not(target_arch = "x86_64"))]
+    const C: &CStr = c";/usr/lib/aarch64-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;/usr/lib64/lua/5.4/?.so";
+    // SAFETY: as in `open`, which calls this.
+    unsafe {
+        ffi::lua_getglobal(lua, c"package".as_ptr());
+        for (field, more) in [(c"path", c";/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua"), (c"cpath", C)] {
+            ffi::lua_getfield(lua, -1, field.as_ptr());
+            ffi::lua_pushstring(lua, more.as_ptr());
+            ffi::lua_concat(lua, 2);
+            ffi::lua_setfield(lua, -2, field.as_ptr());
+        }
+        ffi::lua_settop(lua, 0);
+    }
+}
+
+/// Calls a function of the REPL program with a string; argument: a light pointer to a [`Call`].
+unsafe extern "C-unwind" fn enter(lua: *mut lua_State) -> c_int {
+    // SAFETY: runs protected; the pointer is to a `Call` that outlives this call.
+    unsafe {
+        let call = &*ffi::lua_touserdata(lua, 1).cast::<Call>();
+        ffi::lua_rawgeti(lua, ffi::LUA_REGISTRYINDEX, call.function.into());
+        ffi::lua_pushlstring(lua, call.text.cast(), call.len);
+        ffi::lua_call(lua, 1, ffi::LUA_MULTRET);
+        ffi::lua_gettop(lua) - 1
+    }
+}
+
+/// `host.emit(fd, s)`
+unsafe extern "C-unwind" fn emit(lua: *mut lua_State) -> c_int {
+    // SAFETY: the checks raise before anything is borrowed; the string stays on the stack while it is read.
+    unsafe {
+        let fd = ffi::luaL_checkinteger(lua, 1);
+        let mut len = 0;
+        let bytes = ffi::luaL_checklstring(lua, 2, &raw mut len);
+        let stream = if fd == 2 { Stream::Err } else { Stream::Out };
+        hub().emit(stream, std::slice::from_raw_parts(bytes.cast(), len));
+        0
+    }
+}
+
+/// `host.flush()`
+unsafe extern "C-unwind" fn flush(_: *mut lua_State) -> c_int {
+    hub().flush();
+    0
+}
+
+/// `host.ask()`
+unsafe extern "C-unwind" fn ask(lua: *mut lua_State) -> c_int {
+    /// The piece being handed over. Pushing it may raise, which would skip a destructor; what is left here then is freed by
+    /// the next call.
+    static PIECE: AtomicPtr<Vec<u8>> = AtomicPtr::new(ptr::null_mut());
+    let interrupted = match hub().ask() {
+        Input::Data(piece) => {
+            release(PIECE.swap(Box::into_raw(Box::new(piece)), Ordering::Relaxed));
+            false
+        }
+        Input::End => return 0,
+        Input::Interrupted => true,
+    };
+    // SAFETY: the piece is owned by PIECE until it is released below; nothing with a destructor lives here.
+    unsafe {
+        if interrupted {
+            ffi::lua_pushstring(lua, interrupt::MESSAGE.as_ptr());
+            ffi::lua_error(lua);
+        }
+        let piece = PIECE.load(Ordering::Relaxed);
+        ffi::lua_pushlstring(lua, (*piece).as_ptr().cast(), (*piece).len());
+    }
+    release(PIECE.swap(ptr::null_mut(), Ordering::Relaxed));
+    1
+}
+
+fn release(piece: *mut Vec<u8>) {
+    if !piece.is_null() {
+        // SAFETY: made by Box::into_raw in `ask` and taken out of its only place.
+        drop(unsafe { Box::from_raw(piece) });
+    }
+}
+
+/// `host.exit(code)`
+unsafe extern "C-unwind" fn exit(lua: *mut lua_State) -> c_int {
+    // SAFETY: a plain argument check.
+    let code = unsafe { ffi::luaL_optinteger(lua, 1, 0) };
+    flush_c_output();
+    hub().exit(code as i32)
+}
+
+/// `os.execute`, with the child's output in its place among the program's; upvalue: the library's own.
+unsafe extern "C-unwind" fn execute(lua: *mut lua_State) -> c_int {
+    flush_c_output();
+    hub().capture();
+    interrupt::children(true);
+    // SAFETY: calls the library's function with our arguments; it does not raise for strings, and if an argument check
+    // does raise, `children` is put right at the end of the command.
+    unsafe {
+        ffi::lua_pushvalue(lua, ffi::lua_upvalueindex(1));
+        ffi::lua_insert(lua, 1);
+        ffi::lua_call(lua, ffi::lua_gettop(lua) - 1, ffi::LUA_MULTRET);
+    }
+    interrupt::children(false);
+    hub().capture();
+    // SAFETY: reads the stack's height.
+    unsafe { ffi::lua_gettop(lua) }
+}

@@ -1,0 +1,187 @@
+//! Where the files of a machine and of its lives are, and what is in them.
+//!
+//! `<state>/lua/<machine>/machine.json` and `work/` belong to the machine; `<state>/run/<boot>/<machine>/<life>/` belongs to one
+//! life of it: `start.json` (for the holder), `meta.json` (from the holder), `ring`, `spill`, `exit.json`, `sock`, `stderr`.
+
+use crate::{host::store::Overflow, settings::Settings};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+use vmoon_core::{Error, MachineId, Result, driver::Exit};
+use vmoon_sys::{
+    atomic,
+    process::{Identity, boot_id},
+};
+
+/// The machine's record; `complete` is written last by `create`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: MachineId,
+    pub(crate) name: String,
+    pub(crate) settings: Settings,
+    #[serde(default)]
+    pub(crate) complete: bool,
+}
+
+/// What the holder is told at its start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) machine: MachineId,
+    pub(crate) life: u64,
+    /// Its current directory.
+    pub(crate) work: PathBuf,
+    /// `builtin`, or the absolute path of an interpreter.
+    pub(crate) runtime: String,
+    pub(crate) overflow: Overflow,
+    /// Bytes.
+    pub(crate) ring: u64,
+    /// Bytes.
+    pub(crate) spill: u64,
+    /// Bytes; only for `builtin`.
+    #[serde(default)]
+    pub(crate) memory: Option<u64>,
+    /// How long an interrupted command may go on before its process is ended, milliseconds.
+    pub(crate) grace_ms: u64,
+}
+
+/// What the holder tells of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    /// The 256-bit key that a client must show.
+    pub(crate) key: String,
+    pub(crate) process: Identity,
+    pub(crate) life: u64,
+    pub(crate) runtime: String,
+}
+
+/// The variable in the environment of a holder and of all it starts, by which left-overs are found.
+pub(crate) const MARK: &str = "VMOON_LIFE";
+
+/// The value of [`MARK`].
+pub(crate) fn mark(machine: MachineId, life: u64) -> String {
+    format!("{machine}/{life}")
+}
+
+/// One life of a machine, in this boot.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) number: u64,
+    pub(crate) dir: PathBuf,
+}
+
+impl Life {
+    pub(crate) fn meta(&self) -> Result<Option<Meta>> {
+        atomic::read_json(&self.dir.join("meta.json"))
+    }
+
+    /// How it ended, if somebody wrote that down.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        atomic::read_json(&self.dir.join("exit.json")).ok().flatten()
+    }
+
+    pub(crate) fn write_exit(&self, exit: &Exit) -> Result<()> {
+        atomic::write_json(&self.dir.join("exit.json"), exit)
+    }
+}
+
+/// The directories of one driver.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    state: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(state: PathBuf) -> Self {
+        Self { state }
+    }
+
+    pub(crate) fn machines(&self) -> PathBuf {
+        self.state.join("lua")
+    }
+
+    pub(crate) fn machine(&self, id: MachineId) -> PathBuf {
+        self.machines().join(id.to_string())
+    }
+
+    pub(crate) fn record_path(&self, id: MachineId) -> PathBuf {
+        self.machine(id).join("machine.json")
+    }
+
+    pub(crate) fn record(&self, id: MachineId) -> Result<Option<Record>> {
+        atomic::read_json(&self.record_path(id))
+    }
+
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.state.join("run")
+    }
+
+    /// The directory of this machine's lives in this boot.
+    pub(crate) fn lives_dir(&self, id: MachineId) -> PathBuf {
+        self.runs().join(boot_id()).join(id.to_string())
+    }
+
+    /// The lives of this machine in this boot that left files, oldest first.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, for want of a descriptor say: that is not the same as that there is none.
+    pub(crate) fn lives(&self, id: MachineId) -> Result<Vec<Life>> {
+        let dir = self.lives_dir(id);
+        let mut lives: Vec<Life> = numbers(&dir)?.into_iter().map(|number| Life { number, dir: dir.join(number.to_string()) }).collect();
+        lives.sort_by_key(|life| life.number);
+        Ok(lives)
+    }
+
+    /// The directories of this machine's lives in earlier boots.
+    pub(crate) fn earlier_boots(&self, id: MachineId) -> Vec<PathBuf> {
+        let Ok(boots) = fs::read_dir(self.runs()) else { return Vec::new() };
+        boots
+            .filter_map(|boot| Some(boot.ok()?.path()))
+            .filter(|boot| boot.file_name().is_some_and(|name| name != boot_id()))
+            .map(|boot| boot.join(id.to_string()))
+            .filter(|dir| dir.is_dir())
+            .collect()
+    }
+
+    /// The largest number of any life of this machine, in whatever boot.
+    ///
+    /// # Errors
+    /// As [`Self::lives`].
+    pub(crate) fn last_number(&self, id: MachineId) -> Result<u64> {
+        let mut last = self.lives(id)?.last().map_or(0, |life| life.number);
+        for dir in self.earlier_boots(id) {
+            last = numbers(&dir)?.into_iter().fold(last, u64::max);
+        }
+        Ok(last)
+    }
+}
+
+fn numbers(dir: &Path) -> Result<Vec<u64>> {
+    let failed = |error| Error::io(format_args!("read {}", dir.display()), error);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        found.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+    }
+    Ok(found)
+}
+
+/// Removes a directory with all that is in it; a missing one is fine. Somebody who looks at the machine at the same moment may
+/// write the record of its end into a directory that is being emptied: then it is emptied again.
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
+    const TRIES: u32 = 20;
+    for _ in 1..TRIES {
+        match fs::remove_dir_all(dir) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) => return Err(error),
+        }
+    }
+    fs::remove_dir_all(dir)
+}

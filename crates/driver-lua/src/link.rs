@@ -1,0 +1,278 @@
+//! A session's link: frames from a living holder's socket, then, once it is dead, the rest from its files.
+//!
+//! One read gives as many whole frames as have arrived; nothing is copied on that path but from the kernel. Dropping a
+//! future loses nothing: received bytes stay in the reader, unsent ones in the writer.
+
+use crate::{
+    driver::LuaDriver,
+    layout::{Life, Meta},
+    ring::{Here, Remains},
+};
+use async_trait::async_trait;
+use rustix::fs::{Mode, OFlags};
+use std::{io, os::fd::AsRawFd as _, sync::Arc, time::Duration};
+use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
+use vmoon_core::{
+    Code, Error, MachineId, Result,
+    driver::{Exit, LinkItem, LinkReader, LinkWriter, Offset, SessionLink},
+    frame::{Frame, in_stream, tag},
+};
+use vmoon_lua_wire::hello::{ClientHello, HolderHello, Versions, negotiate};
+use vmoon_sys::process::Pidfd;
+
+/// How long a holder may take to answer the hello.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a holder that has closed the link may take to be seen dead, before the link counts as broken.
+const DYING: Duration = Duration::from_secs(2);
+/// The least room for one read from the socket.
+const READ: usize = 64 << 10;
+/// The most that is read from the files at once.
+const CHUNK: usize = 256 << 10;
+/// A buffer larger than this is not kept.
+const KEEP: usize = 1 << 20;
+
+/// Connects to a living holder; `None` if it is ending.
+pub(crate) async fn connect(driver: LuaDriver, id: MachineId, life: &Life, meta: &Meta, from: Offset) -> Result<Option<SessionLink>> {
+    let broken = |error: io::Error| Error::new(Code::DriverUnreachable, "the machine's process does not answer").source(error);
+    // Opened first: if the holder dies in between, this descriptor tells.
+    let Some(pidfd) = Pidfd::open(&meta.process).map_err(broken)? else { return Ok(None) };
+    // SAFETY: the Pidfd owns its descriptor, does not change it, and closes it only when it is dropped.
+    let pidfd = unsafe { AsyncFd::register(pidfd) }.map_err(|error| broken(error.into_parts().1))?;
+    // Through a descriptor of the directory, so that its path may be of any length.
+    let dir =
+        rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| broken(e.into()))?;
+    let stream = match UnixStream::connect(format!("/proc/self/fd/{}/sock", dir.as_raw_fd())).await {
+        Ok(stream) => stream,
+        Err(error) => return dying(&pidfd).await.then_some(None).ok_or_else(|| broken(error)),
+    };
+    vmoon_sys::peer::check(&stream)?;
+    let stream = Arc::new(stream);
+    let mut writer = SocketWriter { stream: stream.clone(), out: Vec::new() };
+    let hello = ClientHello::new(meta.key.as_str(), from).to_vec();
+    let mut reader = SocketReader { driver, id, life: life.clone(), stream, pidfd, inbox: Vec::new(), at: from, rest: None };
+    let exchange = async {
+        writer.send(Frame { tag: tag::HELLO, id: 0, payload: &hello }).await?;
+        reader.hello().await
+    };
+    match timeout(HANDSHAKE, exchange).await {
+        Ok(Ok(Some(answer))) => {
+            negotiate(Versions::OURS, answer.versions())?;
+            if let Some(error) = answer.error {
+                return Err(error.to_error());
+            }
+            reader.at = answer.at;
+            Ok(Some(SessionLink {
+                reader: Box::new(reader),
+                writer: Box::new(writer),
+                end: answer.end,
+                last_command: answer.last_command,
+                running: answer.running,
+                queued: answer.queued,
+                waiting_input: answer.waiting_input,
+            }))
+        }
+        Ok(Ok(None)) | Ok(Err(_)) if dying(&reader.pidfd).await => Ok(None),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(None)) => Err(Error::new(Code::DriverUnreachable, "the machine's process closed the connection")),
+        Err(_) => Err(Error::new(Code::DriverUnreachable, "the machine's process did not answer within 10 s")),
+    }
+}
+
+/// A link to the files of a dead holder; `None` if nothing is left to read.
+pub(crate) fn remains(life: &Life, exit: Exit, from: Offset) -> Result<Option<SessionLink>> {
+    let files = Remains::open(&life.dir).map_err(|error| Error::io("read what the machine has left", error))?;
+    let Some(files) = files.filter(|files| from < files.end()) else { return Ok(None) };
+    let (end, last_command) = (files.end(), files.last_command);
+    let reader = FileReader { files: Some(files), exit, at: from, inbox: Vec::new() };
+    let (reader, writer) = (Box::new(reader), Box::new(DeadWriter));
+    Ok(Some(SessionLink { reader, writer, end, last_command, running: None, queued: 0, waiting_input: false }))
+}
+
+async fn dying(pidfd: &AsyncFd<Pidfd>) -> bool {
+    timeout(DYING, pidfd.readable()).await.is_ok()
+}
+
+struct SocketReader {
+    driver: LuaDriver,
+    id: MachineId,
+    life: Life,
+    stream: Arc<UnixStream>,
+    pidfd: AsyncFd<Pidfd>,
+    inbox: Vec<u8>,
+    at: Offset,
+    /// What the files have, once the holder is dead.
+    rest: Option<FileReader>,
+}
+
+impl SocketReader {
+    /// Waits for the holder's hello; `None` if it closed the connection.
+    async fn hello(&mut self) -> Result<Option<HolderHello>> {
+        loop {
+            if let Some((frame, n)) = Frame::decode(&self.inbox).map_err(malformed)? {
+                if frame.tag != tag::HELLO {
+                    return Err(Error::new(Code::WireMalformed, "the machine's process did not say hello"));
+                }
+                let hello = HolderHello::decode(frame.payload)?;
+                self.inbox.drain(..n);
+                return Ok(Some(hello));
+            }
+            if self.fill().await == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads more bytes; 0 when there will be none.
+    async fn fill(&mut self) -> usize {
+        loop {
+            self.inbox.reserve(READ);
+            match self.stream.try_read_buf(&mut self.inbox) {
+                Ok(n) => return n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.stream.readable().await.is_err() {
+                        return 0;
+                    }
+                }
+                Err(_) => return 0,
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl LinkReader for SocketReader {
+    async fn next(&mut self, buf: &mut Vec<u8>) -> Result<LinkItem> {
+        loop {
+            if let Some(rest) = &mut self.rest {
+                return rest.next(buf).await;
+            }
+            if let Some(item) = take(&mut self.inbox, &mut self.at, buf)? {
+                return Ok(item);
+            }
+            if self.fill().await > 0 {
+                continue;
+            }
+            // The holder is dead or dying, or another client has taken our place.
+            if !dying(&self.pidfd).await {
+                return Ok(LinkItem::Broken);
+            }
+            let exit = self.driver.exit_of(self.id, &self.life).await.unwrap_or(Exit::Lost);
+            let files = Remains::open(&self.life.dir).ok().flatten();
+            self.rest = Some(FileReader { files, exit, at: self.at, inbox: Vec::new() });
+        }
+    }
+}
+
+fn malformed(error: vmoon_core::frame::Malformed) -> Error {
+    Error::new(Code::WireMalformed, "the machine's process sent something that is not a frame").source(error)
+}
+
+/// Takes the next item out of `inbox` into `buf`: one direct frame, or all whole stream frames up to the next direct one.
+fn take(inbox: &mut Vec<u8>, at: &mut Offset, buf: &mut Vec<u8>) -> Result<Option<LinkItem>> {
+    let (mut used, mut passed) = (0, 0);
+    let mut direct = false;
+    while let Some((frame, n)) = Frame::decode(&inbox[used..]).map_err(malformed)? {
+        if !in_stream(frame.tag) {
+            if used == 0 {
+                direct = true;
+                used = n;
+            }
+            break;
+        }
+        used += n;
+        passed += frame.stream_len();
+    }
+    if used == 0 {
+        return Ok(None);
+    }
+    if used == inbox.len() {
+        buf.clear();
+        std::mem::swap(inbox, buf);
+        if inbox.capacity() > KEEP {
+            *inbox = Vec::new();
+        }
+    } else {
+        buf.clear();
+        buf.extend_from_slice(&inbox[..used]);
+        inbox.drain(..used);
+    }
+    if direct {
+        return Ok(Some(LinkItem::Direct));
+    }
+    let begin = *at;
+    *at += passed;
+    Ok(Some(LinkItem::Stream { at: begin }))
+}
+
+struct FileReader {
+    files: Option<Remains>,
+    exit: Exit,
+    at: Offset,
+    inbox: Vec<u8>,
+}
+
+#[async_trait]
+impl LinkReader for FileReader {
+    async fn next(&mut self, buf: &mut Vec<u8>) -> Result<LinkItem> {
+        loop {
+            if let Some(item) = take(&mut self.inbox, &mut self.at, buf)? {
+                return Ok(item);
+            }
+            let Some(files) = &self.files else { return Ok(LinkItem::Ended(self.exit.clone())) };
+            // `at` stands before the part of a frame that waits in the inbox.
+            let here = self.at + self.inbox.len() as u64;
+            let read = files.read(here, &mut self.inbox, CHUNK).map_err(|error| Error::io("read what the machine has left", error))?;
+            match read {
+                Here::Bytes(_) => {}
+                // A frame that was cut off by the death of its writer means nothing.
+                Here::Gap(_) | Here::End if !self.inbox.is_empty() => {
+                    self.at = here;
+                    self.inbox.clear();
+                }
+                Here::Gap(lost) => Frame { tag: tag::GAP, id: 0, payload: &lost.to_le_bytes() }.encode(&mut self.inbox),
+                Here::End => self.files = None,
+            }
+        }
+    }
+}
+
+struct SocketWriter {
+    stream: Arc<UnixStream>,
+    /// Encoded and not yet sent: what a dropped call has left.
+    out: Vec<u8>,
+}
+
+#[async_trait]
+impl LinkWriter for SocketWriter {
+    async fn send(&mut self, frame: Frame<'_>) -> Result<()> {
+        let broken = |error: io::Error| Error::new(Code::DriverUnreachable, "the link to the machine's process is broken").source(error);
+        frame.encode(&mut self.out);
+        while !self.out.is_empty() {
+            match self.stream.try_write(&self.out) {
+                Ok(n) if n == self.out.len() => self.out.clear(),
+                Ok(n) => {
+                    self.out.drain(..n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.writable().await.map_err(broken)?,
+                Err(error) => return Err(broken(error)),
+            }
+        }
+        if self.out.capacity() > KEEP {
+            self.out = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+/// The writing half of a link to a dead machine.
+struct DeadWriter;
+
+#[async_trait]
+impl LinkWriter for DeadWriter {
+    async fn send(&mut self, frame: Frame<'_>) -> Result<()> {
+        if frame.tag == tag::ACK {
+            return Ok(()); // the files go with the next start anyway
+        }
+        Err(Error::new(Code::DriverUnreachable, "the machine has ended"))
+    }
+}

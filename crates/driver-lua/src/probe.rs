@@ -1,0 +1,99 @@
+//! What `vmoon doctor` asks of this computer for Lua machines.
+
+use crate::settings;
+use std::path::Path;
+use vmoon_core::driver::{Check, Verdict};
+
+/// Looks at everything; a failure is a finding.
+pub(crate) fn checks(exe: &Path) -> Vec<Check> {
+    vec![holder(exe), interpreters(), logout(), descriptors(), processes(), landlock(), cgroup()]
+}
+
+fn check(requirement: &str, verdict: Verdict, finding: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { requirement: requirement.into(), verdict, finding: finding.into(), fix: fix.into() }
+}
+
+fn holder(exe: &Path) -> Check {
+    const WHAT: &str = "the program that runs Lua machines";
+    if exe.is_file() {
+        check(WHAT, Verdict::Ok, format!("{}; the builtin runtime is Lua 5.4", exe.display()), "")
+    } else {
+        check(WHAT, Verdict::Fail, format!("{} is missing", exe.display()), "install vmoon again and restart its daemon")
+    }
+}
+
+fn interpreters() -> Check {
+    const WHAT: &str = "Lua interpreters for --runtime";
+    let (found, missing): (Vec<&str>, Vec<&str>) = settings::INTERPRETERS.iter().partition(|name| settings::find(name).is_ok());
+    let list = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
+    if missing.is_empty() {
+        return check(WHAT, Verdict::Ok, list, "");
+    }
+    // The builtin runtime needs none of them.
+    check(WHAT, Verdict::Ok, format!("{list}; not installed: {}", missing.join(", ")), format!("apt install {}", missing.join(" ")))
+}
+
+/// Whether logging out ends the user's processes (logind.conf(5) KillUserProcesses, loginctl(1) enable-linger).
+fn logout() -> Check {
+    const WHAT: &str = "sessions survive a logout";
+    if !Path::new("/run/systemd/system").exists() {
+        return check(WHAT, Verdict::Ok, "there is no systemd that would end them", "");
+    }
+    let uid = rustix::process::getuid().as_raw();
+    let user = std::fs::read_to_string("/etc/passwd")
+        .ok()
+        .and_then(|passwd| {
+            let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string()))?.to_owned();
+            line.split(':').next().map(str::to_owned)
+        })
+        .unwrap_or_else(|| uid.to_string());
+    if Path::new("/var/lib/systemd/linger").join(&user).exists() {
+        return check(WHAT, Verdict::Ok, format!("lingering is on for {user}"), "");
+    }
+    check(
+        WHAT,
+        Verdict::Warn,
+        format!("lingering is off for {user}: a logout may end the daemon and, where logind has KillUserProcesses=yes, every machine"),
+        format!("loginctl enable-linger {user}"),
+    )
+}
+
+fn descriptors() -> Check {
+    const WHAT: &str = "open files";
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    match (limit.current, limit.maximum) {
+        (Some(soft), hard) if soft < 4096 && hard.is_none_or(|hard| hard < 4096) => {
+            check(WHAT, Verdict::Warn, format!("at most {soft}: enough for about {} machines", soft / 4), "raise LimitNOFILE or ulimit -n")
+        }
+        (soft, _) => check(WHAT, Verdict::Ok, soft.map_or_else(|| "unlimited".to_owned(), |n| format!("at most {n}")), ""),
+    }
+}
+
+fn processes() -> Check {
+    const WHAT: &str = "processes and threads";
+    let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nproc).current;
+    let most = [pid_max, limit].into_iter().flatten().min().unwrap_or(u64::MAX);
+    // A machine is two threads.
+    let finding = format!("at most {most}: about {} machines", most / 2);
+    let verdict = if most < 2000 { Verdict::Warn } else { Verdict::Ok };
+    check(WHAT, verdict, finding, if verdict == Verdict::Warn { "raise ulimit -u, TasksMax or kernel.pid_max" } else { "" })
+}
+
+fn landlock() -> Check {
+    // landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) gives the ABI version (landlock(7)).
+    // SAFETY: with this flag the kernel reads no memory of ours.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) };
+    let finding =
+        if abi > 0 { format!("Landlock ABI {abi}; not used yet") } else { "the kernel has no Landlock; it is not used yet".to_owned() };
+    check("confinement of machines", Verdict::Ok, finding, "")
+}
+
+fn cgroup() -> Check {
+    let v2 = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
+    let finding = match v2 {
+        Ok(list) if !list.trim().is_empty() => format!("cgroup v2 with {}; not used yet", list.trim()),
+        _ => "no cgroup v2 controllers; limits are those of the interpreter".to_owned(),
+    };
+    check("resource limits of machines", Verdict::Ok, finding, "")
+}

@@ -1,0 +1,75 @@
+//! The Lua driver passes the suite that every driver passes, with the embedded runtime.
+
+use std::{path::Path, sync::Arc};
+use vmoon_core::{driver::Driver, spec::MachineSpec};
+use vmoon_driver_lua::{LuaConfig, LuaDriver};
+use vmoon_driver_sim::contract::{Fixture, Snippet};
+
+/// The holder program of this crate.
+const HOST: &str = env!("CARGO_BIN_EXE_vmoon-lua-host");
+
+struct Lua(tempfile::TempDir);
+
+impl Lua {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+fn walk(dir: &Path, into: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        // The directory of this boot is named by a UUID, too; it is no machine's.
+        let name = entry.file_name();
+        if name != vmoon_sys::process::boot_id() && name.to_str().is_some_and(|name| name.parse::<vmoon_core::MachineId>().is_ok()) {
+            into.push(entry.path().display().to_string());
+        }
+        walk(&entry.path(), into);
+    }
+}
+
+impl Fixture for Lua {
+    async fn driver(&self) -> Arc<dyn Driver> {
+        Arc::new(LuaDriver::new(LuaConfig { state: self.0.path().to_owned(), host_exe: HOST.into(), host_args: vec![] }))
+    }
+
+    fn spec(&self) -> MachineSpec {
+        MachineSpec { kind: "lua".into(), ..MachineSpec::default() }
+    }
+
+    fn code(&self, what: Snippet<'_>) -> String {
+        match what {
+            Snippet::Print(text) => format!("print('{text}')"),
+            Snippet::Value(text) => format!("return '{text}'"),
+            Snippet::Fail(text) => format!("error('{text}')"),
+            Snippet::Forever => "while true do end".into(),
+            Snippet::Unfinished => "for i = 1, 10 do".into(),
+            Snippet::Flood(bytes) => format!("io.write(('x'):rep({bytes}))"),
+            Snippet::Ask => "print((io.read()))".into(),
+            Snippet::Exit(status) => format!("os.exit({status})"),
+        }
+    }
+
+    fn remains(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        walk(self.0.path(), &mut found);
+        // Processes: every holder of this directory has it on its command line.
+        let prefix = self.0.path().display().to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).split('\0').any(|arg| arg.starts_with(&prefix)) {
+                found.push(format!("process {}", entry.path().display()));
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+impl Drop for Lua {
+    /// A rule that fails must not leave holders behind.
+    fn drop(&mut self) {
+        crate::end_holders(self.0.path());
+    }
+}
+
+vmoon_driver_sim::contract_tests!(Lua::new());

@@ -1,0 +1,106 @@
+//! The Lua sources of a session, and how an external interpreter is told to run them without anything being installed.
+//!
+//! The command line carries only constants; paths and sources go through the input pipe. This file must not know how the
+//! interpreter is started.
+
+use crate::text;
+
+/// The session's Lua side, for every Lua version: a chunk called with the table `host`, giving the table of functions
+/// described in `lua/repl.lua`. Load it under [`CHUNK_NAME`], by which it knows its own frames in a traceback.
+pub const REPL: &str = concat!(
+    "local PRETTY, COMPLETE, INPUT = [==[",
+    include_str!("lua/pretty.lua"),
+    "]==], [==[",
+    include_str!("lua/complete.lua"),
+    "]==], [==[",
+    include_str!("lua/input.lua"),
+    "]==]\n",
+    include_str!("lua/repl.lua")
+);
+
+/// What runs [`REPL`] in an external interpreter and speaks [`crate::text`] frames; see `lua/driver.lua`.
+pub const DRIVER: &str = include_str!("lua/driver.lua");
+
+/// The chunk name of both programs.
+pub const CHUNK_NAME: &str = "=[vmoon]";
+
+/// The descriptor the interpreter reads its frames from. Opened by path, so it must be a pipe or a FIFO.
+pub const INPUT_FD: i32 = 3;
+/// The descriptor it writes its frames to.
+pub const OUTPUT_FD: i32 = 4;
+
+/// How often SIGINT can be used before the session changes to looking for the flag file.
+pub const RESUMES: u32 = 100;
+
+/// The first `-e`: reads a length, that many bytes of [`DRIVER`], and runs it.
+const STAGE0: &str = "local i=assert(io.open('/dev/fd/3','rb')) \
+    assert((loadstring or load)(i:read(tonumber(i:read('*l'))),'=[vmoon]'))(i)";
+
+/// How a running command is interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterruptMode {
+    /// By SIGINT, which costs nothing while unused. In LuaJIT it cannot end a compiled loop.
+    #[default]
+    Signal,
+    /// By a flag file that a count hook looks for: always works, but Lua 5.4 runs at less than half its speed and LuaJIT
+    /// does not compile.
+    Hook,
+}
+
+impl InterruptMode {
+    /// As the driver names it: `sig` or `hook`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            InterruptMode::Signal => "sig",
+            InterruptMode::Hook => "hook",
+        }
+    }
+
+    /// Reads the driver's name for it.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "sig" => Some(InterruptMode::Signal),
+            "hook" => Some(InterruptMode::Hook),
+            _ => None,
+        }
+    }
+}
+
+/// The arguments behind the interpreter's own name. Every `-e` arms the interpreter's SIGINT handler anew.
+pub fn arguments() -> Vec<&'static str> {
+    let mut all = vec!["-e", STAGE0];
+    for _ in 0..RESUMES {
+        all.extend(["-e", "_VMOON()"]);
+    }
+    all
+}
+
+/// The bytes to write to the input pipe first: driver, settings, session program. `flag` is the path of the flag file,
+/// without line feeds; the interpreter only looks whether it is there.
+pub fn preamble(flag: &str, mode: InterruptMode) -> Vec<u8> {
+    let mut out = format!("{}\n{DRIVER}", DRIVER.len()).into_bytes();
+    let flag = flag.replace('\n', "");
+    let settings = format!("out=/dev/fd/{OUTPUT_FD}\nflag={flag}\nmode={}\nresumes={RESUMES}\n", mode.as_str());
+    text::encode(b'G', 0, settings.as_bytes(), &mut out);
+    text::encode(b'L', 0, REPL.as_bytes(), &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_survive_being_quoted() {
+        for part in [include_str!("lua/pretty.lua"), include_str!("lua/complete.lua"), include_str!("lua/input.lua")] {
+            assert!(!part.contains("]==") && part.starts_with("--"), "a long string would end early or lose its first line feed");
+        }
+    }
+
+    #[test]
+    fn a_path_cannot_forge_a_setting() {
+        let bytes = preamble("/x\nmode=hook", InterruptMode::Signal);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains("flag=/xmode=hook\nmode=sig\n"));
+    }
+}

@@ -1,0 +1,216 @@
+//! A private daemon in directories of its own, and its machines. Nothing of it is left when it is closed.
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use std::{
+    env,
+    ffi::OsStr,
+    fs, io,
+    io::Read as _,
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use vmoon_api::{
+    Api as _, Client,
+    requests::{CreateMachine, Empty, Eval, MachineRequest, WaitMachine, WaitOperation},
+    views::{CommandState, CommandView},
+};
+use vmoon_core::{
+    Code, Error, Result,
+    machine::{Answer, Request, State},
+    spec::MachineSpec,
+};
+use vmoon_sys::{
+    paths::private_dir,
+    process::{Detached, Identity, Pidfd},
+    random, tree,
+};
+
+/// How many machines are created, asked or deleted at a time.
+pub(super) const AT_ONCE: usize = 32;
+/// How long a machine may take to start, and a daemon to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The private daemon.
+pub(super) struct Place {
+    exe: PathBuf,
+    dir: PathBuf,
+    env: Vec<(&'static str, String)>,
+    mark: String,
+    daemon: Identity,
+    client: Client,
+}
+
+/// The directory, removed when dropped.
+struct Dir(Option<PathBuf>);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if let Some(dir) = self.0.take() {
+            // Left behind it only costs disk.
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+impl Place {
+    /// Makes the directories and starts the daemon; it answers when this returns.
+    pub(super) fn open() -> Result<Self> {
+        let exe = env::current_exe().map_err(|error| Error::io("find our own program", error))?;
+        let name = random::key();
+        let dir = super::temporary().join(format!("vmoon-bench-{}", &name[..12]));
+        private_dir(&dir)?;
+        let mut guard = Dir(Some(dir.clone()));
+        let below = |name: &str| dir.join(name).to_string_lossy().into_owned();
+        for name in ["home", "state", "config", "run"] {
+            private_dir(&dir.join(name))?;
+        }
+        let env = vec![
+            ("HOME", below("home")),
+            ("XDG_STATE_HOME", below("state")),
+            ("XDG_CONFIG_HOME", below("config")),
+            ("XDG_RUNTIME_DIR", below("run")),
+            ("VMOON_BENCH", name.clone()),
+            ("VMOON_NO_AUTOSTART", "1".to_owned()),
+            ("VMOON_OUTPUT", String::new()),
+        ];
+        let log = fs::File::create(dir.join("daemon.log")).map_err(|error| Error::io("make a log", error))?;
+        let (mut ready, writer) = io::pipe().map_err(|error| Error::io("make a pipe", error))?;
+        let args = ["daemon", "run", "--ready-fd", "1"].map(OsStr::new).to_vec();
+        let vars = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let pid = Detached { exe: &exe, args, env: vars, stdio: [None, Some(writer.as_fd()), Some(log.as_fd())] }
+            .spawn()
+            .map_err(|error| Error::io("start a daemon", error))?;
+        drop(writer);
+        let daemon = Identity::of(pid);
+        let answered = ready.read_exact(&mut [0]);
+        let (Some(daemon), Ok(())) = (daemon, answered) else {
+            let text = fs::read_to_string(dir.join("daemon.log")).unwrap_or_default();
+            vmoon_sys::process::reap(pid);
+            return Err(Error::new(Code::DaemonUnreachable, format!("a private daemon did not start: {}", text.trim())));
+        };
+        guard.0 = None;
+        let client = Client::new(dir.join("run/vmoon/api.sock"));
+        Ok(Self { exe, dir, env, mark: format!("VMOON_BENCH={name}"), daemon, client })
+    }
+
+    /// A directory for files of the measurement.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Our own program.
+    pub(super) fn exe(&self) -> &Path {
+        &self.exe
+    }
+
+    /// The environment in which our program finds the private daemon.
+    pub(super) fn env(&self) -> Vec<(&str, &str)> {
+        self.env.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+
+    /// The client.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The daemon's process id.
+    pub(super) fn daemon(&self) -> i32 {
+        self.daemon.pid
+    }
+
+    /// The process ids of the holders: processes of ours whose arguments name our directory.
+    pub(super) fn holders(&self) -> Vec<i32> {
+        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        let inside = |args: &[u8]| args.windows(self.dir.as_os_str().len()).any(|part| part == self.dir.as_os_str().as_bytes());
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+            .filter(|pid| *pid != self.daemon.pid)
+            .filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|args| inside(&args)))
+            .collect()
+    }
+
+    /// Creates and starts a machine, and waits for its first answer. Gives back when it was accepted, when it ran and when it
+    /// had answered, each from the beginning.
+    pub(super) async fn create(&self, name: &str) -> Result<[Duration; 3]> {
+        let begun = Instant::now();
+        let spec = MachineSpec { kind: "lua".into(), ..MachineSpec::default() };
+        let request = CreateMachine { name: name.into(), connection: None, spec, start: true, deadline_ms: None };
+        let machine = self.client.create_machine(request).await?.machine;
+        let accepted = begun.elapsed();
+        let until = Some(State::Running);
+        let timeout_ms = Some(PATIENCE.as_millis() as u64);
+        let request = WaitMachine { machine: machine.id.to_string(), until, generation: None, timeout_ms };
+        let view = self.client.wait_machine(request).await?;
+        if view.state != State::Running {
+            let error = view.last_error.map(Error::from);
+            return Err(error.unwrap_or_else(|| Error::new(Code::Timeout, format!("the machine {name} did not start"))));
+        }
+        let running = begun.elapsed();
+        self.answer(name).await?;
+        Ok([accepted, running, begun.elapsed()])
+    }
+
+    /// Creates so many machines, several at a time.
+    pub(super) async fn create_many(&self, prefix: &str, n: usize) -> Result<Vec<String>> {
+        let names: Vec<String> = (0..n).map(|i| format!("{prefix}{i}")).collect();
+        stream::iter(&names).map(|name| self.create(name)).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(names)
+    }
+
+    /// Evaluates `1+1` there and insists on the answer.
+    pub(super) async fn answer(&self, name: &str) -> Result<()> {
+        let view = self.eval(name, "1+1").await?;
+        match view.values {
+            Some(values) if values.0 == b"2" => Ok(()),
+            other => Err(Error::new(Code::CommandFailed, format!("{name} answered {other:?} to 1+1"))),
+        }
+    }
+
+    /// Evaluates code and insists that it ends without an error.
+    pub(super) async fn eval(&self, name: &str, code: &str) -> Result<CommandView> {
+        let request = Eval { session: name.into(), code: code.into(), token: None, deadline_ms: None, wait_ms: None };
+        let view = self.client.eval(request).await?;
+        match (&view.error, view.state) {
+            (None, CommandState::Done) => Ok(view),
+            (error, state) => Err(Error::new(Code::CommandFailed, format!("{name}: {state:?}, {error:?}"))),
+        }
+    }
+
+    /// Deletes every machine, by force.
+    pub(super) async fn clear(&self) -> Result<()> {
+        let machines = self.client.list_machines(Empty {}).await?;
+        let delete = |id: String| async move {
+            let request = MachineRequest { machine: id, request: Request::DeleteForce, deadline_ms: None };
+            let answered = match self.client.request_machine(request).await {
+                Err(error) if matches!(error.code(), Code::MachineNotFound | Code::MachineGone) => return Ok(()),
+                answered => answered?,
+            };
+            if let Answer::Started { operation } | Answer::Joined { operation } = answered.answer {
+                let timeout_ms = Some(PATIENCE.as_millis() as u64);
+                self.client.wait_operation(WaitOperation { operation: operation.to_string(), timeout_ms }).await?;
+            }
+            Ok(())
+        };
+        let ids: Vec<String> = machines.iter().map(|machine| machine.id.to_string()).collect();
+        stream::iter(ids).map(delete).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
+    }
+
+    /// Deletes every machine and ends the daemon. Gives back how many processes were left after that; they are ended too.
+    pub(super) async fn close(&self) -> Result<usize> {
+        let _guard = Dir(Some(self.dir.clone()));
+        // What cannot be done politely is done by force below, and counted.
+        let cleared = tokio::time::timeout(PATIENCE * 2, self.clear()).await;
+        let failed = |error: io::Error| Error::io("end the private daemon", error);
+        let process = Pidfd::open(&self.daemon).map_err(failed)?;
+        let _ = tokio::time::timeout(PATIENCE, self.client.stop_daemon(Empty {})).await;
+        let ended = process.is_none_or(|process| process.wait(PATIENCE).unwrap_or(false));
+        let left = tree::count(&self.daemon, Some(&self.mark)) + usize::from(!ended);
+        tree::kill(&self.daemon, Some(&self.mark), PATIENCE).map_err(failed)?;
+        self.daemon.reap();
+        match cleared {
+            Ok(Err(error)) if left == 0 => Err(error),
+            _ => Ok(left),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The command tree, and the way from arguments to a verb. Knows what every verb is called; nothing of how it works.
+
+use crate::{
+    cmd,
+    connect::Daemon,
+    ctx::Ctx,
+    exit::{self, Exit},
+    out::{self, Format, Out, color::When},
+};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use std::{env, ffi::OsString, process::ExitCode};
+use vmoon_core::{Code, Error, Result};
+use vmoon_sys::paths::Paths;
+
+const EXAMPLES: &str = "Examples:
+  vmoon run                            open a Lua session that is gone when you leave
+  vmoon create lab --start             make a machine that stays, and start it
+  vmoon eval lab 'return 6 * 7'        evaluate in it
+  vmoon attach lab                     work in it; Ctrl-] d detaches
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 wrong state, 5 ambiguous, 6 permission,
+7 unreachable, 8 timeout, 9 unsupported, 10 a requirement is not met, 130 interrupted.";
+
+/// One manager for machines behind one model of machines and sessions.
+#[derive(Debug, Parser)]
+#[command(name = "vmoon", version, max_term_width = 110, after_help = EXAMPLES, after_long_help = EXAMPLES, propagate_version = false)]
+#[command(subcommand_help_heading = "Verbs", infer_long_args = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+/// What every verb understands.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Globals {
+    /// How to print results; JSON is exactly what the API answers [env: VMOON_OUTPUT]
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", help_heading = "Everywhere")]
+    pub(crate) output: Option<Format>,
+    /// Print only what was asked for: no progress, no hints, nothing after a change
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
+    pub(crate) quiet: bool,
+    /// Say more; twice: every call of the API
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Everywhere")]
+    pub(crate) verbose: u8,
+    /// When to use colour (NO_COLOR and CLICOLOR_FORCE are obeyed)
+    #[arg(long, global = true, value_enum, value_name = "WHEN", help_heading = "Everywhere")]
+    pub(crate) color: Option<When>,
+    /// Show no progress [env: VMOON_NO_PROGRESS]
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) no_progress: bool,
+}
+
+/// Every verb.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List machines
+    #[command(visible_alias = "ls")]
+    List(cmd::list::Args),
+    /// Show one machine with its facts and sessions
+    #[command(visible_alias = "info")]
+    Show(cmd::show::Args),
+    /// Create machines
+    #[command(visible_alias = "new")]
+    Create(cmd::create::Args),
+    /// Start machines
+    Start(cmd::lifecycle::StartArgs),
+    /// Ask machines to stop; never kills
+    #[command(visible_alias = "shutdown")]
+    Stop(cmd::lifecycle::StopArgs),
+    /// End machines by force
+    Kill(cmd::lifecycle::KillArgs),
+    /// Stop machines politely and start them again
+    Restart(cmd::lifecycle::RestartArgs),
+    /// Delete machines
+    #[command(visible_alias = "delete")]
+    Rm(cmd::rm::Args),
+    /// Wait for a machine, an operation or a command
+    Wait(cmd::wait::Args),
+    /// Evaluate code in a session and print what it answers
+    Eval(cmd::eval::Args),
+    /// Run a Lua program, or open a temporary session
+    Run(cmd::run::Args),
+    /// Work in a session; it stays when you leave
+    #[command(visible_alias = "a")]
+    Attach(cmd::attach::Args),
+    /// Answer a command that waits for input
+    Send(cmd::send::Args),
+    /// Print what a session has said
+    Read(cmd::read::Args),
+    /// Interrupt what runs in a session; its state is kept
+    Interrupt(cmd::interrupt::Args),
+    /// Print what happened to a machine and what its sessions said
+    Logs(cmd::logs::Args),
+    /// Print what changes
+    Events(cmd::events::Args),
+    /// List, show and detach sessions
+    Session(cmd::session::Args),
+    /// List, show, wait for and cancel operations
+    #[command(visible_alias = "op")]
+    Operation(cmd::operation::Args),
+    /// List connections
+    #[command(visible_aliases = ["conn", "remote"])]
+    Connection(cmd::connection::Args),
+    /// Run, start, stop or look at the daemon
+    Daemon(cmd::daemon::Args),
+    /// Check that everything here is as it should be
+    Doctor(cmd::doctor::Args),
+    /// Measure vmoon beside the alternatives
+    Bench(crate::bench::Args),
+    /// Print a shell's completion script
+    Completions(cmd::completions::Args),
+    /// Print versions
+    Version(cmd::version::Args),
+    /// Print the reference page of the command line
+    #[command(hide = true)]
+    HelpMarkdown(cmd::markdown::Args),
+}
+
+/// The whole tree, for help, completion and tests.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses, runs, reports.
+pub(crate) fn main() -> ExitCode {
+    if cmd::completions::answer_shell() {
+        return ExitCode::SUCCESS;
+    }
+    let args: Vec<OsString> = env::args_os().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&args, &error),
+    };
+    let out = match out(&cli.globals) {
+        Ok(out) => out,
+        Err(error) => return exit::code(&Out::plain(), Err(error)),
+    };
+    let ran = start(&out, cli);
+    exit::code(&out, ran)
+}
+
+fn out(globals: &Globals) -> Result<Out> {
+    let format = match globals.output {
+        Some(format) => format,
+        None => Format::from_env()?,
+    };
+    Ok(Out::new(format, globals))
+}
+
+fn start(out: &Out, cli: Cli) -> Result<Exit> {
+    // The daemon has a runtime of its own, and nothing here may be alive in it.
+    if let Some(Verb::Daemon(args)) = &cli.verb
+        && let Some(run) = args.foreground()
+    {
+        return cmd::daemon::foreground(&run);
+    }
+    out::log::init(cli.globals.verbose)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("start the event loop", error))?;
+    let ctx = Ctx { out: out.clone(), daemon: Daemon::new(Paths::from_env()?, out.clone()) };
+    runtime.block_on(dispatch(&ctx, cli.verb))
+}
+
+async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
+    let Some(verb) = verb else { return cmd::status::run(ctx).await };
+    match verb {
+        Verb::List(args) => cmd::list::run(ctx, args).await,
+        Verb::Show(args) => cmd::show::run(ctx, args).await,
+        Verb::Create(args) => cmd::create::run(ctx, args).await,
+        Verb::Start(args) => cmd::lifecycle::start(ctx, args).await,
+        Verb::Stop(args) => cmd::lifecycle::stop(ctx, args).await,
+        Verb::Kill(args) => cmd::lifecycle::kill(ctx, args).await,
+        Verb::Restart(args) => cmd::lifecycle::restart(ctx, args).await,
+        Verb::Rm(args) => cmd::rm::run(ctx, args).await,
+        Verb::Wait(args) => cmd::wait::run(ctx, args).await,
+        Verb::Eval(args) => cmd::eval::run(ctx, args).await,
+        Verb::Run(args) => cmd::run::run(ctx, args).await,
+        Verb::Attach(args) => cmd::attach::run(ctx, args).await,
+        Verb::Send(args) => cmd::send::run(ctx, args).await,
+        Verb::Read(args) => cmd::read::run(ctx, args).await,
+        Verb::Interrupt(args) => cmd::interrupt::run(ctx, args).await,
+        Verb::Logs(args) => cmd::logs::run(ctx, args).await,
+        Verb::Events(args) => cmd::events::run(ctx, args).await,
+        Verb::Session(args) => cmd::session::run(ctx, args).await,
+        Verb::Operation(args) => cmd::operation::run(ctx, args).await,
+        Verb::Connection(args) => cmd::connection::run(ctx, args).await,
+        Verb::Daemon(args) => cmd::daemon::run(ctx, args).await,
+        Verb::Doctor(args) => cmd::doctor::run(ctx, args).await,
+        Verb::Bench(args) => crate::bench::run(ctx, args).await,
+        Verb::Completions(args) => cmd::completions::run(ctx, &args),
+        Verb::Version(args) => cmd::version::run(ctx, args).await,
+        Verb::HelpMarkdown(args) => cmd::markdown::run(ctx, args),
+    }
+}
+
+/// Prints help where it was asked for, and what is wrong with the command line elsewhere.
+fn usage(args: &[OsString], error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let out = Out::plain();
+            let shown = out.help(&error.render());
+            exit::code(&out, shown.map(|()| Exit::OK))
+        }
+        _ => {
+            let out = Out::guess(args);
+            if out.format() == Format::Json {
+                let text = error.render().to_string();
+                let text = text.trim_start_matches("error: ");
+                let first = text.split("\n\nUsage:").next().unwrap_or(text).split_whitespace().collect::<Vec<_>>().join(" ");
+                return exit::code(&out, Err(Error::new(Code::Usage, first).hint("see `vmoon help`")));
+            }
+            out.usage(&error.render());
+            ExitCode::from(Code::Usage.exit())
+        }
+    }
+}

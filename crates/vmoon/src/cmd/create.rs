@@ -1,0 +1,210 @@
+//! `vmoon create`: machines from a specification.
+
+use super::lifecycle::{self, Done, Named};
+use crate::{
+    ctx::Ctx,
+    exit::Exit,
+    out::time,
+    select::{braces, machine_of},
+    wait::{self, WaitArgs},
+};
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, time::Duration};
+use vmoon_api::{
+    Api as _,
+    requests::{CreateMachine, MachineRef},
+    views::Answered,
+};
+use vmoon_core::{
+    Code, Error, Result,
+    machine::Answer,
+    name::escape,
+    spec::{Lifetime, MachineSpec},
+    target::Target,
+};
+
+const EXAMPLES: &str = "Examples:
+  vmoon create lab --start
+  vmoon create small --memory 256M --start
+  vmoon create 'fold-{001..500}' --label team=bio --start -q
+  vmoon create lab --runtime luajit --dry-run";
+
+/// What to create.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Names: [CONNECTION:]NAME; braces make many, as in web{01..20}
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// The kind of machine
+    #[arg(long, default_value = "lua")]
+    kind: String,
+    /// The Lua interpreter: builtin, lua5.1 to lua5.4, luajit, or a path [default: builtin]
+    #[arg(long, help_heading = "Lua machines")]
+    runtime: Option<String>,
+    /// The most memory it may use
+    #[arg(long, value_name = "SIZE", value_parser = time::parse_bytes, help_heading = "Lua machines")]
+    memory: Option<u64>,
+    /// What happens to output while no daemon reads and the ring is full: spill, wait or drop [default: spill]
+    #[arg(long, value_parser = ["spill", "wait", "drop"], help_heading = "Lua machines")]
+    overflow: Option<String>,
+    /// How much output is kept until the daemon has read it [default: 1M]
+    #[arg(long, value_name = "SIZE", value_parser = time::parse_bytes, help_heading = "Lua machines")]
+    ring: Option<u64>,
+    /// How much output is spilled to a file when the ring is full [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = time::parse_bytes, help_heading = "Lua machines")]
+    spill: Option<u64>,
+    /// Any setting of the kind; `vmoon connection list -o json` lists them
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    settings: Vec<(String, String)>,
+    /// A label to filter by
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// Start them when they are created
+    #[arg(long)]
+    start: bool,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+impl Args {
+    fn spec(&self) -> MachineSpec {
+        let mut settings = Map::new();
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                settings.insert(name.to_owned(), value);
+            }
+        };
+        set("runtime", self.runtime.clone().map(Value::from));
+        set("memory", self.memory.map(Value::from));
+        set("overflow", self.overflow.clone().map(Value::from));
+        set("ring", self.ring.map(Value::from));
+        set("spill", self.spill.map(Value::from));
+        for (name, value) in &self.settings {
+            set(name, Some(setting(value)));
+        }
+        let labels: BTreeMap<String, String> = self.labels.iter().cloned().collect();
+        MachineSpec { kind: self.kind.clone(), settings, labels, lifetime: Lifetime::Kept }
+    }
+
+    fn requests(&self) -> Result<Vec<CreateMachine>> {
+        let mut requests = Vec::new();
+        let deadline_ms = self.wait.deadline_ms()?;
+        for text in &self.names {
+            for text in braces(text)? {
+                let (connection, name) = match text.split_once(':') {
+                    Some((connection, name)) => (Some(connection.to_owned()), name.to_owned()),
+                    None => (None, text),
+                };
+                vmoon_core::name::check(&name)?;
+                requests.push(CreateMachine { name, connection, spec: self.spec(), start: self.start, deadline_ms });
+            }
+        }
+        Ok(requests)
+    }
+}
+
+/// A value after `=`: whole numbers and truth values are what they look like, everything else is text.
+fn setting(text: &str) -> Value {
+    match serde_json::from_str::<Value>(text) {
+        Ok(value @ (Value::Bool(_) | Value::Array(_) | Value::Object(_))) => value,
+        Ok(value) if value.is_u64() || value.is_i64() => value,
+        _ => Value::from(text),
+    }
+}
+
+impl Named for CreateMachine {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Creates them.
+pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
+    // All names are checked before the first machine is made.
+    let requests = args.requests()?;
+    let single = requests.len() == 1;
+    if args.dry_run {
+        let plan = |request: CreateMachine| async move { ctx.daemon.ask(async |client| client.plan_machine(request.clone()).await).await };
+        return lifecycle::bulk(ctx, requests, single, plan, lifecycle::show_plan).await;
+    }
+    let until = args.wait.limit.until(wait::DEFAULT)?;
+    let (no_wait, start) = (args.wait.no_wait, args.start);
+    let work = |request: CreateMachine| async move {
+        let began = vmoon_sys::clock::instant();
+        let answered = create(ctx, &request).await?;
+        let mut machine = answered.machine;
+        let name = escape(&machine.name);
+        let operation = match answered.answer {
+            Answer::Started { operation } | Answer::Joined { operation } => operation,
+            Answer::Already => return Ok(Done { machine, text: format!("{name} exists already"), operation: None }),
+            Answer::Refused { code } => return Err(Error::new(code, code.meaning().trim_end_matches('.').to_owned())),
+        };
+        if no_wait {
+            return Ok(Done { machine, text: operation.to_string(), operation: Some(operation) });
+        }
+        wait::operation(ctx, operation, &format!("creating {name}"), until).await?;
+        if start || ctx.out.format().is_machine() {
+            let request = MachineRef { machine: machine.id.to_string() };
+            machine = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
+            // A start that follows the creation is an operation of its own.
+            if let Some(operation) = machine.operation.filter(|next| start && *next != operation) {
+                wait::operation(ctx, operation, &format!("starting {name}"), until).await?;
+                machine = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
+            }
+        }
+        let took = vmoon_sys::clock::instant().duration_since(began);
+        let what = if start { "created and started" } else { "created" };
+        Ok(Done { machine, text: format!("{what} {name} ({})", time::took(took.max(Duration::from_micros(100)))), operation: None })
+    };
+    let exit = lifecycle::bulk(ctx, requests, single, work, lifecycle::report).await?;
+    if exit == Exit::OK && single && !start && !no_wait && !ctx.out.format().is_machine() {
+        ctx.out.hint(&format!("vmoon start {}", escape(&machine_of(&Target::parse(&args.names[0])?))));
+    }
+    Ok(exit)
+}
+
+/// Asks for the machine. If the daemon dies before it answers, and has the machine when it is back, that is the answer.
+async fn create(ctx: &Ctx, request: &CreateMachine) -> Result<Answered> {
+    let began_ms = vmoon_sys::clock::now_ms();
+    let answered = ctx.daemon.ask(async |client| client.create_machine(request.clone()).await).await;
+    let Err(error) = answered else { return answered };
+    if error.code() != Code::MachineExists {
+        return Err(error);
+    }
+    let target = request.connection.as_ref().map_or_else(|| request.name.clone(), |connection| format!("{connection}:{}", request.name));
+    let found = ctx.daemon.ask(async |client| client.show_machine(MachineRef { machine: target.clone() }).await).await;
+    match found {
+        Ok(machine) if machine.created_ms >= began_ms && machine.spec.as_ref() == Some(&request.spec) => {
+            let answer = machine.operation.map_or(Answer::Already, |operation| Answer::Joined { operation });
+            Ok(Answered { answer, machine })
+        }
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_what_they_look_like() {
+        assert_eq!(setting("7"), Value::from(7));
+        assert_eq!(setting("true"), Value::from(true));
+        assert_eq!(setting("5.4"), Value::from("5.4"), "a version is not a number");
+        assert_eq!(setting("a b"), Value::from("a b"));
+        assert_eq!(setting("[1]"), serde_json::json!([1]));
+        assert!(pair("=x").is_err() && pair("x").is_err());
+        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+    }
+}

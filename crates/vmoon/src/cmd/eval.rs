@@ -1,0 +1,318 @@
+//! `vmoon eval`: runs a chunk in a session and ends as the chunk ended.
+
+use super::pieces::{Printer, Reading, Which};
+use crate::{
+    ctx::Ctx,
+    exit::Exit,
+    out::{Format, json, time},
+    select::{Targets, machine_of},
+    wait::{self, Interrupts, Left, Limit},
+};
+use futures_util::{StreamExt as _, stream};
+use std::{
+    ffi::{OsStr, OsString},
+    io::Read as _,
+    os::unix::ffi::OsStrExt as _,
+    time::Duration,
+};
+use tokio::time::Instant;
+use vmoon_api::{
+    Api as _, Data,
+    requests::{CommandRef, Eval},
+    views::{CommandError, CommandState, CommandView, PieceKind},
+};
+use vmoon_core::{Code, Error, Result, frame::MAX_PAYLOAD, name::escape, target::Target};
+
+const EXAMPLES: &str = "Examples:
+  vmoon eval lab 'return 6 * 7'
+  vmoon eval lab - < program.lua
+  vmoon eval lab 'for i = 1, 1e9 do x = i end' --deadline 5s
+  vmoon eval 'fold-*' 'return job()' -o json
+  vmoon eval lab 'work()' --no-wait               prints the id of the command
+
+Exit codes: 1 for an error of the chunk or an unfinished chunk, 8 when its deadline has passed,
+130 when it was interrupted.";
+
+/// How long a first answer may take before its output is followed as it comes.
+const SHORT_MS: u64 = 200;
+/// How much longer than the user allows the first answer is waited for: without it the command has no id to come back to.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What to evaluate, and where.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The session: [CONNECTION:]MACHINE[/SESSION]; a glob evaluates in many machines at once
+    #[arg(value_name = "SESSION", add = super::completions::machines())]
+    target: String,
+    /// The chunk; - reads it from standard input
+    #[arg(value_name = "CODE", allow_hyphen_values = true)]
+    code: OsString,
+    /// Interrupt the command after this time; the machine lives
+    #[arg(long, value_name = "TIME", value_parser = time::parse_duration, help_heading = "Waiting")]
+    deadline: Option<Duration>,
+    /// Return at once and print the id of the command, for wait, read --command and operation cancel
+    #[arg(long, help_heading = "Waiting")]
+    no_wait: bool,
+    #[command(flatten)]
+    limit: Limit,
+}
+
+/// A chunk for one session.
+struct Chunk<'a> {
+    session: String,
+    name: String,
+    code: &'a Data,
+    deadline_ms: Option<u32>,
+    until: Option<Instant>,
+}
+
+/// Evaluates it.
+pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
+    let target = Target::parse(&args.target)?;
+    let deadline_ms = args.deadline.map(time::wire_ms).transpose()?;
+    let until = args.limit.until(None)?;
+    let code = chunk(&args.code)?;
+    if !target.is_glob() {
+        let name = machine_of(&target);
+        let session = session_of(&target, &name);
+        let chunk = Chunk { session, name, code: &code, deadline_ms, until };
+        return one(ctx, &chunk, args.no_wait, None).await;
+    }
+    let targets = Targets { machines: vec![machine_of(&target)], all: false };
+    let found = targets.find(&ctx.daemon).await?.machines;
+    let mut running = stream::iter(found)
+        .map(|picked| {
+            let chunk = Chunk { session: session_of(&target, &picked.machine), name: picked.name, code: &code, deadline_ms, until };
+            async move {
+                let prefix = (!ctx.out.format().is_machine()).then(|| chunk.name.clone());
+                let result = one(ctx, &chunk, args.no_wait, prefix.as_deref()).await;
+                (chunk.name, result)
+            }
+        })
+        .buffer_unordered(super::lifecycle::AT_ONCE);
+    let mut exit = Exit::OK;
+    while let Some((name, result)) = running.next().await {
+        match result {
+            Ok(ended) => exit = exit.worse(ended),
+            Err(error) if crate::exit::is_broken_pipe(&error) => return Err(error),
+            Err(error) => {
+                exit = exit.worse(Exit::of(&error));
+                ctx.out.error_of(Some(&name), &error);
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn session_of(target: &Target, machine: &str) -> String {
+    match &target.session {
+        Some(session) => format!("{machine}/{session}"),
+        None => machine.to_owned(),
+    }
+}
+
+/// The chunk: the argument's own bytes, or all of standard input.
+fn chunk(code: &OsStr) -> Result<Data> {
+    if code != "-" {
+        return Ok(Data(code.as_bytes().to_vec()));
+    }
+    let mut bytes = Vec::new();
+    let limit = MAX_PAYLOAD as u64 + 1;
+    std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(|error| Error::io("read the standard input", error))?;
+    if bytes.len() > MAX_PAYLOAD {
+        return Err(Error::new(Code::CommandTooLarge, "the code on standard input is larger than 16 MiB")
+            .hint("write it to a file and let the machine read it: dofile \"program.lua\""));
+    }
+    Ok(Data(bytes))
+}
+
+async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool, prefix: Option<&str>) -> Result<Exit> {
+    let mut interrupts = Interrupts::listen()?;
+    let request = Eval {
+        session: chunk.session.clone(),
+        code: chunk.code.clone(),
+        // With the token a question that is asked again joins the command instead of running it twice.
+        token: Some(vmoon_sys::random::key()),
+        deadline_ms: chunk.deadline_ms,
+        wait_ms: Some(if no_wait { 0 } else { SHORT_MS }),
+    };
+    let asking =
+        async { ctx.daemon.hold(async |client| client.eval(request.clone()).await).await.map_err(|error| helped(error, &chunk.name)) };
+    let view = match interrupts.guard(ctx, chunk.until.map(|until| until + GRACE), "the daemon's answer was not waited for", asking).await?
+    {
+        Ok(view) => view,
+        Err(Left::Late) => {
+            return Err(
+                Error::new(Code::Timeout, "the daemon did not say in time that the command was accepted").hint("vmoon daemon status")
+            );
+        }
+        Err(_) => return Err(wait::detached("the command")),
+    };
+    let id = view.id;
+    if no_wait {
+        let text = prefix.map_or_else(|| id.to_string(), |name| format!("{}: {id}", escape(name)));
+        match ctx.out.format() {
+            Format::Json | Format::Yaml => ctx.out.one(&view, &text, &[])?,
+            _ => ctx.out.line(&text)?,
+        }
+        return Ok(Exit::OK);
+    }
+    let mut printer = Printer::new(&ctx.out, Which::Output, prefix);
+    let hint =
+        format!("detached; the command goes on: vmoon wait {id}, vmoon read --command {id} (Ctrl-C again within a second interrupts it)");
+    let structured = ctx.out.format().is_machine();
+    let work = async {
+        if view.state == CommandState::Done && (structured || !view.truncated) {
+            if !structured {
+                printer.stdout(&view.stdout.0)?;
+                printer.stderr(&view.stderr.0);
+            }
+            return Ok(view);
+        }
+        if structured { answer(ctx, &view).await } else { follow(ctx, view, &mut printer).await }
+    };
+    let left = match interrupts.guard(ctx, chunk.until, &hint, work).await? {
+        Ok(view) => return finish(ctx, &view, &mut printer),
+        Err(left) => left,
+    };
+    match left {
+        Left::Late => Err(Error::new(Code::Timeout, "the command takes longer than was to be waited; it goes on")
+            .hint(format!("vmoon wait {id}, vmoon read --command {id}, vmoon interrupt {}", escape(&chunk.name)))
+            .detail(serde_json::json!({ "command": id }))),
+        Left::Detached => Err(wait::detached("the command")),
+        Left::Cancel => {
+            let request = CommandRef { command: id.to_string(), wait_ms: Some(2_000) };
+            let view = ctx.daemon.ask(async |client| client.interrupt_command(request.clone()).await).await?;
+            ended(ctx, &view).map(|_| Exit(Code::CommandInterrupted.exit()))
+        }
+    }
+}
+
+/// Says what helps, where the daemon did not.
+fn helped(error: Error, name: &str) -> Error {
+    let name = escape(name);
+    match error.code() {
+        Code::MachineStopped if error.hint_text().is_none() => error.hint(format!("vmoon start {name}")),
+        Code::MachineNotFound if error.hint_text().is_none() => error.hint(format!("vmoon list, or vmoon create {name} --start")),
+        _ => error,
+    }
+}
+
+/// Waits for the whole answer.
+async fn answer(ctx: &Ctx, view: &CommandView) -> Result<CommandView> {
+    loop {
+        let request = CommandRef { command: view.id.to_string(), wait_ms: Some(30_000) };
+        let view = ctx.daemon.hold(async |client| client.show_command(request.clone()).await).await?;
+        if view.state != CommandState::Running {
+            return Ok(view);
+        }
+    }
+}
+
+/// Prints the output as it comes, from the command's beginning, until the command is done.
+async fn follow(ctx: &Ctx, view: CommandView, printer: &mut Printer) -> Result<CommandView> {
+    let mut reading =
+        Reading { session: view.id.session.to_string(), command: Some(view.id.number), from: Some(view.from), wait_ms: Some(30_000) };
+    loop {
+        let part = reading.next(ctx).await?;
+        let mut done = part.ended;
+        for piece in part.pieces.iter().filter(|piece| piece.command == view.id.number || piece.kind == PieceKind::Gap) {
+            printer.piece(piece)?;
+            done |= piece.kind == PieceKind::Done;
+        }
+        if done {
+            return answer(ctx, &view).await;
+        }
+    }
+}
+
+fn finish(ctx: &Ctx, view: &CommandView, printer: &mut Printer) -> Result<Exit> {
+    match ctx.out.format() {
+        Format::Json => ctx.out.bytes(&json::pretty(view)?)?,
+        Format::Table | Format::Wide => {
+            if let Some(values) = &view.values {
+                printer.values(&values.0)?;
+            }
+            printer.finish()?;
+        }
+        _ => ctx.out.one(view, &view.id.to_string(), &rows(view))?,
+    }
+    ended(ctx, view)
+}
+
+fn rows(view: &CommandView) -> Vec<(String, String)> {
+    let text = |data: &Data| data.lossy().into_owned();
+    let mut rows = vec![("id".to_owned(), view.id.to_string()), ("stdout".to_owned(), text(&view.stdout))];
+    rows.push(("stderr".to_owned(), text(&view.stderr)));
+    rows.extend(view.values.as_ref().map(|values| ("values".to_owned(), text(values))));
+    rows.extend(view.error.as_ref().map(|error| ("error".to_owned(), text(&error.message))));
+    rows
+}
+
+/// Tells how a command failed, if it did, and gives the exit code for it.
+///
+/// # Errors
+/// `command.lost` when nothing will ever answer it.
+pub(crate) fn ended(ctx: &Ctx, view: &CommandView) -> Result<Exit> {
+    if view.state == CommandState::Lost {
+        let name = escape(&view.machine);
+        return Err(
+            Error::new(Code::CommandLost, format!("{name} ended before the command was answered")).hint(format!("vmoon show {name}"))
+        );
+    }
+    let Some(error) = &view.error else { return Ok(Exit::OK) };
+    if ctx.out.format() == Format::Json {
+        ctx.out.error(&as_error(error));
+    } else {
+        ctx.out.err_bytes(&failure(error));
+        match error.code {
+            Code::CommandIncomplete => ctx.out.hint("the chunk is unfinished: an `end`, a bracket or a quote is missing"),
+            Code::CommandDeadline => ctx.out.note("the command ran past its deadline and was interrupted; the machine lives"),
+            _ => {}
+        }
+    }
+    Ok(Exit(error.code.exit()))
+}
+
+fn as_error(error: &CommandError) -> Error {
+    Error::new(error.code, error.message.lossy().into_owned())
+        .detail(serde_json::json!({ "traceback": error.traceback, "syntax": error.syntax }))
+}
+
+/// The error as a program would have printed it: its message, then where it happened.
+fn failure(error: &CommandError) -> Vec<u8> {
+    let mut text = error.message.0.clone();
+    for part in [&b""[..], &error.traceback.0] {
+        text.extend_from_slice(part);
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_its_message_and_its_traceback_on_lines_of_their_own() {
+        let error = |message: &str, traceback: &str| CommandError {
+            code: Code::CommandFailed,
+            syntax: false,
+            message: message.into(),
+            traceback: traceback.into(),
+        };
+        assert_eq!(failure(&error("m", "t")), b"m\nt\n");
+        assert_eq!(failure(&error("m\n", "")), b"m\n");
+        assert_eq!(failure(&error("", "")), b"");
+    }
+
+    #[test]
+    fn code_may_be_any_bytes() {
+        assert_eq!(chunk(OsStr::from_bytes(b"return '\xff'")).unwrap().0, b"return '\xff'");
+        let target = Target::parse("lab:a/b").unwrap();
+        assert_eq!(session_of(&target, "lab:a"), "lab:a/b");
+    }
+}

@@ -1,0 +1,317 @@
+//! `start`, `stop`, `kill`, `restart`: one request to each of several machines, waited for.
+
+use crate::{
+    ctx::Ctx,
+    exit::Exit,
+    out::{Format, time},
+    select::{Picked, Targets},
+    wait::{self, WaitArgs},
+};
+use futures_util::{StreamExt as _, stream};
+use std::time::Duration;
+use tokio::time::Instant;
+use vmoon_api::{
+    Api as _,
+    requests::{MachineRef, MachineRequest},
+    views::{MachineView, PlanView},
+};
+use vmoon_core::{
+    Code, Error, OperationId, Result,
+    machine::{Answer, Request, State},
+    name::escape,
+};
+
+/// How many machines are asked at the same time.
+pub(crate) const AT_ONCE: usize = 32;
+
+/// What the four verbs share.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    #[command(flatten)]
+    targets: Targets,
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Fail with exit code 4 where nothing is to be done
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Arguments of `start`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  vmoon start lab
+  vmoon start 'web*' db --timeout 90s
+  vmoon start --all --no-wait")]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  vmoon stop lab
+  vmoon stop 'web*' --timeout 60s
+  vmoon stop lab --force               the same as vmoon kill lab")]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    common: Common,
+    /// End them now, as `vmoon kill` does
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Arguments of `kill`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  vmoon kill lab
+  vmoon kill 'test-*' --dry-run")]
+pub(crate) struct KillArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Arguments of `restart`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  vmoon restart lab
+  vmoon restart web01 web02 --deadline 2m")]
+pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Starts machines.
+pub(crate) async fn start(ctx: &Ctx, args: StartArgs) -> Result<Exit> {
+    each(ctx, args.common, Request::Start).await
+}
+
+/// Stops machines.
+pub(crate) async fn stop(ctx: &Ctx, args: StopArgs) -> Result<Exit> {
+    each(ctx, args.common, if args.force { Request::Kill } else { Request::Stop }).await
+}
+
+/// Kills machines.
+pub(crate) async fn kill(ctx: &Ctx, args: KillArgs) -> Result<Exit> {
+    each(ctx, args.common, Request::Kill).await
+}
+
+/// Restarts machines.
+pub(crate) async fn restart(ctx: &Ctx, args: RestartArgs) -> Result<Exit> {
+    each(ctx, args.common, Request::Restart).await
+}
+
+async fn each(ctx: &Ctx, common: Common, request: Request) -> Result<Exit> {
+    let selection = common.targets.find(&ctx.daemon).await?;
+    let asked = Asked {
+        request,
+        deadline_ms: common.wait.deadline_ms()?,
+        until: common.wait.limit.until(wait::DEFAULT)?,
+        no_wait: common.wait.no_wait,
+        strict: common.strict,
+    };
+    if common.dry_run {
+        let plan = |picked: Picked| async move { plan(ctx, &asked, picked).await };
+        return bulk(ctx, selection.machines, selection.single, plan, show_plan).await;
+    }
+    let work = |picked: Picked| async move { ask(ctx, &asked, picked).await };
+    bulk(ctx, selection.machines, selection.single, work, report).await
+}
+
+/// What is asked of every machine of one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// The request.
+    pub(crate) request: Request,
+    /// How long the operation may take.
+    pub(crate) deadline_ms: Option<u64>,
+    /// How long the client waits.
+    pub(crate) until: Option<Instant>,
+    /// Whether it waits at all.
+    pub(crate) no_wait: bool,
+    /// Whether "it is so already" is an error.
+    pub(crate) strict: bool,
+}
+
+/// What came of one machine.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The machine as it is now.
+    pub(crate) machine: MachineView,
+    /// What is told to people.
+    pub(crate) text: String,
+    /// The operation that was not waited for.
+    pub(crate) operation: Option<OperationId>,
+}
+
+/// Asks one machine and waits.
+pub(crate) async fn ask(ctx: &Ctx, asked: &Asked, picked: Picked) -> Result<Done> {
+    let request = MachineRequest { machine: picked.machine.clone(), request: asked.request, deadline_ms: asked.deadline_ms };
+    let answered = ctx.daemon.ask(async |client| client.request_machine(request.clone()).await).await?;
+    let name = escape(&answered.machine.name);
+    let mut machine = answered.machine;
+    let operation = match answered.answer {
+        Answer::Started { operation } | Answer::Joined { operation } => operation,
+        Answer::Already => {
+            let text = format!("{name} is already {}", goal(asked.request));
+            return if asked.strict { Err(Error::new(Code::MachineState, text)) } else { Ok(Done { machine, text, operation: None }) };
+        }
+        Answer::Refused { code } => return Err(Error::new(code, code.meaning().trim_end_matches('.').to_owned())),
+    };
+    if asked.no_wait {
+        return Ok(Done { machine, text: operation.to_string(), operation: Some(operation) });
+    }
+    let what = format!("{} {name}", doing(asked.request));
+    let ended = wait::operation(ctx, operation, &what, asked.until).await?;
+    let took = Duration::from_millis(ended.ended_ms.unwrap_or(ended.started_ms).saturating_sub(ended.started_ms));
+    if matches!(asked.request, Request::Delete | Request::DeleteForce) {
+        machine.state = State::Gone;
+    } else if ctx.out.format().is_machine() {
+        let request = MachineRef { machine: machine.id.to_string() };
+        machine = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
+    }
+    Ok(Done { machine, text: format!("{} {name} ({})", past(asked.request), time::took(took)), operation: None })
+}
+
+/// Says what asking would do.
+pub(crate) async fn plan(ctx: &Ctx, asked: &Asked, picked: Picked) -> Result<PlanView> {
+    let request = MachineRequest { machine: picked.machine, request: asked.request, deadline_ms: asked.deadline_ms };
+    ctx.daemon.ask(async |client| client.plan_request(request.clone()).await).await
+}
+
+/// Does something to every machine, a bounded number at a time; errors are told as they come and do not stop the others.
+pub(crate) async fn bulk<I, T, F>(
+    ctx: &Ctx,
+    items: Vec<I>,
+    single: bool,
+    work: impl Fn(I) -> F,
+    tell: fn(&Ctx, &T) -> Result<()>,
+) -> Result<Exit>
+where
+    I: Named,
+    F: Future<Output = Result<T>>,
+    T: Value,
+{
+    if items.is_empty() {
+        ctx.out.note("there is no machine");
+    }
+    let together = ctx.out.format().is_machine() && ctx.out.format() != Format::Name;
+    let mut exit = Exit::OK;
+    let mut values = Vec::new();
+    let mut running = stream::iter(items)
+        .map(|item| {
+            let name = item.name().to_owned();
+            let future = work(item);
+            async move { (name, future.await) }
+        })
+        .buffered(AT_ONCE);
+    while let Some((name, result)) = running.next().await {
+        match result {
+            Ok(value) if together => values.push(value),
+            Ok(value) => tell(ctx, &value)?,
+            Err(error) if single => return Err(error),
+            Err(error) => {
+                exit = exit.worse(Exit::of(&error));
+                ctx.out.error_of(Some(&name), &error);
+            }
+        }
+    }
+    if together {
+        let values: Vec<serde_json::Value> = values.iter().map(Value::value).collect();
+        match values.as_slice() {
+            [value] if single => ctx.out.one(value, "", &flat(value))?,
+            _ => ctx.out.values(&values)?,
+        }
+    }
+    Ok(exit)
+}
+
+fn flat(value: &serde_json::Value) -> Vec<(String, String)> {
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    value.as_object().map(|map| map.iter().map(|(k, v)| (k.clone(), text(v))).collect()).unwrap_or_default()
+}
+
+/// What has a name to be told in errors.
+pub(crate) trait Named {
+    /// The name.
+    fn name(&self) -> &str;
+}
+
+impl Named for Picked {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// What programs get of a result.
+pub(crate) trait Value {
+    /// The value.
+    fn value(&self) -> serde_json::Value;
+}
+
+impl Value for Done {
+    fn value(&self) -> serde_json::Value {
+        // With --no-wait the machine says which operation holds it.
+        serde_json::to_value(&self.machine).unwrap_or_default()
+    }
+}
+
+impl Value for PlanView {
+    fn value(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+/// Tells people what was done.
+pub(crate) fn report(ctx: &Ctx, done: &Done) -> Result<()> {
+    match done.operation {
+        // The id is what was asked for with --no-wait: also if quiet.
+        Some(operation) => ctx.out.line(&operation.to_string()),
+        None if ctx.out.format() == Format::Name => ctx.out.line(&escape(&done.machine.name)),
+        None => ctx.out.changed(&done.text),
+    }
+}
+
+/// Tells people what would be done.
+pub(crate) fn show_plan(ctx: &Ctx, plan: &PlanView) -> Result<()> {
+    if plan.steps.is_empty() {
+        return ctx.out.line(&format!("{}: nothing to do", escape(&plan.name)));
+    }
+    let steps: String = plan.steps.iter().map(|step| format!("\n  {}", escape(step))).collect();
+    ctx.out.line(&format!("{}:{steps}", escape(&plan.name)))
+}
+
+fn goal(request: Request) -> &'static str {
+    match request {
+        Request::Start | Request::Restart | Request::Resume => "running",
+        Request::Stop | Request::Kill => "stopped",
+        Request::Pause => "paused",
+        Request::Suspend => "suspended",
+        _ => "so",
+    }
+}
+
+fn doing(request: Request) -> &'static str {
+    match request {
+        Request::Start => "starting",
+        Request::Stop => "stopping",
+        Request::Kill => "killing",
+        Request::Restart => "restarting",
+        Request::Delete | Request::DeleteForce => "deleting",
+        _ => "changing",
+    }
+}
+
+fn past(request: Request) -> &'static str {
+    match request {
+        Request::Start => "started",
+        Request::Stop => "stopped",
+        Request::Kill => "killed",
+        Request::Restart => "restarted",
+        Request::Delete | Request::DeleteForce => "deleted",
+        _ => "changed",
+    }
+}

@@ -1,0 +1,214 @@
+//! `vmoon run`: a Lua program in this very process, or a temporary session.
+
+use crate::{ctx::Ctx, exit::Exit, out::time, repl};
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    os::unix::ffi::OsStringExt as _,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+use vmoon_api::{
+    Api as _,
+    requests::{CreateMachine, MachineRequest, Mode, SessionRef, WaitMachine, WaitOperation},
+    views::MachineView,
+};
+use vmoon_core::{
+    Code, Error, Result,
+    machine::{Answer, Request, State},
+    spec::{Lifetime, MachineSpec},
+};
+use vmoon_driver_lua::oneshot::{self, Program, Source};
+
+const EXAMPLES: &str = "With no program on a terminal a temporary session is opened, which is gone when you leave it. The exit code is the
+program's own; 125 to 127 are ours: it could not be run, it is not readable, it is not there.
+
+Examples:
+  vmoon run fold.lua genome.fa -v
+  vmoon run -e 'return 6 * 7'
+  generate | vmoon run - one two
+  vmoon run --runtime lua5.1 --deadline 30s old.lua";
+
+/// How long a new machine is waited for.
+const READY: Duration = Duration::from_secs(60);
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Run this code and print the values it returns
+    #[arg(short = 'e', value_name = "CODE")]
+    code: Option<OsString>,
+    /// The Lua interpreter: builtin, lua5.1 to lua5.4, luajit, or a path [default: builtin]
+    #[arg(long)]
+    runtime: Option<String>,
+    /// End the program and what it has started after so long (exit code 8)
+    #[arg(long, value_name = "TIME", value_parser = time::parse_duration)]
+    deadline: Option<Duration>,
+    /// The program's file, - for standard input, and its arguments
+    #[arg(value_name = "FILE", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
+}
+
+impl Args {
+    /// The program; `None` for a temporary session.
+    fn program(self, keyboard: bool) -> Option<Program> {
+        let mut words = self.words.into_iter();
+        let source = match self.code {
+            Some(code) => Source::Code(code.into_vec()),
+            None => match words.next() {
+                Some(word) if word == "-" => Source::Stdin,
+                Some(word) => Source::File(PathBuf::from(word)),
+                None if keyboard => return None,
+                None => Source::Stdin,
+            },
+        };
+        let mut args: Vec<OsString> = words.collect();
+        if args.first().is_some_and(|arg| arg == "--") {
+            args.remove(0);
+        }
+        Some(Program { source, args, runtime: self.runtime, deadline: self.deadline })
+    }
+}
+
+/// Runs a program whose command line needs no help, before anything else is set up: start-up time is most of what a small
+/// program costs.
+pub(crate) fn at_once() -> Option<ExitCode> {
+    let mut args = env::args_os().skip(1);
+    if args.next()? != "run" {
+        return None;
+    }
+    plain(args).and_then(|args| args.program(false)).map(|program| ExitCode::from(oneshot::run(&program)))
+}
+
+/// The arguments, if they hold nothing but what is dealt with here; what is wrong with others is said by the real parser.
+fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
+    let mut found = Args { code: None, runtime: None, deadline: None, words: Vec::new() };
+    loop {
+        let arg = args.next()?;
+        match arg.to_str() {
+            Some("-e") => found.code = Some(args.next()?),
+            Some("--runtime") => found.runtime = Some(args.next()?.into_string().ok()?),
+            Some("--deadline") => found.deadline = Some(time::parse_duration(args.next()?.to_str()?).ok()?),
+            Some("--") if found.code.is_some() => {}
+            Some(text) if text != "-" && text.starts_with('-') => return None,
+            _ => found.words.push(arg),
+        }
+        if found.code.is_some() || !found.words.is_empty() {
+            found.words.extend(args);
+            return Some(found);
+        }
+    }
+}
+
+/// Runs the program, or opens a temporary session.
+pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
+    let runtime = args.runtime.clone();
+    let keyboard = io::stdin().is_terminal() && io::stdout().is_terminal();
+    match args.program(keyboard) {
+        Some(program) => Ok(Exit(oneshot::run(&program))),
+        None => temporary(ctx, runtime).await,
+    }
+}
+
+/// A session that is gone when it is left; the daemon deletes it too when its writer is.
+async fn temporary(ctx: &Ctx, runtime: Option<String>) -> Result<Exit> {
+    let mut settings = serde_json::Map::new();
+    if let Some(runtime) = runtime {
+        settings.insert("runtime".into(), runtime.into());
+    }
+    let spec = MachineSpec { kind: "lua".into(), settings, lifetime: Lifetime::Attached, ..MachineSpec::default() };
+    let mut bytes = [0; 4];
+    vmoon_sys::random::fill(&mut bytes);
+    let name = format!("tmp-{:08x}", u32::from_ne_bytes(bytes));
+    let request = CreateMachine { name, connection: None, spec, start: true, deadline_ms: None };
+    let machine = ctx.daemon.ask_once(async |client| client.create_machine(request.clone()).await).await?.machine;
+    let id = machine.id.to_string();
+    let left = match ready(ctx, &id).await {
+        Ok(()) => {
+            let request = SessionRef { session: id.clone() };
+            match ctx.daemon.ask(async |client| client.open_session(request.clone()).await).await {
+                Ok(session) => repl::attach(ctx, session, None, Mode::Writer, false).await,
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    // It may be deleted already; the daemon does it in any case.
+    if let Err(error) = remove(ctx, &id).await {
+        tracing::debug!(error = %error.chain(), "the temporary machine is left to the daemon");
+    }
+    left
+}
+
+async fn ready(ctx: &Ctx, id: &str) -> Result<()> {
+    let until = vmoon_sys::clock::instant() + READY;
+    let mut known = None;
+    while vmoon_sys::clock::instant() < until {
+        let request = WaitMachine { machine: id.to_owned(), until: None, generation: known, timeout_ms: Some(5_000) };
+        let view: MachineView = ctx.daemon.hold(async |client| client.wait_machine(request.clone()).await).await?;
+        if view.state == State::Running {
+            return Ok(());
+        }
+        if let Some(error) = view.last_error {
+            return Err(error.into());
+        }
+        known = Some(view.generation);
+    }
+    Err(Error::new(Code::Timeout, "the temporary machine did not start within a minute").hint("vmoon doctor"))
+}
+
+async fn remove(ctx: &Ctx, id: &str) -> Result<()> {
+    let request = MachineRequest { machine: id.to_owned(), request: Request::DeleteForce, deadline_ms: None };
+    let answered = ctx.daemon.ask(async |client| client.request_machine(request.clone()).await).await?;
+    if let Answer::Started { operation } | Answer::Joined { operation } = answered.answer {
+        let request = WaitOperation { operation: operation.to_string(), timeout_ms: Some(10_000) };
+        ctx.daemon.hold(async |client| client.wait_operation(request.clone()).await).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    fn quick(words: &[&str]) -> Option<Program> {
+        plain(words.iter().map(OsString::from)).and_then(|args| args.program(false))
+    }
+
+    fn slow(words: &[&str]) -> Program {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: Args,
+        }
+        let all = [OsStr::new("vmoon")].into_iter().chain(words.iter().map(OsStr::new));
+        <Cli as clap::Parser>::parse_from(all).args.program(false).unwrap()
+    }
+
+    #[test]
+    fn both_parsers_understand_the_same() {
+        for words in [
+            &["a.lua"][..],
+            &["a.lua", "-x", "--help", "-"],
+            &["a.lua", "--", "x"],
+            &["-", "x", "-e"],
+            &["-e", "return 1"],
+            &["-e", "x", "-q", "--deadline", "5s"],
+            &["-e", "x", "--", "-q"],
+            &["--deadline", "5s", "--runtime", "lua5.1", "-e", "-1", "y"],
+        ] {
+            assert_eq!(quick(words), Some(slow(words)), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_needs_help_is_left_to_the_real_parser() {
+        for words in [&[][..], &["-h"], &["--help"], &["-e"], &["--nope", "x"], &["--deadline", "soon", "x"], &["-q", "x"], &["--", "x"]] {
+            assert_eq!(quick(words), None, "{words:?}");
+        }
+    }
+}

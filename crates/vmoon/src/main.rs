@@ -1,0 +1,26 @@
+//! The one binary: command line, daemon and Lua holder. Thin: it only decides which of them it is.
+
+mod bench;
+mod cli;
+mod cmd;
+mod connect;
+mod ctx;
+mod exit;
+mod help;
+mod out;
+mod repl;
+mod select;
+mod wait;
+
+use std::{env, process::ExitCode};
+
+fn main() -> ExitCode {
+    // A holder is started a thousand times and lives for weeks: nothing of the command line may cost it time or memory.
+    if env::args_os().nth(1).is_some_and(|verb| verb == "lua-host") {
+        return cmd::lua_host();
+    }
+    if let Some(code) = cmd::run::at_once() {
+        return code;
+    }
+    cli::main()
+}

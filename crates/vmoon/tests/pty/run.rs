@@ -1,0 +1,146 @@
+//! One-shot programs.
+
+use crate::{home::Home, terminal::Terminal};
+use std::{
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt as _},
+    time::{Duration, Instant},
+};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn check(args: &[&str], input: &str, code: i32, stdout: &str, stderr: &str) {
+    let output = Home::new().vmoon(args, input.as_bytes());
+    assert_eq!(text(&output.stdout), stdout, "{args:?} {output:?}");
+    assert!(text(&output.stderr).contains(stderr), "{args:?} {output:?}");
+    assert!(!stderr.is_empty() || output.stderr.is_empty(), "{args:?} {output:?}");
+    assert_eq!(output.status.code(), Some(code), "{args:?} {output:?}");
+}
+
+#[test]
+fn values_of_code_are_printed_as_a_session_prints_them() {
+    check(&["run", "-e", "return 2+2"], "", 0, "4\n", "");
+    check(&["run", "-e", "return nil, 'a', 1.0"], "", 0, "nil\ta\t1.0\n", "");
+    check(&["run", "-e", "return {1,{a=2}}"], "", 0, "{ 1, { a = 2 } }\n", "");
+    check(&["run", "-e", "local x = 1"], "", 0, "", "");
+}
+
+#[test]
+fn a_program_gets_its_arguments_and_its_input_and_gives_its_exit_code() {
+    let home = Home::new();
+    home.file("p.lua", b"#!/usr/bin/env lua\nprint(arg[0], #arg, ..., io.read('a'))\nos.exit(7)");
+    for args in [&["run", "p.lua", "-x", "--help"][..], &["run", "p.lua", "--", "-x", "--help"], &["run", "-q", "p.lua", "-x", "--help"]] {
+        let output = home.vmoon(args, b"in\0put");
+        assert_eq!((text(&output.stdout), output.status.code()), ("p.lua\t2\t-x\tin\0put\n".into(), Some(7)), "{output:?}");
+    }
+    check(&["run", "-", "one"], "print((...), arg[1], io.read())", 0, "one\tone\tnil\n", "");
+    check(&["run"], "print('from a pipe')", 0, "from a pipe\n", "");
+    check(&["run", "-e", "print(...)", "--", "-q", "--"], "", 0, "-q\t--\n", "");
+    check(&["run", "-e", "os.exit(true)"], "", 0, "", "");
+    check(&["run", "-e", "os.exit(false)"], "", 1, "", "");
+}
+
+#[test]
+fn failures_are_told_apart() {
+    check(&["run", "-e", "error('bad')"], "", 1, "", "vmoon: (command line):1: bad\nstack traceback:\n");
+    check(&["run", "-e", "error({})"], "", 1, "", "vmoon: (error object is a table value)");
+    check(&["run", "-e", "error(setmetatable({}, {__tostring = function() return 'mine' end}))"], "", 1, "", "vmoon: mine\n");
+    check(&["run", "-e", "x = = 1"], "", 1, "", "vmoon: (command line):1: unexpected symbol near '='");
+    check(&["run", "none.lua"], "", 127, "", "vmoon: cannot open none.lua: there is no such file");
+    check(&["run", "."], "", 126, "", "it is a folder");
+    check(&["run", "--runtime", "no-such-lua", "-e", "x"], "", 127, "", "no interpreter no-such-lua");
+    check(&["run", "-e", "\u{1b}Lua"], "", 126, "", "is bytecode");
+    check(&["run", "--deadline", "soon", "x"], "", 2, "", "soon");
+    check(&["run", "-e"], "", 2, "", "-e");
+    let home = Home::new();
+    let path = home.file("secret.lua", b"print(1)");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
+    // Root may read everything.
+    let expect = if std::fs::read(&path).is_ok() { 0 } else { 126 };
+    assert_eq!(home.vmoon(["run", "secret.lua"], b"").status.code(), Some(expect));
+}
+
+#[test]
+fn what_was_printed_comes_before_the_error() {
+    let home = Home::new();
+    let script =
+        home.file("order.sh", format!("exec {} run -e \"io.write('half') error('x', 0)\" 2>&1\n", env!("CARGO_BIN_EXE_vmoon")).as_bytes());
+    let output = std::process::Command::new("sh").arg(script).output().unwrap();
+    assert!(text(&output.stdout).starts_with("halfvmoon: x\n"), "{output:?}");
+}
+
+#[test]
+fn hostile_programs_do_no_more_than_fail() {
+    let home = Home::new();
+    home.file("nul.lua", b"local s = 'a\0b' print(#s) --\0\nprint('\xff')");
+    assert_eq!(home.vmoon(["run", "nul.lua"], b"").stdout, b"3\n\xff\n");
+    home.file("deep.lua", &[&b"return "[..], &b"(".repeat(100_000)].concat());
+    assert_eq!(home.vmoon(["run", "deep.lua"], b"").status.code(), Some(1));
+    let long = [&b"return #'"[..], &b"x".repeat(3 << 20), b"'"].concat();
+    assert_eq!(home.vmoon(["run", "-"], &[b"print((function() ", &long[..], b" end)())"].concat()).stdout, b"3145728\n");
+    check(&["run", "-e", "local function f() return f() + 1 end f()"], "", 1, "", "stack overflow");
+}
+
+#[test]
+fn other_interpreters_run_the_same_programs() {
+    let home = Home::new();
+    home.file("p.lua", b"#!/x\nprint(_VERSION, arg[1], ...)");
+    for (runtime, version) in [("lua5.1", "Lua 5.1"), ("luajit", "Lua 5.1"), ("lua5.4", "Lua 5.4")] {
+        if std::process::Command::new(runtime).arg("-v").output().is_err() {
+            continue;
+        }
+        let expect = format!("{version}\ta\ta\n");
+        assert_eq!(home.ok(["run", "--runtime", runtime, "p.lua", "a"]), expect);
+        assert_eq!(home.ok(["run", "--runtime", runtime, "-e", "return _VERSION, arg[1], ...", "a"]), expect);
+        let output = home.vmoon(["run", "--runtime", runtime, "-"], b"io.write(_VERSION) os.exit(3)");
+        assert_eq!((text(&output.stdout), output.status.code()), (version.into(), Some(3)));
+    }
+}
+
+#[test]
+fn the_deadline_ends_the_program_and_all_it_has_started() {
+    let home = Home::new();
+    let pid = home.path().join("pid");
+    let code = format!("os.execute([[setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' & sleep 1000]])", pid.display());
+    let began = Instant::now();
+    let output = home.vmoon(["run", "--deadline", "300ms", "-e", &code], b"");
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    assert!(text(&output.stderr).contains("deadline of 300ms"), "{output:?}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    let orphan = std::fs::read_to_string(pid).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", orphan.trim()));
+    assert!(stat.is_err() || stat.unwrap().contains(") Z "), "what it started outlived it");
+
+    let swallow = "while true do pcall(function() while true do end end) end";
+    let output = home.vmoon(["run", "--deadline", "200ms", "-e", swallow], b"");
+    assert_eq!(output.status.code(), Some(8));
+    assert!(text(&output.stderr).contains("stack traceback"), "a polite end shows where it was: {output:?}");
+    let output = home.vmoon(["run", "--deadline", "20s", "-e", "io.write(io.read()) os.exit(5)"], b"quick");
+    assert_eq!((text(&output.stdout), output.status.code()), ("quick".into(), Some(5)));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let home = Home::new();
+    let mut child = home
+        .command(["run", "-e", "while true do print('y') end"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.signal(), text(&output.stderr)), (Some(13), String::new()));
+}
+
+#[test]
+fn ctrl_c_interrupts_the_program() {
+    let home = Home::new();
+    let mut terminal = Terminal::start(home.command(["run", "-e", "print('rea'..'dy') while true do end"]));
+    terminal.expect("ready");
+    terminal.send(b"\x03");
+    terminal.expect("interrupted!");
+    assert_eq!(terminal.wait().code(), Some(130));
+}

@@ -1,0 +1,171 @@
+//! What the tests need beside Rust, and how to get it on Debian.
+//!
+//! Tests never skip silently: a component that is missing makes the test that needs it fail. So it is installed here, by apt, as root or through a
+//! sudo that asks nothing; elsewhere the list is printed.
+
+use crate::say;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// How we know that a component is there.
+#[derive(Clone, Copy)]
+enum Probe {
+    /// An executable of this name is on the PATH.
+    Program(&'static str),
+    /// This file is below `/usr/lib/ARCH/` or `/usr/lib/`.
+    Library(&'static str),
+}
+
+/// One component: how to see it, the Debian package that brings it, what it is for.
+struct Component {
+    probe: Probe,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+const COMPONENTS: &[Component] = &[
+    Component { probe: Probe::Program("lua5.1"), package: "lua5.1", purpose: "the runtime lua5.1" },
+    Component { probe: Probe::Program("lua5.2"), package: "lua5.2", purpose: "the runtime lua5.2" },
+    Component { probe: Probe::Program("lua5.3"), package: "lua5.3", purpose: "the runtime lua5.3" },
+    Component { probe: Probe::Program("lua5.4"), package: "lua5.4", purpose: "the runtime lua5.4" },
+    Component { probe: Probe::Program("luajit"), package: "luajit", purpose: "the runtime luajit" },
+    Component { probe: Probe::Library("lua/5.4/socket/core.so"), package: "lua-socket", purpose: "proof that C modules load" },
+    Component { probe: Probe::Program("python3"), package: "python3", purpose: "a foreign client on the socket" },
+    Component { probe: Probe::Program("gcc"), package: "gcc", purpose: "the embedded Lua and SQLite" },
+];
+
+/// Installs what is missing.
+///
+/// # Errors
+/// What is missing and cannot be installed.
+pub(crate) fn run() -> Result<(), String> {
+    rust_components()?;
+    let missing = missing();
+    if missing.is_empty() {
+        say::line("all components are there");
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|c| c.package).collect();
+    let by_hand = format!("missing: {}; install them by hand (Debian: apt-get install {})", purposes(&missing), packages.join(" "));
+    if !on_path("apt-get") {
+        return Err(format!("no apt-get here. {by_hand}"));
+    }
+    let Some(prefix) = root_prefix() else { return Err(format!("not root, and sudo would ask. {by_hand}")) };
+    say::line(format_args!("installing {}", packages.join(" ")));
+    // Lists may be stale or absent on a fresh machine, and unreachable on one without a network: the install decides.
+    if let Err(problem) = apt(prefix, &["update"]) {
+        say::problem(problem);
+    }
+    let mut install = vec!["install", "-y", "--no-install-recommends"];
+    install.extend(&packages);
+    apt(prefix, &install)?;
+    let missing = self::missing();
+    if missing.is_empty() { Ok(()) } else { Err(format!("installed, but still not found: {}", purposes(&missing))) }
+}
+
+/// Names what is missing and installs nothing. The tests that need it will fail and say so.
+pub(crate) fn report() -> Result<(), String> {
+    for component in missing() {
+        say::problem(format_args!("missing: {} (Debian package {})", component.purpose, component.package));
+    }
+    Ok(())
+}
+
+fn missing() -> Vec<&'static Component> {
+    COMPONENTS.iter().filter(|component| !component.probe.found()).collect()
+}
+
+fn purposes(components: &[&Component]) -> String {
+    components.iter().map(|c| c.purpose).collect::<Vec<_>>().join(", ")
+}
+
+impl Probe {
+    fn found(self) -> bool {
+        match self {
+            Probe::Program(name) => on_path(name),
+            Probe::Library(file) => in_library_folders(Path::new("/usr/lib"), file),
+        }
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| executable(&folder.join(program))))
+}
+
+fn executable(file: &PathBuf) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Whether `file` is in `lib` or in one of its architectures' folders (`/usr/lib/x86_64-linux-gnu`).
+fn in_library_folders(lib: &Path, file: &str) -> bool {
+    lib.join(file).is_file() || std::fs::read_dir(lib).into_iter().flatten().flatten().any(|folder| folder.path().join(file).is_file())
+}
+
+/// rustfmt and clippy, which minimal toolchains lack.
+fn rust_components() -> Result<(), String> {
+    for (tool, component) in [("cargo-fmt", "rustfmt"), ("cargo-clippy", "clippy")] {
+        if quiet(tool, &["--version"]) {
+            continue;
+        }
+        say::line(format_args!("installing the Rust component {component}"));
+        let added = Command::new("rustup").args(["component", "add", component]).stdin(Stdio::null()).status();
+        if !added.is_ok_and(|status| status.success()) {
+            return Err(format!("{component} is missing; install it (rustup component add {component})"));
+        }
+    }
+    Ok(())
+}
+
+/// What to put before a command that needs root: nothing for root, sudo where it asks nothing, else `None`.
+fn root_prefix() -> Option<&'static [&'static str]> {
+    let root = Command::new("id").arg("-u").stdin(Stdio::null()).output().is_ok_and(|out| out.stdout.trim_ascii() == b"0");
+    if root {
+        Some(&[])
+    } else if quiet("sudo", &["-n", "true"]) {
+        Some(&["sudo", "-n"])
+    } else {
+        None
+    }
+}
+
+fn quiet(program: &str, args: &[&str]) -> bool {
+    let status = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn apt(prefix: &[&str], args: &[&str]) -> Result<(), String> {
+    // `env` because sudo drops variables.
+    let mut words: Vec<&str> = prefix.to_vec();
+    words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]);
+    words.extend(args);
+    let shown = words.join(" ");
+    let status = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).status().map_err(|e| format!("{shown}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_is_missing() {
+        assert!(Probe::Program("sh").found());
+        assert!(!Probe::Program("no-such-program-of-vmoon").found());
+    }
+
+    #[test]
+    fn a_library_is_found_below_the_folder_of_its_architecture() {
+        let lib = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(in_library_folders(lib, "Cargo.toml"));
+        assert!(in_library_folders(lib, "main.rs"), "one folder down");
+        assert!(!in_library_folders(lib, "lua/9.9/none.so"));
+    }
+
+    #[test]
+    fn every_component_says_what_it_is_for() {
+        for component in COMPONENTS {
+            assert!(!component.package.is_empty() && !component.purpose.is_empty());
+        }
+    }
+}

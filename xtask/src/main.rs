@@ -1,0 +1,57 @@
+//! Build chores of vmoon: `cargo xtask ci | tidy | docs`.
+//!
+//! std only, so that it builds in a second on a fresh machine. It knows the layout of the repository and nothing of what vmoon does: what has to be
+//! generated from the code is printed by helper binaries of the crates themselves.
+
+mod cargo;
+mod ci;
+mod docs;
+mod install;
+mod say;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  ci [--no-install]   install what the tests need, then format, clippy, tidy, docs and all tests
+  tidy                the rules of the house that no lint can hold
+  docs [--check]      write docs/reference from the code, or compare it
+  install             only install what the tests need (Debian packages, through apt)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let root = root();
+    let done = match args.as_slice() {
+        ["ci"] => ci::run(&root, true),
+        ["ci", "--no-install"] => ci::run(&root, false),
+        ["tidy"] => tidy::run(&root),
+        ["docs"] => docs::run(&root, docs::Mode::Write),
+        ["docs", "--check"] => docs::run(&root, docs::Mode::Check),
+        ["install"] => install::run(),
+        [] | ["help" | "-h" | "--help"] => {
+            say::line(USAGE);
+            Ok(())
+        }
+        _ => {
+            say::problem(USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            say::problem(format_args!("xtask: {problem}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository: the parent of this package's folder.
+fn root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.parent().map_or(here.clone(), Path::to_path_buf)
+}
