@@ -15,7 +15,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// Ctrl-C.
 pub(crate) const INTERRUPT: u8 = 0x03;
 /// Ctrl-D.
-const END: u8 = 0x04;
+pub(crate) const END: u8 = 0x04;
 /// Ctrl-].
 pub(crate) const PREFIX: u8 = 0x1d;
 

@@ -372,6 +372,17 @@ impl Repl<'_> {
                 }
             }
             return Ok(None);
+        } else if let Some(at) = bytes.iter().position(|byte| *byte == keys::END) {
+            // Typed before the terminal gave lines, so the terminal has not made an end of the input of it.
+            if at == 0 {
+                self.link.send(tag::INPUT_END, id, Vec::new()).await?;
+                self.keys.push(&bytes[1..]);
+            } else {
+                self.link.send(tag::INPUT, id, bytes[..at].to_vec()).await?;
+                // At the beginning of a line it is the end of the input; elsewhere it only sends what stands before it.
+                let from = if bytes[at - 1] == b'\n' { at } else { at + 1 };
+                self.keys.push(&bytes[from..]);
+            }
         } else {
             self.link.send(tag::INPUT, id, bytes).await?;
         }

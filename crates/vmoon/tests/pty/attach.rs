@@ -126,6 +126,23 @@ fn a_program_reads_lines_and_the_end_of_input() {
 }
 
 #[test]
+fn the_end_of_input_may_be_typed_before_the_program_asks() {
+    let home = lab();
+    let mut terminal = attached(&home);
+    for round in 0..20 {
+        // In one write: the key arrives before, while or after the terminal changes its mode.
+        terminal.send(&format!("io.write(''); return tostring(io.read()) .. '{round}!'\r\x04"));
+        terminal.expect(&format!("\nnil{round}!\n"));
+        terminal.prompt();
+    }
+    terminal.send("return io.read() .. tostring(io.read())\rfirst\r\x04");
+    terminal.expect("\nfirstnil\n");
+    terminal.prompt();
+    terminal.send(DETACH);
+    assert!(terminal.wait().success());
+}
+
+#[test]
 fn watchers_see_everything_and_only_one_writes() {
     let home = lab();
     let mut writer = attached(&home);
