@@ -1,7 +1,11 @@
 //! The line editor, on a thread of its own: it waits for keys the blocking way. What it needs to know of the session it asks
 //! through its channel; it must not know how that is answered.
 
-use super::lexer::{self, Kind};
+use super::{
+    keys::PREFIX,
+    lexer::{self, Kind},
+};
+use crossterm::event::{self, Event, KeyEventKind};
 use reedline::{
     Color, ColumnarMenu, Completer, CompletionResult, EditCommand, EditMode, Emacs, FileBackedHistory, Highlighter, KeyCode, KeyModifiers,
     Keybindings, MenuBuilder as _, Prompt, PromptEditMode, PromptHistorySearch, PromptHistorySearchStatus, Reedline, ReedlineEvent,
@@ -33,8 +37,8 @@ const DETACH: &str = "detach";
 
 /// What the editor has to say.
 pub(crate) enum Told {
-    /// A chunk to run.
-    Line(String),
+    /// A chunk to run, and the keys that were typed behind it before the editor let go of the terminal.
+    Line(String, Vec<u8>),
     /// Ctrl-C.
     Cancelled,
     /// Ctrl-D at an empty prompt, or Ctrl-] d.
@@ -124,7 +128,7 @@ impl Setup {
                 Ok(Signal::Success(line)) => {
                     // Written at once: a closed terminal ends us without a word.
                     let _ = editor.sync_history();
-                    Told::Line(line)
+                    Told::Line(line, typed_ahead())
                 }
                 Ok(Signal::CtrlC) => Told::Cancelled,
                 Ok(Signal::CtrlD) => Told::Detach,
@@ -181,6 +185,32 @@ fn history(path: &PathBuf) -> Option<Box<FileBackedHistory>> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).ok()?;
     FileBackedHistory::with_file(HISTORY, path.clone()).ok().map(Box::new)
 }
+
+/// The keys that the editor's reader holds already: they were meant for the chunk, as on any terminal.
+fn typed_ahead() -> Vec<u8> {
+    let mut keys = Vec::new();
+    // An error here is seen by the next prompt.
+    while event::poll(Duration::ZERO).unwrap_or(false) {
+        match event::read() {
+            Ok(Event::Key(key)) if key.kind == KeyEventKind::Press => match key.code {
+                KeyCode::Enter => keys.push(b'\r'),
+                KeyCode::Tab => keys.push(b'\t'),
+                // Ctrl-5 is how this reader calls the byte of Ctrl-].
+                KeyCode::Char('5') if key.modifiers.contains(KeyModifiers::CONTROL) => keys.push(PREFIX),
+                KeyCode::Char(letter) if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                    keys.extend(u8::try_from(letter).map(|byte| byte & 0x1f));
+                }
+                KeyCode::Char(letter) => keys.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
+                _ => {}
+            },
+            Ok(Event::Paste(text)) => keys.extend_from_slice(text.as_bytes()),
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    keys
+}
+
 
 /// Takes the prompt off the screen; `before` is the text between it and the cursor.
 fn erase(before: &str) {

@@ -206,7 +206,17 @@ impl Repl<'_> {
 
     async fn told(&mut self, told: Told) -> Result<Option<Leave>> {
         match told {
-            Told::Line(line) => self.submit(&line).await,
+            Told::Line(line, ahead) => {
+                let left = self.submit(&line).await?;
+                for key in self.keys.push(&ahead) {
+                    match key {
+                        Key::Interrupt if self.current.is_some() => self.interrupt().await?,
+                        Key::Interrupt => {}
+                        Key::Detach => return Ok(Some(Leave::Detached)),
+                    }
+                }
+                Ok(left)
+            }
             Told::Detach => Ok(Some(Leave::Detached)),
             Told::Failed(error) => Err(Error::io("edit a line on the terminal", error)),
             Told::Cancelled | Told::MadeRoom | Told::Question(_) => Ok(None),
