@@ -42,6 +42,7 @@ pub fn host_roundtrip(exe: &Path, exe_args: &[OsString], dir: &Path, n: usize) -
         spill: 0,
         memory: None,
         grace_ms: 1000,
+        lua: Default::default(),
     };
     atomic::write_json(&dir.join("start.json"), &start)?;
     let mark = crate::layout::mark(id, 1);

@@ -44,6 +44,9 @@ pub(crate) struct Start {
     pub(crate) memory: Option<u64>,
     /// How long an interrupted command may go on before its process is ended, milliseconds.
     pub(crate) grace_ms: u64,
+    /// What the Lua side is told: the profile, and how it is interrupted.
+    #[serde(default)]
+    pub(crate) lua: vmoon_lua_wire::program::Options,
 }
 
 /// What the holder tells of itself.

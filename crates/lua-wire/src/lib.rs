@@ -5,6 +5,7 @@
 
 pub mod hello;
 pub mod program;
+pub mod sandbox;
 pub mod text;
 
 pub use program::{CHUNK_NAME, DRIVER, REPL};

@@ -3,7 +3,11 @@
 //! The command line carries only constants; paths and sources go through the input pipe. This file must not know how the
 //! interpreter is started.
 
-use crate::text;
+use crate::{
+    sandbox::{Grants, SANDBOX},
+    text,
+};
+use serde::{Deserialize, Serialize};
 
 /// The session's Lua side, for every Lua version: a chunk called with the table `host`, giving the table of functions
 /// described in `lua/repl.lua`. Load it under [`CHUNK_NAME`], by which it knows its own frames in a traceback.
@@ -37,7 +41,8 @@ const STAGE0: &str = "local i=assert(io.open('/dev/fd/3','rb')) \
     assert((loadstring or load)(i:read(tonumber(i:read('*l'))),'=[vmoon]'))(i)";
 
 /// How a running command is interrupted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum InterruptMode {
     /// By SIGINT, which costs nothing while unused. In LuaJIT it cannot end a compiled loop.
     #[default]
@@ -66,6 +71,16 @@ impl InterruptMode {
     }
 }
 
+/// What the session's Lua side is told at its start, whichever interpreter runs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// What the libraries grant; everything by default.
+    pub grants: Grants,
+    /// How an external interpreter is interrupted; the embedded one needs no choice.
+    pub interrupt: InterruptMode,
+}
+
 /// The arguments behind the interpreter's own name. Every `-e` arms the interpreter's SIGINT handler anew.
 pub fn arguments() -> Vec<&'static str> {
     let mut all = vec!["-e", STAGE0];
@@ -75,14 +90,19 @@ pub fn arguments() -> Vec<&'static str> {
     all
 }
 
-/// The bytes to write to the input pipe first: driver, settings, session program. `flag` is the path of the flag file,
-/// without line feeds; the interpreter only looks whether it is there.
-pub fn preamble(flag: &str, mode: InterruptMode) -> Vec<u8> {
+/// The bytes to write to the input pipe first: driver, settings, session program and, unless everything is granted, the sandbox.
+/// `flag` is the path of the flag file, without line feeds; the interpreter only looks whether it is there.
+pub fn preamble(flag: &str, options: &Options) -> Vec<u8> {
     let mut out = format!("{}\n{DRIVER}", DRIVER.len()).into_bytes();
     let flag = flag.replace('\n', "");
-    let settings = format!("out=/dev/fd/{OUTPUT_FD}\nflag={flag}\nmode={}\nresumes={RESUMES}\n", mode.as_str());
+    let (mode, confined) = (options.interrupt.as_str(), u8::from(!options.grants.is_trusted()));
+    let settings = format!("out=/dev/fd/{OUTPUT_FD}\nflag={flag}\nmode={mode}\nresumes={RESUMES}\nconfined={confined}\n");
     text::encode(b'G', 0, settings.as_bytes(), &mut out);
     text::encode(b'L', 0, REPL.as_bytes(), &mut out);
+    if confined == 1 {
+        text::encode(b'L', 0, SANDBOX.as_bytes(), &mut out);
+        text::encode(b'G', 0, options.grants.settings().as_bytes(), &mut out);
+    }
     out
 }
 
@@ -99,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_path_cannot_forge_a_setting() {
-        let bytes = preamble("/x\nmode=hook", InterruptMode::Signal);
+        let bytes = preamble("/x\nmode=hook", &Options::default());
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("flag=/xmode=hook\nmode=sig\n"));
     }

@@ -149,6 +149,7 @@ fn make_life(layout: &Layout, record: &Record, number: u64, runtime: Option<Path
         spill: settings.spill,
         memory: settings.memory,
         grace_ms: GRACE_MS,
+        lua: Default::default(),
     };
     atomic::write_json(&life.dir.join("start.json"), &start)?;
     Ok(life)

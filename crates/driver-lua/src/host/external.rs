@@ -29,7 +29,7 @@ use vmoon_core::{
     frame::{FailureKind, tag},
 };
 use vmoon_lua_wire::{
-    program::{self, InterruptMode},
+    program::{self, InterruptMode, Options},
     text::{self, Decoder, TextFrame, tag as wire},
 };
 use vmoon_sys::{
@@ -95,7 +95,13 @@ enum Gone {
 ///
 /// # Errors
 /// A sentence that says why it could not be started.
-pub(crate) fn start(hub: &'static Hub, path: &Path, life: &Path, streams: [BorrowedFd<'_>; 2]) -> Result<Box<dyn Engine>, String> {
+pub(crate) fn start(
+    hub: &'static Hub,
+    path: &Path,
+    life: &Path,
+    streams: [BorrowedFd<'_>; 2],
+    options: &Options,
+) -> Result<Box<dyn Engine>, String> {
     let name = path.display();
     let failed = |error: std::io::Error| format!("could not start {name}: {error}");
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()));
@@ -120,7 +126,7 @@ pub(crate) fn start(hub: &'static Hub, path: &Path, life: &Path, streams: [Borro
         return Err(no_lua(path, &ended_text(&exit)));
     };
     let flag = life.join("interrupt");
-    let shared = Shared { running: 0, cut: false, signalled: false, mode: InterruptMode::Signal, group, flag: flag.clone() };
+    let shared = Shared { running: 0, cut: false, signalled: false, mode: options.interrupt, group, flag: flag.clone() };
     let mut this = External {
         child,
         life: watched,
@@ -131,7 +137,7 @@ pub(crate) fn start(hub: &'static Hub, path: &Path, life: &Path, streams: [Borro
         runtime: String::new(),
     };
     // The path goes to the interpreter as text; a directory that is no UTF-8 costs the flag file only.
-    let preamble = program::preamble(flag.to_str().unwrap_or_default(), InterruptMode::Signal);
+    let preamble = program::preamble(flag.to_str().unwrap_or_default(), options);
     let hello = this.send_bytes(&preamble).and_then(|()| this.frame(Some(Instant::now() + HELLO)));
     let problem = match hello {
         Ok(frame) if frame.tag == tag::HELLO => {

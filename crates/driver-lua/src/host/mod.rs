@@ -82,9 +82,9 @@ fn start(args: impl IntoIterator<Item = OsString>) -> Result<std::convert::Infal
     spawn_io(hub)?;
 
     let engine: Box<dyn engine::Engine> = if start.runtime == crate::settings::BUILTIN {
-        Box::new(builtin::Builtin::new(hub, start.memory)?)
+        Box::new(builtin::Builtin::new(hub, start.memory, &start.lua)?)
     } else {
-        external::start(hub, Path::new(&start.runtime), &dir, [out_write.as_fd(), err_write.as_fd()])?
+        external::start(hub, Path::new(&start.runtime), &dir, [out_write.as_fd(), err_write.as_fd()], &start.lua)?
     };
     let runtime = engine.runtime();
     hub.set_runtime(runtime.clone());

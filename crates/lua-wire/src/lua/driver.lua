@@ -2,7 +2,7 @@
 -- another, and lets itself be interrupted. Called by the first `-e` of the command line with the open input pipe.
 --
 -- A frame is `TAG ID LEN` LF and LEN bytes; the other way `TAG ID LEN NUMBER` LF and LEN bytes.
---   in:  G settings, L source of repl.lua, E run, C complete?, K names, S input, F end of input, I interrupt while waiting for
+--   in:  G settings, L source of repl.lua (then, where not everything is granted, L source of sandbox.lua, G grants), E run, C complete?, K names, S input, F end of input, I interrupt while waiting for
 --        input, A start the child, P the interrupt is over (id 1: SIGINT was sent), T go on (answers y), Q quit
 --   out: h hello, O R output, b a child is about to start (A is awaited), B it has ended, W wants input, V values, N incomplete, X error (kind, length of the message,
 --        LF, message, traceback), D done, c k answers, Z exit, y input up to T is thrown away (payload: sig or hook)
@@ -357,6 +357,12 @@ local function enter()
   rawset(G, RESUME, enter)
 end
 
+if match(settings, "\nconfined=1\n") then
+  -- Last, so that it holds what the session itself has put in the place of the libraries' functions, too.
+  local _, _, sandbox = frame()
+  local _, _, grants = frame()
+  assert(load(sandbox, SELF))(grants)
+end
 if type(G.arg) == "table" then G.arg = { [0] = G.arg[0] } end
 if mode == "hook" then hook_mode() end
 enter()

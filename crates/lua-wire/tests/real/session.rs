@@ -12,7 +12,7 @@ use std::{
 };
 use vmoon_core::frame::{Failure, FailureKind};
 use vmoon_lua_wire::{
-    program::{self, InterruptMode},
+    program::{self, InterruptMode, Options},
     text::{self, Decoder, TextFrame, tag},
 };
 
@@ -62,6 +62,10 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn start(name: &'static str, mode: InterruptMode) -> Self {
+        Self::with(name, &Options { interrupt: mode, ..Options::default() })
+    }
+
+    pub(crate) fn with(name: &'static str, options: &Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let flag = folder.path().join("interrupt");
         let (input, mut to) = std::io::pipe().unwrap();
@@ -82,7 +86,7 @@ impl Session {
         }
         let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name} ({e}): install it with `apt-get install {name}`"));
         drop((input, output));
-        to.write_all(&program::preamble(flag.to_str().unwrap(), mode)).unwrap();
+        to.write_all(&program::preamble(flag.to_str().unwrap(), options)).unwrap();
         let (send, frames) = channel();
         thread::spawn(move || {
             let (mut decoder, mut buffer) = (Decoder::default(), vec![0; 1 << 16]);
@@ -101,7 +105,7 @@ impl Session {
         let hello = session.frame();
         assert_eq!(hello.tag, b'h', "{name}: {hello:?}");
         session.runtime = text::setting(&hello.payload, "runtime").unwrap().to_owned();
-        assert_eq!(text::setting(&hello.payload, "mode"), Some(mode.as_str()));
+        assert_eq!(text::setting(&hello.payload, "mode"), Some(options.interrupt.as_str()));
         session
     }
 

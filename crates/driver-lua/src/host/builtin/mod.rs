@@ -20,7 +20,7 @@ use std::{
     },
 };
 use vmoon_core::frame::FailureKind;
-use vmoon_lua_wire as wire;
+use vmoon_lua_wire::{self as wire, program::Options};
 
 /// The name of the REPL program's chunk: its functions are not interrupted and do not appear in tracebacks.
 pub(super) const CHUNK: &CStr = c"=[vmoon]";
@@ -70,6 +70,14 @@ pub(crate) struct Builtin {
     complete: c_int,
 }
 
+/// What a new state runs before anything else.
+struct Program<'a> {
+    repl: &'a str,
+    sandbox: &'a str,
+    /// The argument of the sandbox; empty where nothing is to be held.
+    settings: &'a str,
+}
+
 /// A call of one function of the REPL program with one string.
 struct Call {
     function: c_int,
@@ -82,8 +90,9 @@ impl Builtin {
     ///
     /// # Errors
     /// A sentence saying what failed: no memory, or a defect of the REPL program.
-    pub(crate) fn new(hub: &'static Hub, memory: Option<u64>) -> Result<Self, String> {
+    pub(crate) fn new(hub: &'static Hub, memory: Option<u64>, options: &Options) -> Result<Self, String> {
         let _ = HUB.set(hub);
+        let settings: String = if options.grants.is_trusted() { String::new() } else { options.grants.settings() };
         let memory = Box::leak(Box::new(Memory { used: AtomicUsize::new(0), limit: memory.map_or(usize::MAX, |bytes| bytes as usize) }));
         // SAFETY: the allocator's argument is leaked, so it lives as long as the state.
         let lua = unsafe { ffi::lua_newstate(allocate, ptr::from_mut(memory).cast()) };
@@ -91,8 +100,8 @@ impl Builtin {
             return Err("there is no memory for a Lua state".into());
         }
         let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0 };
-        let program: &'static str = wire::REPL;
-        // SAFETY: a fresh state; `open` runs protected and finds a live pointer to the source.
+        let program = Program { repl: wire::REPL, sandbox: wire::sandbox::SANDBOX, settings: &settings };
+        // SAFETY: a fresh state; `open` runs protected and finds a live pointer to the sources.
         unsafe {
             ffi::lua_pushcfunction(lua, open);
             ffi::lua_pushlightuserdata(lua, ptr::from_ref(&program).cast_mut().cast());
@@ -211,7 +220,7 @@ fn flush_c_output() {
 unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
     // SAFETY: runs protected, on the state's own stack; nothing with a destructor lives here.
     unsafe {
-        let program = &*ffi::lua_touserdata(lua, 1).cast::<&'static str>();
+        let program = &*ffi::lua_touserdata(lua, 1).cast::<Program<'_>>();
         ffi::luaL_openlibs(lua);
         coroutine::install(lua);
         distribution_paths(lua);
@@ -220,9 +229,7 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
         ffi::lua_pushcclosure(lua, execute, 1);
         ffi::lua_setfield(lua, -2, c"execute".as_ptr());
         ffi::lua_settop(lua, 0);
-        if ffi::luaL_loadbufferx(lua, program.as_ptr().cast(), program.len(), CHUNK.as_ptr(), c"t".as_ptr()) != ffi::LUA_OK {
-            ffi::lua_error(lua);
-        }
+        compile(lua, program.repl);
         ffi::lua_createtable(lua, 0, 4);
         for (name, function) in
             [(c"emit", emit as unsafe extern "C-unwind" fn(*mut lua_State) -> c_int), (c"flush", flush), (c"ask", ask), (c"exit", exit)]
@@ -236,9 +243,24 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
             let reference = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
             ffi::lua_pushinteger(lua, reference.into());
         }
+        if !program.settings.is_empty() {
+            compile(lua, program.sandbox);
+            ffi::lua_pushlstring(lua, program.settings.as_ptr().cast(), program.settings.len());
+            ffi::lua_call(lua, 1, 0);
+        }
         // What loading has left behind would only cost memory.
         ffi::lua_gc(lua, ffi::LUA_GCCOLLECT);
         3
+    }
+}
+
+/// Leaves a part of the session's program on the stack, compiled.
+unsafe fn compile(lua: *mut lua_State, source: &str) {
+    // SAFETY: as in `open`, which calls this; the source is live and the chunk's name ends with a zero byte.
+    unsafe {
+        if ffi::luaL_loadbufferx(lua, source.as_ptr().cast(), source.len(), CHUNK.as_ptr(), c"t".as_ptr()) != ffi::LUA_OK {
+            ffi::lua_error(lua);
+        }
     }
 }
 

@@ -1,0 +1,1 @@
+-- Holds the libraries of a program to what is granted to it. Called once with the grants, before any code of the user.
