@@ -126,6 +126,12 @@ codes! {
     DaemonStopping "daemon.stopping" exit 7 http 503 Later "The daemon is shutting down.";
     Timeout "timeout" exit 8 http 408 Later "The client stopped waiting; what it waited for goes on.";
     DoctorFailed "doctor.failed" exit 10 http 422 AfterChange "A requirement is not met.";
+    FileNotFound "file.not_found" exit 3 http 404 Never "The machine has no such file.";
+    FileRefused "file.refused" exit 6 http 422 Never "The path leaves the work directory, leads through a link, or names no ordinary file.";
+    FileExists "file.exists" exit 4 http 409 AfterChange "Something else has that name already.";
+    FileChanged "file.changed" exit 1 http 409 Later "The file became shorter while it was copied; nothing was kept.";
+    QuotaExceeded "quota.exceeded" exit 4 http 429 AfterChange "The quota of config.toml is used up; nothing was changed.";
+    ConfigInvalid "config.invalid" exit 2 http 500 Never "The configuration file has a mistake; its line is named.";
     FileFailed "file.failed" exit 1 http 500 Never "A file could not be read or written.";
     DiskFull "disk.full" exit 1 http 507 Later "No space is left; nothing was lost.";
 }

@@ -311,6 +311,18 @@ pub trait Driver: Send + Sync {
     /// Facts to show about a machine, for people (runtime, limits, directories); never needed by programs of ours.
     async fn describe(&self, handle: &Handle) -> serde_json::Map<String, serde_json::Value>;
 
+    /// What these machines use now, in no order. Machines that do not run or of which nothing is known are left out; a
+    /// driver that cannot tell answers nothing. MUST be cheap: it is asked of all machines at once, every few seconds.
+    async fn usage(&self, handles: &[Handle]) -> Vec<Usage> {
+        let _ = handles;
+        Vec::new()
+    }
+
+    /// Files of a machine, where they can be reached from outside it.
+    fn files(&self) -> Option<&dyn Files> {
+        None
+    }
+
     /// Pausing, where the hypervisor has it.
     fn pause(&self) -> Option<&dyn Pause> {
         None
@@ -320,6 +332,29 @@ pub trait Driver: Send + Sync {
     fn suspend(&self) -> Option<&dyn Suspend> {
         None
     }
+}
+
+/// What one running machine uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The machine.
+    pub handle: Handle,
+    /// Its process on this computer, if it is one.
+    pub pid: Option<i32>,
+    /// Processor time since it was started, microseconds; it never falls within one life.
+    pub cpu_us: u64,
+    /// Memory it occupies, bytes; the driver's documentation says how pages that are shared are counted.
+    pub memory_bytes: u64,
+}
+
+/// Reaches the files of a machine on this computer.
+#[async_trait]
+pub trait Files: Send + Sync {
+    /// The machine's work directory, open for nothing but finding what is below it; running or not.
+    ///
+    /// # Errors
+    /// [`Code::MachineBroken`](crate::Code::MachineBroken) when there is none.
+    async fn directory(&self, handle: &Handle) -> Result<std::os::fd::OwnedFd>;
 }
 
 /// Freezes a machine in memory.

@@ -12,6 +12,8 @@ pub enum EventKind {
     MachineAdded,
     /// A machine's state, operation or specification changed.
     MachineChanged,
+    /// Nothing used a machine for as long as its specification allows: it is stopped, or deleted if it was temporary.
+    MachineExpired,
     /// A machine is gone.
     MachineGone,
     /// An operation began.

@@ -10,6 +10,7 @@ pub mod driver;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod idle;
 pub mod id;
 pub mod machine;
 pub mod name;

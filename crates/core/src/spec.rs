@@ -30,6 +30,10 @@ pub struct MachineSpec {
     /// How long the machine lives.
     #[serde(default)]
     pub lifetime: Lifetime,
+    /// After so many seconds in which nothing used it (see [`crate::idle`]) it is stopped, or deleted if its lifetime is
+    /// [`Lifetime::Attached`]; never if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_seconds: Option<u64>,
 }
 
 /// One problem of a specification.

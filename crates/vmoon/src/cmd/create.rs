@@ -94,7 +94,7 @@ impl Args {
             set(name, Some(setting(value)));
         }
         let labels: BTreeMap<String, String> = self.labels.iter().cloned().collect();
-        MachineSpec { kind: self.kind.clone(), settings, labels, lifetime: Lifetime::Kept }
+        MachineSpec { kind: self.kind.clone(), settings, labels, lifetime: Lifetime::Kept, idle_seconds: None }
     }
 
     fn requests(&self) -> Result<Vec<CreateMachine>> {
