@@ -6,6 +6,7 @@
 mod lives;
 
 use crate::{
+    grants,
     layout::{Layout, Record, remove_dir},
     link, probe,
     settings::{self, Settings},
@@ -190,6 +191,8 @@ impl Inner {
         let mut facts = Map::new();
         facts.insert("runtime".into(), settings.runtime.clone().into());
         facts.insert("directory".into(), self.layout.machine(id).join("work").to_string_lossy().into());
+        facts.insert("profile".into(), settings.confinement.profile.as_str().into());
+        facts.insert("grants".into(), grants::list(&settings.confinement).into());
         facts.insert("overflow".into(), settings.overflow.as_str().into());
         facts.insert("ring_bytes".into(), settings.ring.into());
         facts.insert("spill_bytes".into(), settings.spill.into());
@@ -237,6 +240,7 @@ impl Driver for LuaDriver {
         let steps = vec![
             format!("make a directory for the Lua machine {name}, with an empty working directory"),
             format!("record its settings: runtime {}, overflow {}", settings.runtime, settings.overflow.as_str()),
+            grants::sentence(&settings),
         ];
         let settings = serde_json::to_value(&settings).unwrap_or_default();
         Ok(Plan { name: name.to_owned(), steps, settings })
