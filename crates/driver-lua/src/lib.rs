@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod driver;
+pub(crate) mod grants;
 pub mod host;
 pub(crate) mod layout;
 pub(crate) mod link;
