@@ -6,7 +6,10 @@
 pub mod atomic;
 pub mod child;
 pub mod clock;
+pub mod face;
+pub mod fork;
 pub mod memory;
+pub mod passing;
 pub mod paths;
 pub mod peer;
 pub mod process;

@@ -14,6 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The variable in which a process that forks marked children says its own pid, so that it is never taken for one of them.
+/// Its children inherit the variable, and it is not their pid.
+pub const ZYGOTE: &str = "VMOON_ZYGOTE";
+
 /// Kills `root`, if it lives, and all that came from it; `mark` is a `NAME=value` that stood in the environment of `root`
 /// when it was started. Returns when they are dead; calling it for a root that is dead clears what it left behind.
 ///

@@ -3,6 +3,7 @@
 //! Ending two thousand machines at once asks for two thousand looks; each would read two thousand processes. Whoever asks
 //! while a look is under way waits for the next one, which serves everybody who waits.
 
+use super::ZYGOTE;
 use crate::process::Stat;
 use std::{
     collections::HashMap,
@@ -19,10 +20,13 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Whether it was started with this `NAME=value` in its environment.
+    /// Whether it was started with this `NAME=value` in its environment. A process that says of itself that it is a zygote
+    /// ([`ZYGOTE`]) bears no mark: it wears that of its next child for a moment.
     pub(super) fn bears(&self, mark: &[u8]) -> bool {
         let environ = self.environ.get_or_init(|| fs::read(format!("/proc/{}/environ", self.pid)).unwrap_or_default());
-        environ.split(|byte| *byte == 0).any(|entry| entry == mark)
+        let zygote = format!("{ZYGOTE}={}", self.pid);
+        let mut entries = environ.split(|byte| *byte == 0);
+        entries.clone().any(|entry| entry == mark) && !entries.any(|entry| entry == zygote.as_bytes())
     }
 }
 
