@@ -115,7 +115,13 @@ impl Task {
             Observed::Missing => Seen::Missing,
             Observed::Unreachable => Seen::Unreachable,
         };
+        if let Observed::On(channels) = &sighting.observed
+            && begun >= self.row.status.fence
+        {
+            self.first_sessions(channels);
+        }
         self.input(Input::Seen(seen, begun), None).await;
+        self.opening.clear();
         let status = self.row.status;
         if let Observed::On(channels) = sighting.observed
             && begun >= status.fence

@@ -3,7 +3,7 @@
 use super::task::{SAVE_RETRY, Task};
 use crate::{
     session,
-    store::{About, SessionRow},
+    store::{About, SessionRow, Tx},
     timer,
 };
 use std::{sync::Arc, time::Duration};
@@ -69,32 +69,10 @@ impl Task {
                 None if known.iter().any(|s| s.row.channel == channel) => continue,
                 None => {}
             }
-            let row = SessionRow {
-                id: SessionId::from_uuid(random::uuid()),
-                machine: self.row.id,
-                name: channel.name.clone(),
-                channel,
-                state: SessionState::Opening,
-                opened_ms: now_ms(),
-            };
-            let (stored, about) = (row.clone(), About { machine: Some(row.machine), session: Some(row.id), operation: None });
-            let result = self
-                .context
-                .store
-                .run(move |tx| {
-                    tx.put_session(&stored)?;
-                    tx.event(EventKind::SessionOpened, about, format!("session {} opened", stored.name))
-                })
-                .await;
-            match result {
-                Ok(()) => {
-                    let id = row.id;
-                    if !self.open_session(row) {
-                        // Tried again, under another id, with the next look.
-                        let _ = self.context.store.run(move |tx| tx.delete_session(id)).await;
-                        self.look_again = Some(Instant::now() + SAVE_RETRY);
-                    }
-                }
+            let row = self.new_session(channel);
+            let stored = row.clone();
+            match self.context.store.run(move |tx| Self::put_session(tx, &stored)).await {
+                Ok(()) => self.open_stored(row).await,
                 Err(error) => {
                     tracing::warn!(machine = %self.row.name, error = %error.chain(), "a session could not be stored");
                     self.look_again = Some(Instant::now() + SAVE_RETRY);
@@ -102,6 +80,40 @@ impl Task {
             }
         }
         self.drop_old_sessions().await;
+    }
+
+    fn new_session(&self, channel: Channel) -> SessionRow {
+        SessionRow {
+            id: SessionId::from_uuid(random::uuid()),
+            machine: self.row.id,
+            name: channel.name.clone(),
+            channel,
+            state: SessionState::Opening,
+            opened_ms: now_ms(),
+        }
+    }
+
+    /// The sessions of a machine that has none yet: stored together with the news that it runs.
+    pub(super) fn first_sessions(&mut self, channels: &[Channel]) {
+        if self.sessions.borrow().is_empty() {
+            self.opening = channels.iter().map(|channel| self.new_session(channel.clone())).collect();
+        }
+    }
+
+    pub(super) fn put_session(tx: &mut Tx<'_>, row: &SessionRow) -> rusqlite::Result<()> {
+        tx.put_session(row)?;
+        let about = About { machine: Some(row.machine), session: Some(row.id), operation: None };
+        tx.event(EventKind::SessionOpened, about, format!("session {} opened", row.name))
+    }
+
+    /// Opens a session that the store has.
+    pub(super) async fn open_stored(&mut self, row: SessionRow) {
+        let id = row.id;
+        if !self.open_session(row) {
+            // Tried again, under another id, with the next look.
+            let _ = self.context.store.run(move |tx| tx.delete_session(id)).await;
+            self.look_again = Some(Instant::now() + SAVE_RETRY);
+        }
     }
 
     pub(super) async fn drop_old_sessions(&mut self) {

@@ -30,7 +30,7 @@ pub(super) struct Change {
 impl Task {
     pub(super) async fn input(&mut self, input: Input, asked: Option<(Request, Duration, oneshot::Sender<Result<Answer>>)>) {
         let before = self.row.clone();
-        let next = step(before.status, input);
+        let mut next = step(before.status, input);
         let before_deadline = self.deadline;
         let Some(mut change) = self.prepare(&next.effects, next.status, asked.as_ref().map_or(DEADLINE, |(_, allowed, _)| *allowed)) else {
             // Nothing to store: a refusal, or an observation that changes nothing.
@@ -39,6 +39,10 @@ impl Task {
             }
             return self.obey(&next.effects).await;
         };
+        let seen = asked.is_none().then(|| (self.row.clone(), next.effects.clone()));
+        if seen.is_some() {
+            self.go_on(&mut next.effects, &mut change);
+        }
         let (taken, deadline) = (change.taken.take(), before_deadline);
         let begins = change.begun.is_some();
         let ended = change.ended.clone();
@@ -56,6 +60,10 @@ impl Task {
             (Err(error), None) => {
                 // What was seen is true all the same: it is told now and stored as soon as that is possible.
                 tracing::warn!(machine = %self.row.name, error = %error.chain(), "a machine's state could not be stored");
+                if let Some((row, effects)) = seen.filter(|_| begins) {
+                    // The start that was to follow is not begun without being stored.
+                    (self.row, self.operation, next.effects) = (row, None, effects);
+                }
                 if let Some(record) = ended {
                     self.unpublished.push(record.clone());
                     self.unsaved.push(record);
@@ -72,6 +80,20 @@ impl Task {
             self.publish();
         }
         self.obey(&next.effects).await;
+    }
+
+    /// A machine that was created to be started is started in the same breath: one commit for the end of one operation and the
+    /// beginning of the other.
+    fn go_on(&mut self, effects: &mut Vec<Effect>, change: &mut Change) {
+        if !self.starts_now() {
+            return;
+        }
+        let next = step(self.row.status, Input::Request(Request::Start));
+        if let Some(more) = self.prepare(&next.effects, next.status, DEADLINE) {
+            change.begun = more.begun;
+            change.moved |= more.moved;
+        }
+        effects.extend(next.effects);
     }
 
     /// Whether it was created to be started and nothing has been asked for since.
@@ -187,10 +209,12 @@ impl Task {
         let (gone, id) = (row.status.state == State::Gone, row.id);
         let (ended, begun) = (change.ended.clone(), change.begun.clone());
         let unsaved = self.unsaved.clone();
+        let opening = std::mem::take(&mut self.opening);
         // The undo values of a create that still runs are needed when it returns.
         let settled = self.unfinished.is_none() && !(self.call.is_some() && ended.as_ref().is_some_and(|op| op.verb == Verb::Create));
         let (ended_now, begun_now) = (change.ended, change.begun);
         let moved = change.moved;
+        let sessions = opening.clone();
         let result = self
             .context
             .store
@@ -220,6 +244,9 @@ impl Task {
                 if moved {
                     tx.event(EventKind::MachineChanged, about(None), format!("{} {}", row.name, words::state(row.status.state)))?;
                 }
+                for session in &sessions {
+                    Self::put_session(tx, session)?;
+                }
                 Ok(())
             })
             .await;
@@ -231,6 +258,9 @@ impl Task {
                 self.context.forget_machine(id);
             }
             self.unpublished.extend(ended.into_iter().chain(begun));
+            for session in opening {
+                self.open_stored(session).await;
+            }
         } else if !self.unsaved.is_empty() || gone {
             self.save_again = Some(Instant::now() + SAVE_RETRY);
         }

@@ -67,6 +67,8 @@ pub(crate) struct Task {
     pub(super) last_exit: Option<Exit>,
     /// Ended operations that the store could not take yet, or a whole state that it could not.
     pub(super) unsaved: Vec<OpRecord>,
+    /// Sessions to store together with the next change, and to open then.
+    pub(super) opening: Vec<SessionRow>,
     /// Operations to publish together with the view.
     pub(super) unpublished: Vec<OpRecord>,
     pub(super) save_again: Option<Instant>,
@@ -114,6 +116,7 @@ impl Task {
             last_exit: None,
             unsaved: Vec::new(),
             unpublished: Vec::new(),
+            opening: Vec::new(),
             save_again: None,
             deadline: None,
             rx,

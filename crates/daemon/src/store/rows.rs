@@ -14,6 +14,11 @@ use vmoon_core::{
     spec::MachineSpec,
 };
 
+/// How many ended operations are kept.
+const KEPT: i64 = 2_000;
+/// Every how many operations old ones are dropped.
+const PRUNE: i64 = 32;
+
 /// A machine as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MachineRow {
@@ -160,29 +165,27 @@ impl Tx<'_> {
         text.map(|text| parsed(0, text)).transpose()
     }
 
-    /// Stores an operation, new or changed. Of those that have ended, a machine's newest 50 and everybody's newest 2000 are
-    /// kept.
+    /// Stores an operation, new or changed. Of those that have ended, about a machine's newest 50 and everybody's newest 2000
+    /// are kept: old ones are dropped now and then, since looking for them costs more than the rest.
     pub(crate) fn put_operation(&mut self, op: &OpRow) -> Result<()> {
-        let id = op.id.to_string();
-        self.sql
+        let number: i64 = self
+            .sql
             .prepare_cached(
                 "INSERT INTO operations (id, machine, started_ms, ended_ms, body) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT(id) DO UPDATE SET ended_ms = ?4, body = ?5",
+                 ON CONFLICT(id) DO UPDATE SET ended_ms = ?4, body = ?5 RETURNING rowid",
             )?
-            .execute(params![id, op.machine.to_string(), op.started_ms as i64, op.ended_ms.map(|ms| ms as i64), json(op)])?;
-        if op.ended_ms.is_some() {
+            .query_row(
+                params![op.id.to_string(), op.machine.to_string(), op.started_ms as i64, op.ended_ms.map(|ms| ms as i64), json(op)],
+                |row| row.get(0),
+            )?;
+        if op.ended_ms.is_some() && number % PRUNE == 0 {
             self.sql
                 .prepare_cached(
                     "DELETE FROM operations WHERE machine = ?1 AND ended_ms IS NOT NULL AND id NOT IN
                      (SELECT id FROM operations WHERE machine = ?1 ORDER BY started_ms DESC LIMIT 50)",
                 )?
                 .execute([op.machine.to_string()])?;
-            self.sql
-                .prepare_cached(
-                    "DELETE FROM operations WHERE ended_ms IS NOT NULL AND rowid <=
-                     (SELECT rowid FROM operations ORDER BY rowid DESC LIMIT 1 OFFSET 2000)",
-                )?
-                .execute([])?;
+            self.sql.prepare_cached("DELETE FROM operations WHERE ended_ms IS NOT NULL AND rowid <= ?1")?.execute([number - KEPT])?;
         }
         Ok(())
     }

@@ -84,12 +84,12 @@ impl Inner {
         if self.layout.record(id)?.is_some_and(|record| record.complete) {
             return Ok(handle);
         }
+        let dir = self.layout.machine(id);
         paths::private_dir(&self.layout.machines())?;
-        paths::private_dir(&self.layout.machine(id))?;
-        let mut record = Record { id, name: name.to_owned(), settings, complete: false };
-        atomic::write_json(&self.layout.record_path(id), &record)?;
-        paths::private_dir(&self.layout.machine(id).join("work"))?;
-        record.complete = true;
+        paths::private_dir(&dir)?;
+        paths::private_dir(&dir.join("work"))?;
+        // Written last, in one piece: a directory without it is that of an unfinished creation.
+        let record = Record { id, name: name.to_owned(), settings, complete: true };
         atomic::write_json(&self.layout.record_path(id), &record)?;
         Ok(handle)
     }
