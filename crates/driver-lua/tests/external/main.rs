@@ -1,5 +1,6 @@
 //! Real interpreters in a real holder, through its socket.
 
+mod escapes;
 mod vm;
 
 use std::time::{Duration, Instant};

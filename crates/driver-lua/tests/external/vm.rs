@@ -48,7 +48,10 @@ pub(crate) struct Vm {
     mark: String,
 }
 
-fn launch(runtime: &str, path: &str, grace_ms: u64) -> (PathBuf, String, Child) {
+/// What the Lua side is told, from the path of the work directory.
+type Lua<'a> = &'a dyn Fn(&str) -> serde_json::Value;
+
+fn launch(runtime: &str, path: &str, grace_ms: u64, lua: Lua<'_>) -> (PathBuf, String, Child) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let mark = format!("external-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&mark);
@@ -56,7 +59,7 @@ fn launch(runtime: &str, path: &str, grace_ms: u64) -> (PathBuf, String, Child) 
     fs::create_dir_all(&work).unwrap();
     let start = serde_json::json!({
         "machine": "0198c0de-0000-7000-8000-000000000001", "life": 1, "work": work, "runtime": path, "overflow": "spill",
-        "ring": 1 << 20, "spill": 64 << 20, "grace_ms": grace_ms,
+        "ring": 1 << 20, "spill": 64 << 20, "grace_ms": grace_ms, "lua": lua(work.to_str().unwrap()),
     });
     fs::write(dir.join("start.json"), start.to_string()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmoon-lua-host"));
@@ -67,10 +70,19 @@ fn launch(runtime: &str, path: &str, grace_ms: u64) -> (PathBuf, String, Child) 
 
 impl Vm {
     pub(crate) fn start(runtime: &'static str, grace_ms: u64) -> Self {
-        let path =
-            ["/usr/bin", "/usr/local/bin", "/bin"].iter().map(|dir| format!("{dir}/{runtime}")).find(|path| fs::metadata(path).is_ok());
+        Self::with(runtime, grace_ms, &|_| serde_json::json!({}))
+    }
+
+    /// A machine that holds to grants, which are made from the path of its work directory.
+    pub(crate) fn confined(runtime: &'static str, grants: impl Fn(&str) -> serde_json::Value) -> Self {
+        Self::with(runtime, 1_000, &|work| serde_json::json!({ "grants": grants(work) }))
+    }
+
+    pub(crate) fn with(runtime: &'static str, grace_ms: u64, lua: Lua<'_>) -> Self {
+        let mut dirs = ["/usr/bin", "/usr/local/bin", "/bin"].iter().map(|dir| format!("{dir}/{runtime}"));
+        let path = if runtime == "builtin" { Some(runtime.to_owned()) } else { dirs.find(|path| fs::metadata(path).is_ok()) };
         let path = path.unwrap_or_else(|| panic!("{runtime} is missing: install it with `apt-get install {runtime}`"));
-        let (dir, mark, mut child) = launch(runtime, &path, grace_ms);
+        let (dir, mark, mut child) = launch(runtime, &path, grace_ms, lua);
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         if ready != "ready\n" {
@@ -104,7 +116,7 @@ impl Vm {
 
     /// Starts a holder that must refuse; returns what it says.
     pub(crate) fn refused(path: &str) -> String {
-        let (dir, _, mut child) = launch(path, path, 1_000);
+        let (dir, _, mut child) = launch(path, path, 1_000, &|_| serde_json::json!({}));
         let mut error = String::new();
         child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(1), "{path}: {error}");

@@ -1,5 +1,6 @@
 //! The Lua driver and its holder, as real processes.
 
+mod bombs;
 mod client;
 mod contract;
 mod death;
