@@ -1,6 +1,11 @@
 //! `trait Api`: what a front end sees of vmoon. Two things implement it: the daemon's service in process, and the client.
 
-use crate::{Attachment, EventStream, requests::*, views::*};
+use crate::{
+    Attachment, EventStream,
+    files::{FileEntry, Transfer},
+    requests::*,
+    views::*,
+};
 use async_trait::async_trait;
 use vmoon_core::{Result, event::Event};
 
@@ -13,6 +18,9 @@ macro_rules! api {
 
             /// Attaches to a session's stream.
             async fn attach(&self, request: Attach) -> Result<Box<dyn Attachment>>;
+
+            /// Begins to carry one file out of a machine or into it.
+            async fn transfer_file(&self, request: TransferFile) -> Result<Box<dyn Transfer>>;
 
             /// Follows events.
             async fn follow_events(&self, request: Events) -> Result<Box<dyn EventStream>>;
@@ -37,6 +45,10 @@ macro_rules! api {
 
             async fn attach(&self, request: Attach) -> Result<Box<dyn Attachment>> {
                 self.open_stream(request).await
+            }
+
+            async fn transfer_file(&self, request: TransferFile) -> Result<Box<dyn Transfer>> {
+                self.open_file(request).await
             }
 
             async fn follow_events(&self, request: Events) -> Result<Box<dyn EventStream>> {

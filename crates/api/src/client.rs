@@ -1,6 +1,6 @@
 //! The one client: HTTP/1.1 and WebSockets over the daemon's Unix socket.
 
-use crate::{Attachment, EventStream, Message, Method, PROTOCOL_HEADER, check_protocol, protocol_header, requests, route};
+use crate::{Attachment, EventStream, Message, Method, PROTOCOL_HEADER, check_protocol, files, protocol_header, requests, route};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -110,6 +110,11 @@ impl Client {
         Ok(Box::new(SocketAttachment(self.websocket("/v1/sessions/{session}/stream", crate::SESSION_PROTOCOL, &request).await?)))
     }
 
+    pub(crate) async fn open_file(&self, request: requests::TransferFile) -> Result<Box<dyn files::Transfer>> {
+        let socket = self.websocket("/v1/machines/{machine}/files/stream", crate::FILES_PROTOCOL, &request).await?;
+        Ok(Box::new(SocketTransfer { socket, put: request.direction == requests::Direction::Put }))
+    }
+
     pub(crate) async fn open_events(&self, request: requests::Events) -> Result<Box<dyn EventStream>> {
         Ok(Box::new(SocketEvents(self.websocket("/v1/events/stream", crate::EVENTS_PROTOCOL, &request).await?)))
     }
@@ -151,6 +156,50 @@ impl Attachment for SocketAttachment {
 
     async fn send(&mut self, frame: Frame<'_>) -> Result<()> {
         self.0.send(Ws::Binary(frame.to_vec().into())).await.map_err(unreachable)
+    }
+}
+
+struct SocketTransfer {
+    socket: WebSocketStream<UnixStream>,
+    put: bool,
+}
+
+impl SocketTransfer {
+    /// Sends; if the daemon has hung up, it has said why before.
+    async fn put(&mut self, message: Ws) -> Result<()> {
+        let Err(error) = self.socket.send(message).await else { return Ok(()) };
+        match files::Transfer::next(self).await {
+            Err(why) if why.code() != Code::DaemonUnreachable => Err(why),
+            _ => Err(unreachable(error)),
+        }
+    }
+}
+
+#[async_trait]
+impl files::Transfer for SocketTransfer {
+    fn is_put(&self) -> bool {
+        self.put
+    }
+
+    async fn next(&mut self) -> Result<files::Part> {
+        match next_message(&mut self.socket).await? {
+            Ws::Binary(bytes) => Ok(files::Part::Bytes(bytes.to_vec())),
+            Ws::Text(text) => {
+                if let Ok(body) = serde_json::from_str::<ErrorBody>(&text) {
+                    return Err(body.error.into());
+                }
+                Ok(serde_json::from_str(&text).map_or(files::Part::End, files::Part::Entry))
+            }
+            _ => Err(Error::new(Code::WireMalformed, "a message of an unknown kind")),
+        }
+    }
+
+    async fn send(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.put(Ws::Binary(bytes.into())).await
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.put(Ws::Text("{\"end\":true}".into())).await
     }
 }
 

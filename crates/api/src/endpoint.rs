@@ -72,12 +72,16 @@ macro_rules! with_endpoints {
             stop_daemon(Empty) -> Nothing: Post "/v1/daemon/stop" "Ends the daemon; machines and sessions live on.";
             list_connections(Empty) -> Vec<ConnectionView>: Get "/v1/connections" "Lists connections.";
             list_machines(Empty) -> Vec<MachineView>: Get "/v1/machines" "Lists machines, by connection and name.";
+            usage(Empty) -> UsageView: Get "/v1/usage" "Says what every machine uses: processor, memory, commands.";
             plan_machine(CreateMachine) -> PlanView: Post "/v1/plan" "Says what creating the machine would do; touches nothing.";
             create_machine(CreateMachine) -> Answered: Post "/v1/machines" "Creates a machine.";
             show_machine(MachineRef) -> MachineView: Get "/v1/machines/{machine}" "Shows one machine, with facts and sessions.";
             request_machine(MachineRequest) -> Answered: Post "/v1/machines/{machine}/requests" "Asks a machine to start, stop, be deleted, ….";
             plan_request(MachineRequest) -> PlanView: Post "/v1/machines/{machine}/plan" "Says what that request would do; touches nothing.";
             wait_machine(WaitMachine) -> MachineView: Get "/v1/machines/{machine}/wait" "Answers when the machine is in a state, or has changed.";
+            stat_file(FileRef) -> FileEntry: Get "/v1/machines/{machine}/file" "Looks at one file of a machine; follows no link.";
+            list_files(FileRef) -> FilesView: Get "/v1/machines/{machine}/files" "Lists a directory of a machine.";
+            make_directory(MakeDirectory) -> FileEntry: Post "/v1/machines/{machine}/directories" "Makes a directory, or finds it.";
             list_operations(ListOperations) -> Vec<OperationView>: Get "/v1/operations" "Lists operations, newest first.";
             show_operation(OperationRef) -> OperationView: Get "/v1/operations/{operation}" "Shows one operation.";
             wait_operation(WaitOperation) -> OperationView: Get "/v1/operations/{operation}/wait" "Answers when the operation has ended.";
@@ -87,6 +91,7 @@ macro_rules! with_endpoints {
             show_session(SessionRef) -> SessionView: Get "/v1/sessions/{session}" "Shows one session.";
             detach_session(SessionRef) -> SessionView: Post "/v1/sessions/{session}/detach" "Detaches everybody; the session lives on.";
             eval(Eval) -> CommandView: Post "/v1/sessions/{session}/eval" "Evaluates a chunk and answers with its own result.";
+            eval_many(EvalMany) -> Vec<ManyView>: Post "/v1/eval" "Evaluates one chunk in many sessions at once.";
             input(Input) -> Nothing: Post "/v1/sessions/{session}/input" "Answers a command that waits for input.";
             interrupt(Interrupt) -> Nothing: Post "/v1/sessions/{session}/interrupt" "Interrupts a command; the state of the machine is kept.";
             complete(AskCode) -> NamesView: Post "/v1/sessions/{session}/complete" "Completes an expression from the running machine.";
@@ -119,6 +124,15 @@ macro_rules! table {
                 request: "Attach",
                 response: crate::SESSION_PROTOCOL,
                 summary: "Attaches to a session: its frames with their offsets, both ways.",
+                websocket: true,
+            },
+            Endpoint {
+                name: "transfer_file",
+                method: Method::Get,
+                path: "/v1/machines/{machine}/files/stream",
+                request: "TransferFile",
+                response: crate::FILES_PROTOCOL,
+                summary: "Carries one file out of a machine or into it: binary messages are its bytes, in order.",
                 websocket: true,
             },
             Endpoint {

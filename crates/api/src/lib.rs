@@ -8,6 +8,7 @@ pub mod attachment;
 pub mod client;
 pub mod data;
 pub mod endpoint;
+pub mod files;
 pub mod reference;
 pub mod requests;
 mod route;
@@ -28,6 +29,8 @@ pub const MIN_PROTOCOL: u32 = 1;
 pub const PROTOCOL_HEADER: &str = "vmoon-protocol";
 /// The WebSocket subprotocol of session streams.
 pub const SESSION_PROTOCOL: &str = "vmoon.session.1";
+/// The WebSocket subprotocol of files.
+pub const FILES_PROTOCOL: &str = "vmoon.files.1";
 /// The WebSocket subprotocol of events.
 pub const EVENTS_PROTOCOL: &str = "vmoon.events.1";
 

@@ -34,6 +34,14 @@ sending, `U` resumes, `A` says what was received. A text message from the daemon
 A client that comes back says `from=OFFSET` and gets the rest. Whoever reads slowly slows nobody down: each attachment reads
 the transcript at its own pace.
 
+## `vmoon.files.1`
+
+One file. Binary messages are its bytes, in order, at most 256 KiB each; text messages are JSON. With `direction=get` the daemon
+sends the file's entry, its bytes and `{\"end\": true}`. With `direction=put` the client sends the bytes and
+`{\"end\": true}`; the daemon answers with the entry and `{\"end\": true}` when the file has its name. An error is
+`{\"error\": …}` and the last message. A file that was not stored whole leaves nothing under its name. Paths are text in which the
+percent sign and bytes that are not UTF-8 are written `%25` and `%FF`.
+
 ## `vmoon.events.1`
 
 One JSON text message an event. `since=SEQ` continues after that number, also across restarts of the daemon; when it is too

@@ -222,3 +222,69 @@ pub struct Events {
     #[serde(default)]
     pub machine: Option<String>,
 }
+
+/// Evaluates one chunk in many sessions at once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EvalMany {
+    /// Which, each as in [`Eval`]; at most 10 000.
+    pub sessions: Vec<String>,
+    /// The chunk.
+    pub code: Data,
+    /// As in [`Eval`]; it names a command in each session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Interrupt each command after so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u32>,
+    /// Answer with what is known after so many milliseconds; 0 answers when the commands are accepted; for ever if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// Repeat so many bytes of each output and of the values (at most 1 MiB, 64 KiB if not said).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+}
+
+/// Names a file of a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FileRef {
+    /// The machine.
+    pub machine: String,
+    /// The path below its work directory, as [`crate::files::path_to_text`] writes it; the directory itself if empty.
+    #[serde(default)]
+    pub path: String,
+}
+
+/// Makes a directory in a machine's work directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MakeDirectory {
+    /// The machine.
+    pub machine: String,
+    /// Its path; the directory it is in must exist.
+    pub path: String,
+    /// Its permission bits; the machine's own user can always use it.
+    pub mode: u32,
+}
+
+/// Which way a file goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Out of the machine.
+    Get,
+    /// Into the machine.
+    Put,
+}
+
+/// Carries one file out of a machine or into it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TransferFile {
+    /// The machine.
+    pub machine: String,
+    /// The file's path below its work directory; a file of that name is replaced.
+    pub path: String,
+    /// Which way.
+    pub direction: Direction,
+    /// The permission bits of a file that is put; 0644 if not said.
+    #[serde(default)]
+    pub mode: Option<u32>,
+}

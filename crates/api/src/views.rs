@@ -34,6 +34,29 @@ pub struct Hello {
     pub machines: u64,
     /// How many of them run.
     pub running: u64,
+    /// How much may be made, and how much was.
+    #[serde(default)]
+    pub quota: QuotaView,
+}
+
+/// One quota of the user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// How much is used.
+    pub used: u64,
+    /// How much may be used; without limit if not said.
+    pub limit: Option<u64>,
+}
+
+/// The quotas of the user, as `config.toml` sets them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaView {
+    /// Machines that exist.
+    pub machines: Share,
+    /// Machines that run, or are about to.
+    pub running: Share,
+    /// The memory limits of the machines that run, bytes, in sum.
+    pub memory: Share,
 }
 
 /// A machine.
@@ -66,6 +89,9 @@ pub struct MachineView {
     pub spec: Option<MachineSpec>,
     /// What it can do.
     pub abilities: Abilities,
+    /// Why it was stopped by itself, in words, until it is started again: it was idle. Only when one machine is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<String>,
     /// The last failed operation's error, until another operation succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<vmoon_core::error::ErrorRecord>,
@@ -208,6 +234,61 @@ pub struct CommandView {
     pub from: u64,
     /// The stream offset after its last frame, once it is done.
     pub to: Option<u64>,
+}
+
+/// What came of a chunk in one of many sessions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ManyView {
+    /// The session, as it was asked for.
+    pub session: String,
+    /// The command and what it answered; nothing if it was not accepted.
+    pub command: Option<CommandView>,
+    /// Why it was not accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<vmoon_core::error::ErrorRecord>,
+}
+
+/// What a machine uses and has done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineUsage {
+    /// Which.
+    pub id: MachineId,
+    /// Its name.
+    pub name: String,
+    /// The name of its connection.
+    pub connection: String,
+    /// Its state.
+    pub state: State,
+    /// Its process on this computer.
+    pub pid: Option<i32>,
+    /// Processor time since it was started, microseconds.
+    pub cpu_us: Option<u64>,
+    /// Memory it occupies, bytes: for a Lua machine the resident set of its processes, in which shared pages count whole.
+    pub memory_bytes: Option<u64>,
+    /// Commands that were accepted in its live sessions.
+    pub commands: u64,
+    /// Commands that run now.
+    pub busy: u32,
+    /// Commands that wait behind them.
+    pub queued: u32,
+    /// The message of the last command that failed in its live sessions, at most 200 characters.
+    pub last_error: Option<String>,
+}
+
+/// What all machines use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UsageView {
+    /// When this was measured, microseconds of the daemon's monotonic clock: two answers tell the share of a processor.
+    pub at_us: u64,
+    /// The machines, by connection and name.
+    pub machines: Vec<MachineUsage>,
+}
+
+/// A directory of a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FilesView {
+    /// What is in it, by name.
+    pub entries: Vec<crate::files::FileEntry>,
 }
 
 /// One piece of a session's stream.

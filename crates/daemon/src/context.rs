@@ -32,6 +32,11 @@ impl Context {
         self.machines.read().unwrap_or_else(|p| p.into_inner()).values().cloned().collect()
     }
 
+    /// How many machines there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.machines.read().unwrap_or_else(|p| p.into_inner()).len() as u64
+    }
+
     /// One machine.
     pub(crate) fn machine(&self, id: MachineId) -> Option<Arc<Machine>> {
         self.machines.read().unwrap_or_else(|p| p.into_inner()).get(&id).cloned()

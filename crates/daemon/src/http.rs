@@ -19,7 +19,12 @@ use tokio_tungstenite::{
     tungstenite::{Message as Ws, Utf8Bytes, handshake::derive_accept_key, protocol::Role},
 };
 use vmoon_api::{
-    Api, Attachment, Endpoint, EventStream, Message, PROTOCOL_HEADER, Routed, api::dispatch, check_protocol, client::DIRECT, endpoint,
+    Api, Attachment, Endpoint, EventStream, Message, PROTOCOL_HEADER, Routed,
+    api::dispatch,
+    check_protocol,
+    client::DIRECT,
+    endpoint,
+    files::{Part, Transfer},
     protocol_header,
 };
 use vmoon_core::{Code, Error, Result, frame::Frame, name::escape};
@@ -104,6 +109,7 @@ async fn upgrade(api: Arc<dyn Api>, found: &Endpoint, mut request: Request<Incom
     // The thing itself is opened before the handshake is answered, so that a refusal is an ordinary error.
     let opened = match found.name {
         "attach" => Opened::Session(api.attach(routed.parse()?).await?),
+        "transfer_file" => Opened::File(api.transfer_file(routed.parse()?).await?),
         _ => Opened::Events(api.follow_events(routed.parse()?).await?),
     };
     let upgraded = hyper::upgrade::on(&mut request);
@@ -112,6 +118,7 @@ async fn upgrade(api: Arc<dyn Api>, found: &Endpoint, mut request: Request<Incom
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         match opened {
             Opened::Session(attachment) => session(attachment, socket).await,
+            Opened::File(transfer) => file(transfer, socket).await,
             Opened::Events(events) => follow(events, socket).await,
         }
     }));
@@ -131,6 +138,7 @@ async fn upgrade(api: Arc<dyn Api>, found: &Endpoint, mut request: Request<Incom
 
 enum Opened {
     Session(Box<dyn Attachment>),
+    File(Box<dyn Transfer>),
     Events(Box<dyn EventStream>),
 }
 
@@ -177,6 +185,47 @@ async fn session(mut attachment: Box<dyn Attachment>, socket: Socket) {
                 Some(Ok(Ws::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => {}
             },
+        }
+    }
+}
+
+/// Carries one file. Whatever ends the socket ends it; a file that was not stored whole leaves nothing.
+async fn file(mut transfer: Box<dyn Transfer>, socket: Socket) {
+    let (mut out, mut incoming) = socket.split();
+    let mut putting = transfer.is_put();
+    loop {
+        let message = if putting {
+            match incoming.next().await {
+                Some(Ok(Ws::Binary(bytes))) => match transfer.send(bytes.into()).await {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+                Some(Ok(Ws::Text(_))) => {
+                    putting = false;
+                    match transfer.close().await {
+                        Ok(()) => continue,
+                        Err(error) => Err(error),
+                    }
+                }
+                Some(Ok(Ws::Ping(_) | Ws::Pong(_) | Ws::Frame(_))) => continue,
+                Some(Ok(Ws::Close(_)) | Err(_)) | None => return,
+            }
+        } else {
+            transfer.next().await
+        };
+        let (message, last) = match message {
+            Ok(Part::Bytes(bytes)) => (Ws::Binary(bytes.into()), false),
+            Ok(Part::Entry(entry)) => (Ws::Text(serde_json::to_string(&entry).unwrap_or_default().into()), false),
+            Ok(Part::End) => (Ws::Text("{\"end\":true}".into()), true),
+            Err(error) => (Ws::Text(error_text(&error)), true),
+        };
+        // A client that has gone does not read: then sending fails.
+        if out.send(message).await.is_err() {
+            return;
+        }
+        if last {
+            let _ = out.close().await;
+            return;
         }
     }
 }

@@ -13,11 +13,13 @@ mod machine;
 mod operations;
 pub mod service;
 mod session;
+mod settings;
 mod start;
 mod store;
 mod timer;
 
 pub use http::serve as serve_connection;
+pub use settings::Quota;
 pub use start::{Daemon, Lock, bind};
 
 use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf};
@@ -43,6 +45,7 @@ pub struct Config {
 /// [`Code::DaemonRunning`] if there is one already: it was asked to bind its socket anew, in case somebody removed it.
 pub fn run(config: Config) -> Result<()> {
     config.paths.make()?;
+    let quota = settings::read(&config.paths.config)?;
     raise_limits();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("start the runtime", error))?;
@@ -59,7 +62,7 @@ pub fn run(config: Config) -> Result<()> {
     })?;
     let served = runtime.block_on(async {
         let connections = drivers::connect(&config)?;
-        let daemon = Daemon::start(&config.paths.state, connections, hooks::Hooks::default()).await?;
+        let daemon = Daemon::start_limited(&config.paths.state, connections, hooks::Hooks::default(), quota).await?;
         start::serve(&config.paths, daemon, config.ready_fd, signals).await
     });
     // Whatever a driver still does on a thread of the runtime ends before another daemon may begin.

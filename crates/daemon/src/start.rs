@@ -6,6 +6,7 @@ use crate::{
     http,
     machine::{Start, task::Task},
     service::{Connected, Service},
+    settings::Quota,
     store::{About, Store},
 };
 use rustix::fs::{FlockOperation, Mode, flock};
@@ -76,6 +77,14 @@ impl Daemon {
     /// # Errors
     /// When the store cannot be opened or read.
     pub async fn start(state: &Path, connections: Vec<Connected>, hooks: Hooks) -> Result<Self> {
+        Self::start_limited(state, connections, hooks, Quota::default()).await
+    }
+
+    /// The same with quotas of the user's own.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_limited(state: &Path, connections: Vec<Connected>, hooks: Hooks, quota: Quota) -> Result<Self> {
         let store = Store::open(&state.join("vmoon.db"), hooks.clone())?;
         let known = connections.iter().map(|c| c.connection.clone()).collect::<Vec<_>>();
         let (machines, sessions, operations) = store
@@ -101,7 +110,7 @@ impl Daemon {
             context.add_machine(Task::start(context.clone(), &name, driver, row, Start::Adopt(record), own));
         }
         let stop = Arc::new(Notify::new());
-        Ok(Self { service: Arc::new(Service::new(context, connections, stop.clone())), stop })
+        Ok(Self { service: Arc::new(Service::new(context, connections, stop.clone(), quota)), stop })
     }
 }
 

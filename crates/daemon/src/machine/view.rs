@@ -19,6 +19,7 @@ pub(super) fn view(row: &MachineRow, connection: &str, driver: &dyn Driver, op: 
         exit: row.exit.clone(),
         spec: row.spec.clone(),
         abilities: row.handle.as_ref().map(|handle| driver.abilities(handle)).unwrap_or_default(),
+        expired: None,
         last_error: row.last_error.clone(),
         facts: None,
         sessions: None,

@@ -8,7 +8,7 @@ use vmoon_api::{EventStream, requests::Events};
 use vmoon_core::{Code, Error, MachineId, Result, event::Event};
 
 /// How many events one answer holds: more than are ever kept.
-const LISTED: usize = 30_000;
+pub(super) const LISTED: usize = 30_000;
 
 /// The events from a number on: first those of the store, then those published.
 struct Following {

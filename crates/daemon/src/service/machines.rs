@@ -1,6 +1,6 @@
 //! Machines, as the API asks for them.
 
-use super::{Connected, Service, patience};
+use super::{Connected, Service, idle, patience, quota::Place};
 use crate::{
     machine::{Start, task::Task},
     store::{About, MachineRow},
@@ -8,7 +8,7 @@ use crate::{
 use std::time::Duration;
 use vmoon_api::{
     requests::{CreateMachine, WaitMachine},
-    views::{Answered, MachineView, PlanView},
+    views::{Answered, MachineView, PlanView, Share},
 };
 use vmoon_core::{
     Code, Error, MachineId, OperationId, Result,
@@ -95,13 +95,15 @@ impl Service {
 
     pub(super) async fn create(&self, request: CreateMachine) -> Result<Answered> {
         let (connected, plan) = self.planned(&request).await?;
+        // From here to the store nothing else can take it.
+        let place = self.ledger.create(&self.context, &request.spec, request.start)?;
         let (this, connected) = (self.clone(), connected.clone());
         // From here on it happens whether or not the client is still there: a stored machine has a task.
-        let work = tokio::spawn(async move { this.create_planned(request, &connected, plan).await });
+        let work = tokio::spawn(async move { this.create_planned(request, &connected, plan, place).await });
         work.await.map_err(|error| Error::internal("creating a machine panicked").source(error))?
     }
 
-    async fn create_planned(&self, request: CreateMachine, connected: &Connected, plan: Plan) -> Result<Answered> {
+    async fn create_planned(&self, request: CreateMachine, connected: &Connected, plan: Plan, place: Place) -> Result<Answered> {
         let (id, operation) = (MachineId::from_uuid(random::uuid()), OperationId::from_uuid(random::uuid()));
         let allowed = request.deadline_ms.map_or(CREATE_DEADLINE, Duration::from_millis);
         let now = now_ms();
@@ -159,6 +161,7 @@ impl Service {
         let machine = Task::start(self.context.clone(), &connected.connection.name, connected.driver.clone(), row, start, Vec::new());
         let view = machine.view().as_ref().clone();
         self.context.add_machine(machine);
+        place.stored(id);
         Ok(Answered { answer: Answer::Started { operation }, machine: view })
     }
 
@@ -168,6 +171,13 @@ impl Service {
         view.sessions = Some(machine.sessions().iter().map(|s| s.view()).collect());
         if let Some(handle) = machine.handle() {
             view.facts = Some(machine.driver.describe(&handle).await);
+        }
+        if let Some((seconds, lifetime)) = view.spec.as_ref().and_then(|spec| Some((spec.idle_seconds?, spec.lifetime)))
+            && matches!(view.state, State::Stopping | State::Stopped)
+        {
+            let id = machine.id;
+            let (events, _) = self.context.store.run(move |tx| tx.events(0, Some(id), super::events::LISTED)).await?;
+            view.expired = idle::reason(&events, seconds, lifetime);
         }
         Ok(view)
     }
@@ -189,6 +199,28 @@ impl Service {
         };
         let _ = tokio::time::timeout(patience(request.timeout_ms, 30_000), wait).await;
         Ok(machine.view().as_ref().clone())
+    }
+
+    /// How much of the quotas is used.
+    pub(super) fn quota_check(&self) -> Check {
+        let quota = self.ledger.view(&self.context);
+        let said = |share: Share| match share.limit {
+            Some(limit) => format!("{} of {limit}", share.used),
+            None => format!("{} (no quota)", share.used),
+        };
+        let full = |share: Share| share.limit.is_some_and(|limit| share.used >= limit);
+        let is_full = full(quota.machines) || full(quota.running) || full(quota.memory);
+        Check {
+            requirement: "the quotas leave room".into(),
+            verdict: if is_full { Verdict::Warn } else { Verdict::Ok },
+            finding: format!(
+                "machines {}, running {}, memory limits of those in bytes {}",
+                said(quota.machines),
+                said(quota.running),
+                said(quota.memory)
+            ),
+            fix: if is_full { "stop or delete machines, or raise [quota] in config.toml".into() } else { String::new() },
+        }
     }
 
     /// Machines that bear a tag of ours and are in no record: what a crash at the worst moment leaves.

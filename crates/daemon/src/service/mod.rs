@@ -2,22 +2,32 @@
 
 mod commands;
 mod events;
+mod files;
+mod idle;
 mod machines;
+mod many;
 mod operations;
+mod quota;
 mod resolve;
 mod sessions;
+mod usage;
 
-use crate::context::Context;
+use crate::{context::Context, settings::Quota};
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::Notify;
-use vmoon_api::{Api, Attachment, EventStream, MIN_PROTOCOL, PROTOCOL, requests::*, views::*};
+use tokio::sync::{Notify, Semaphore};
+use vmoon_api::{
+    Api, Attachment, EventStream, MIN_PROTOCOL, PROTOCOL,
+    files::{FileEntry, Transfer},
+    requests::*,
+    views::*,
+};
 use vmoon_core::{
     Result,
     connection::{Connection, ConnectionState},
     driver::Driver,
     event::Event,
-    machine::State,
+    machine::{Request, State},
 };
 
 /// The longest a request may wait before it is answered with what is known, milliseconds.
@@ -39,12 +49,23 @@ pub struct Service {
     connections: Arc<Vec<Connected>>,
     started_ms: u64,
     stop: Arc<Notify>,
+    ledger: Arc<quota::Ledger>,
+    transfers: Arc<Semaphore>,
 }
 
 impl Service {
-    /// The service over these parts. `stop` is told when a client asks the daemon to end.
-    pub(crate) fn new(context: Arc<Context>, connections: Vec<Connected>, stop: Arc<Notify>) -> Self {
-        Self { context, connections: Arc::new(connections), started_ms: vmoon_sys::clock::now_ms(), stop }
+    /// The service over these parts. `stop` is told when a client asks the daemon to end. Machines that nothing uses are
+    /// watched from now on.
+    pub(crate) fn new(context: Arc<Context>, connections: Vec<Connected>, stop: Arc<Notify>, quota: Quota) -> Self {
+        drop(tokio::spawn(idle::watch(context.clone())));
+        Self {
+            context,
+            connections: Arc::new(connections),
+            started_ms: vmoon_sys::clock::now_ms(),
+            stop,
+            ledger: quota::Ledger::new(quota),
+            transfers: files::places(),
+        }
     }
 }
 
@@ -67,11 +88,12 @@ impl Api for Service {
             kinds: self.kinds(),
             machines: machines.len() as u64,
             running: machines.iter().filter(|m| m.view().state == State::Running).count() as u64,
+            quota: self.ledger.view(&self.context),
         })
     }
 
     async fn doctor(&self, _: Empty) -> Result<DoctorView> {
-        let mut checks = Vec::new();
+        let mut checks = vec![self.quota_check()];
         for connected in self.connections.iter() {
             checks.extend(connected.driver.probe().await);
             checks.extend(self.orphans(connected).await);
@@ -104,6 +126,30 @@ impl Api for Service {
         self.plan(&request).await
     }
 
+    async fn usage(&self, _: Empty) -> Result<UsageView> {
+        self.all_usage().await
+    }
+
+    async fn stat_file(&self, request: FileRef) -> Result<FileEntry> {
+        self.file(request).await
+    }
+
+    async fn list_files(&self, request: FileRef) -> Result<FilesView> {
+        self.directory(request).await
+    }
+
+    async fn make_directory(&self, request: MakeDirectory) -> Result<FileEntry> {
+        self.new_directory(request).await
+    }
+
+    async fn transfer_file(&self, request: TransferFile) -> Result<Box<dyn Transfer>> {
+        self.transfer(request).await
+    }
+
+    async fn eval_many(&self, request: EvalMany) -> Result<Vec<ManyView>> {
+        self.evaluate_many(request).await
+    }
+
     async fn create_machine(&self, request: CreateMachine) -> Result<Answered> {
         self.create(request).await
     }
@@ -114,6 +160,9 @@ impl Api for Service {
 
     async fn request_machine(&self, request: MachineRequest) -> Result<Answered> {
         let machine = self.machine(&request.machine)?;
+        let starts = matches!(request.request, Request::Start | Request::Restart | Request::Resume);
+        // Held until the machine's own state shows that it runs.
+        let _place = if starts { self.ledger.start(&self.context, &machine.view())? } else { None };
         let answer = machine.request(request.request, request.deadline_ms.map(Duration::from_millis)).await?;
         Ok(Answered { answer, machine: machine.view().as_ref().clone() })
     }

@@ -29,6 +29,13 @@ impl Service {
             return Err(Error::new(Code::ConnectionNotFound, format!("no connection is named \"{}\"", escape(connection)))
                 .hint("see `vmoon connection list`"));
         }
+        // A whole id needs no search: verbs about many machines name them so.
+        if let Ok(id) = target.machine.parse()
+            && let Some(machine) = self.context.machine(id)
+            && target.connection.as_ref().is_none_or(|c| *c == machine.view().connection)
+        {
+            return Ok(machine);
+        }
         let mut named = Vec::new();
         let mut prefixed = Vec::new();
         for machine in self.context.machines() {

@@ -1,5 +1,6 @@
 //! Sessions: one task each, which owns the link and the transcript; attachments that read at their own pace.
 
+pub(crate) mod activity;
 mod attach;
 mod collect;
 pub(crate) mod commands;

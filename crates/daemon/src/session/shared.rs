@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub machine_name: String,
     /// The changing part.
     pub live: watch::Sender<Live>,
+    /// What it was used for.
+    pub activity: super::activity::Activity,
     tx: mpsc::Sender<Msg>,
     transcript: Reader,
     attached: Mutex<Attached>,
@@ -62,6 +64,7 @@ impl Shared {
             row,
             machine_name,
             live: watch::Sender::new(live),
+            activity: Default::default(),
             tx,
             transcript,
             attached: Mutex::default(),
@@ -159,6 +162,7 @@ impl Shared {
     pub(super) fn leave(&self, number: u64, pen: bool) {
         let mut attached = self.lock();
         if pen {
+            self.activity.used();
             attached.pen = attached.pen.filter(|holder| *holder != number);
         } else {
             attached.viewers -= 1;

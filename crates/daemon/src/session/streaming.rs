@@ -64,12 +64,17 @@ impl Task {
         for news in told {
             match news {
                 Told::Accepted(number) => {
+                    self.shared.activity.accepted(number);
                     for accepted in self.unaccepted.remove(&number).into_iter().flat_map(|waiting| waiting.accepted) {
                         let _ = accepted.send(Ok(number));
                     }
                 }
-                Told::Done(number, Some(view)) => self.tell(number, &view),
+                Told::Done(number, Some(view)) => {
+                    self.shared.activity.done(Some(&view));
+                    self.tell(number, &view);
+                }
                 Told::Done(number, None) => {
+                    self.shared.activity.done(None);
                     for waiter in self.waiting.remove(&number).unwrap_or_default() {
                         self.answer_later(number, waiter);
                     }

@@ -196,6 +196,7 @@ impl Task {
         let state = row.state.clone();
         let live = Live { state: state.clone(), written, busy: None, queued: 0, waiting_input: false, stalled: None };
         let shared = Shared::new(row, machine_name, live, transcript.reader(0), tx);
+        shared.activity.accepted(commands.last());
         if matches!(state, SessionState::Ended { .. }) {
             return Ok(shared);
         }
