@@ -15,3 +15,4 @@ pub mod peer;
 pub mod process;
 pub mod random;
 pub mod tree;
+pub mod usage;

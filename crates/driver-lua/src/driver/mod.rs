@@ -3,7 +3,9 @@
 //! It keeps nothing in memory that it could not read again: machines and lives are directories, a holder is a process that
 //! `/proc` knows.
 
+mod files;
 mod lives;
+mod usage;
 
 use crate::{
     grants,
@@ -321,6 +323,15 @@ impl Driver for LuaDriver {
 
     fn abilities(&self, _: &Handle) -> Abilities {
         Abilities { eval: true, ..Abilities::default() }
+    }
+
+    async fn usage(&self, handles: &[Handle]) -> Vec<vmoon_core::driver::Usage> {
+        let handles = handles.to_vec();
+        self.blocking(move |inner| Ok(inner.usage(&handles))).await.unwrap_or_default()
+    }
+
+    fn files(&self) -> Option<&dyn vmoon_core::driver::Files> {
+        Some(self)
     }
 
     async fn describe(&self, handle: &Handle) -> Map<String, Value> {
