@@ -1,7 +1,19 @@
 //! What a process may do: capability profiles, and the layers of the kernel that hold it to them.
 //!
-//! [`rules`] is policy: plain data, decided by the driver, pure. The rest applies it to the calling process.
+//! [`rules`] and [`grant`] are policy: plain data, decided by the driver, pure. The rest applies it to the calling process.
 
+mod apply;
+pub mod cgroup;
+pub mod grant;
+mod landlock;
+pub mod launch;
+pub mod paths;
+mod privileges;
+pub mod report;
+mod rlimits;
 pub mod rules;
+mod seccomp;
 
+pub use apply::{Prepared, apply, probe};
+pub use report::{Error, LayerStatus, Report, Status};
 pub use rules::{Layer, Limits, Profile, Rules};

@@ -68,6 +68,40 @@ pub enum Layer {
     Cgroup,
 }
 
+impl Layer {
+    /// All of them, in the order they are applied.
+    pub const ALL: [Layer; 7] =
+        [Layer::Cgroup, Layer::Privileges, Layer::Rlimits, Layer::Landlock, Layer::Seccomp, Layer::Broker, Layer::Lua];
+
+    /// Its name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Layer::Lua => "lua",
+            Layer::Privileges => "privileges",
+            Layer::Landlock => "landlock",
+            Layer::Seccomp => "seccomp",
+            Layer::Rlimits => "rlimits",
+            Layer::Broker => "broker",
+            Layer::Cgroup => "cgroup",
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Layer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = Self::ALL.map(Layer::as_str).join(", ");
+        Self::ALL.into_iter().find(|layer| layer.as_str() == text).ok_or_else(|| format!("must be one of {all}"))
+    }
+}
+
 /// What a process may use. `None` is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -91,7 +125,7 @@ pub struct Host {
     pub port: u16,
 }
 
-/// What one process may do.
+/// What one process may do. Paths are those that [`crate::paths::resolve`] made: when the rules are applied, no symbolic link is followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rules {
@@ -101,7 +135,8 @@ pub struct Rules {
     pub read: Vec<PathBuf>,
     /// Absolute paths that may be read and written.
     pub write: Vec<PathBuf>,
-    /// Programs and libraries that may be executed or mapped for execution (C modules need this, too).
+    /// Absolute paths that may be read, executed and mapped for execution. Mapping is all or nothing: if this is empty no memory becomes executable,
+    /// else whatever may be read may be mapped (the kernel has no finer switch); C modules need that. Executing needs [`crate::launch`] besides.
     pub execute: Vec<PathBuf>,
     /// Hosts that may be connected to, for [`Profile::Net`].
     pub hosts: Vec<Host>,
