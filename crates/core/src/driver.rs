@@ -240,6 +240,11 @@ pub trait LinkWriter: Send {
     /// # Errors
     /// [`Code::DriverUnreachable`](crate::Code::DriverUnreachable) when the link is broken.
     async fn send(&mut self, frame: Frame<'_>) -> Result<()>;
+
+    /// Whether the machine understands frames of this tag. An older one skips what it does not know, and would never answer.
+    fn takes(&self, tag: u8) -> bool {
+        tag != crate::frame::tag::CALL
+    }
 }
 
 /// An open channel of a machine.

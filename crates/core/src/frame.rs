@@ -19,6 +19,9 @@ pub mod tag {
     // To the machine.
     /// Run a chunk; payload as [`super::Eval`].
     pub const EVAL: u8 = b'E';
+    /// Run a chunk with arguments, or for data; payload as [`super::Call`]. Only to machines of which
+    /// [`LinkWriter::takes`](crate::driver::LinkWriter::takes) says so.
+    pub const CALL: u8 = b'J';
     /// Is this chunk complete? Payload: code. Answered by [`COMPLETENESS`].
     pub const IS_COMPLETE: u8 = b'C';
     /// Complete this expression; payload: the text before the cursor. Answered by [`NAMES`].
@@ -40,7 +43,7 @@ pub mod tag {
     pub const RESUME: u8 = b'U';
 
     // From the machine, kept in the stream.
-    /// A command was accepted: the payload of the EVAL, as received.
+    /// A command was accepted: the payload of the EVAL, as received; of a CALL what it has in common with an EVAL.
     pub const ACCEPTED: u8 = b'E';
     /// Standard output.
     pub const STDOUT: u8 = b'O';
@@ -48,6 +51,9 @@ pub mod tag {
     pub const STDERR: u8 = b'R';
     /// The values of a command, printed as a REPL prints them.
     pub const VALUES: u8 = b'V';
+    /// The values of a CALL that asked for them, JSON: `{"values":[…] or null,"unfit":[{"path":text,"why":text},…]}`. Comes
+    /// before [`VALUES`].
+    pub const DATA: u8 = b'T';
     /// The error of a command; payload as [`super::Failure`].
     pub const ERROR: u8 = b'X';
     /// The chunk is unfinished; payload: the compiler's message.
@@ -204,6 +210,37 @@ impl<'a> Eval<'a> {
     }
 }
 
+/// The payload of a CALL frame: `flags: u8` (1: the values are wanted as [`tag::DATA`]; others are ignored), `arguments
+/// length: u32 LE`, arguments, then all of an [`Eval`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// Whether the values are wanted as data.
+    pub data: bool,
+    /// The arguments of the chunk, a JSON array; empty for none.
+    pub arguments: &'a [u8],
+    /// The chunk, and what else an EVAL says.
+    pub eval: Eval<'a>,
+}
+
+impl<'a> Call<'a> {
+    /// Reads the payload; `None` if it is cut short.
+    pub fn decode(payload: &'a [u8]) -> Option<Self> {
+        let (flags, rest) = payload.split_first()?;
+        let (len, rest) = rest.split_first_chunk::<4>()?;
+        let (arguments, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        Some(Self { data: flags & 1 == 1, arguments, eval: Eval::decode(rest)? })
+    }
+
+    /// The payload. A token longer than 255 bytes is cut.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut out = vec![u8::from(self.data)];
+        out.extend_from_slice(&(self.arguments.len() as u32).to_le_bytes());
+        out.extend_from_slice(self.arguments);
+        out.extend_from_slice(&self.eval.to_vec());
+        out
+    }
+}
+
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -288,6 +325,12 @@ mod tests {
     fn payloads_round_trip() {
         let eval = Eval { deadline_ms: 5, token: b"t", code: b"return 1\0" };
         assert_eq!(Eval::decode(&eval.to_vec()), Some(eval));
+        let call = Call { data: true, arguments: b"[1]", eval };
+        assert_eq!(Call::decode(&call.to_vec()), Some(call));
+        for cut in 0..14 {
+            assert_eq!(Call::decode(&call.to_vec()[..cut]), None, "{cut}");
+        }
+        assert_eq!(Call::decode(&[0xff; 20]), None, "arguments longer than the frame");
         let failure = Failure { kind: FailureKind::Runtime, message: b"m", traceback: b"stack" };
         assert_eq!(Failure::decode(&failure.to_vec()), Some(failure));
         for cut in 0..5 {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use vmoon_core::{Code, Error, Result};
 
-/// The newest protocol this build speaks.
-pub const PROTOCOL: u32 = 1;
+/// The newest protocol this build speaks. 2 brought arguments and results as data (the frames CALL and DATA).
+pub const PROTOCOL: u32 = 2;
 /// The oldest protocol this build still speaks.
 pub const MIN_PROTOCOL: u32 = 1;
 
@@ -77,7 +77,12 @@ impl fmt::Debug for ClientHello {
 impl ClientHello {
     /// A hello of this build.
     pub fn new(key: impl Into<String>, from: u64) -> Self {
-        Self { protocol: PROTOCOL, min_protocol: MIN_PROTOCOL, key: key.into(), from }
+        Self::of(Versions::OURS, key, from)
+    }
+
+    /// A hello of a side that speaks these protocols.
+    pub fn of(speaks: Versions, key: impl Into<String>, from: u64) -> Self {
+        Self { protocol: speaks.max, min_protocol: speaks.min, key: key.into(), from }
     }
 
     /// The protocols the sender speaks.
@@ -161,9 +166,9 @@ pub struct HolderHello {
 }
 
 impl HolderHello {
-    /// A hello of this build that refuses the connection.
-    pub fn refusal(error: &Error) -> Self {
-        Self { protocol: PROTOCOL, min_protocol: MIN_PROTOCOL, error: Some(error.into()), ..Self::default() }
+    /// A hello of a side that speaks these protocols and refuses the connection.
+    pub fn refusal(speaks: Versions, error: &Error) -> Self {
+        Self { protocol: speaks.max, min_protocol: speaks.min, error: Some(error.into()), ..Self::default() }
     }
 
     /// The protocols the sender speaks.
@@ -224,7 +229,7 @@ mod tests {
     #[test]
     fn a_newer_daemon_is_understood_and_its_key_is_not_shown() {
         let hello = ClientHello::decode(br#"{"protocol":9,"min_protocol":1,"key":"s3cret","from":77,"colour":"blue"}"#).unwrap();
-        assert_eq!((hello.from, negotiate(Versions::OURS, hello.versions()).unwrap()), (77, 1));
+        assert_eq!((hello.from, negotiate(Versions::OURS, hello.versions()).unwrap()), (77, PROTOCOL));
         assert!(!format!("{hello:?}").contains("s3cret"));
     }
 
@@ -241,7 +246,7 @@ mod tests {
     fn hellos_round_trip() {
         let client = ClientHello::new("k", u64::MAX);
         assert_eq!(ClientHello::decode(&client.to_vec()).unwrap(), client);
-        let refused = HolderHello::refusal(&Error::new(Code::Permission, "wrong key"));
+        let refused = HolderHello::refusal(Versions::OURS, &Error::new(Code::Permission, "wrong key"));
         let holder = HolderHello { runtime: "Lua 5.4".into(), running: Some(3), lost: u64::MAX, ..refused };
         let again = HolderHello::decode(&holder.to_vec()).unwrap();
         assert_eq!(again, holder);

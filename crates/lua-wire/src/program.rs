@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 /// The session's Lua side, for every Lua version: a chunk called with the table `host`, giving the table of functions
 /// described in `lua/repl.lua`. Load it under [`CHUNK_NAME`], by which it knows its own frames in a traceback.
 pub const REPL: &str = concat!(
-    "local PRETTY, COMPLETE, INPUT = [==[",
+    "local PRETTY, COMPLETE, INPUT, JSON = [==[",
     include_str!("lua/pretty.lua"),
     "]==], [==[",
     include_str!("lua/complete.lua"),
     "]==], [==[",
     include_str!("lua/input.lua"),
+    "]==], [==[",
+    include_str!("lua/json.lua"),
     "]==]\n",
     include_str!("lua/repl.lua")
 );
@@ -79,6 +81,9 @@ pub struct Options {
     pub grants: Grants,
     /// How an external interpreter is interrupted; the embedded one needs no choice.
     pub interrupt: InterruptMode,
+    /// Speak no newer protocol with the daemon than this one, as a holder of an older build does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
 }
 
 /// The arguments behind the interpreter's own name. Every `-e` arms the interpreter's SIGINT handler anew.
@@ -112,7 +117,9 @@ mod tests {
 
     #[test]
     fn the_parts_survive_being_quoted() {
-        for part in [include_str!("lua/pretty.lua"), include_str!("lua/complete.lua"), include_str!("lua/input.lua")] {
+        let parts =
+            [include_str!("lua/pretty.lua"), include_str!("lua/complete.lua"), include_str!("lua/input.lua"), include_str!("lua/json.lua")];
+        for part in parts {
             assert!(!part.contains("]==") && part.starts_with("--"), "a long string would end early or lose its first line feed");
         }
     }

@@ -39,6 +39,14 @@ pub fn go_on(id: u64, out: &mut Vec<u8>) {
     encode(tag::GO_ON, id, b"", out);
 }
 
+/// The payload of a CALL frame for the interpreter: `WANT LEN` LF, the arguments, the chunk.
+pub fn call(data: bool, arguments: &[u8], code: &[u8]) -> Vec<u8> {
+    let mut out = format!("{} {}\n", u8::from(data), arguments.len()).into_bytes();
+    out.extend_from_slice(arguments);
+    out.extend_from_slice(code);
+    out
+}
+
 /// A frame from the interpreter.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TextFrame {

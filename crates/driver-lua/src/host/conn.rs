@@ -32,6 +32,8 @@ pub(crate) enum Read {
 
 pub(crate) struct Conn {
     pub(crate) fd: OwnedFd,
+    /// The protocol spoken with it, known once it has said hello.
+    pub(crate) protocol: u32,
     /// Bytes received and not consumed.
     pub(crate) inbox: Vec<u8>,
     /// Stream offset of the next byte to send.
@@ -46,7 +48,17 @@ pub(crate) struct Conn {
 
 impl Conn {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, inbox: Vec::new(), sent: 0, boundary: 0, staged: Vec::new(), staged_done: 0, direct: Vec::new(), broken: false }
+        Self {
+            fd,
+            protocol: 0,
+            inbox: Vec::new(),
+            sent: 0,
+            boundary: 0,
+            staged: Vec::new(),
+            staged_done: 0,
+            direct: Vec::new(),
+            broken: false,
+        }
     }
 
     /// The stream is sent from this offset.

@@ -15,9 +15,9 @@ use std::{
 };
 use vmoon_core::{
     Code, Error,
-    frame::{self, Eval, FailureKind, Frame, tag},
+    frame::{self, Call, Eval, FailureKind, Frame, tag},
 };
-use vmoon_lua_wire::hello::{ClientHello, HolderHello, MIN_PROTOCOL, PROTOCOL, Versions, negotiate};
+use vmoon_lua_wire::hello::{ClientHello, HolderHello, Versions, negotiate};
 
 /// How many commands may wait.
 pub(crate) const MAX_QUEUE: usize = 1024;
@@ -57,8 +57,12 @@ impl Stream {
 pub struct Command {
     /// Its number.
     pub id: u64,
-    /// The EVAL payload as received.
+    /// The EVAL payload as received, or what a CALL has of one.
     pub(crate) payload: Vec<u8>,
+    /// The arguments of a CALL, JSON; empty for none.
+    arguments: Vec<u8>,
+    /// Whether the values are wanted as data.
+    data: bool,
     announced: bool,
     pub(crate) cut: Option<FailureKind>,
 }
@@ -71,6 +75,21 @@ impl Command {
     /// The chunk.
     pub fn code(&self) -> &[u8] {
         self.eval().code
+    }
+
+    /// Its arguments, a JSON array; empty for none.
+    pub fn arguments(&self) -> &[u8] {
+        &self.arguments
+    }
+
+    /// Whether its values are wanted as data.
+    pub fn wants_data(&self) -> bool {
+        self.data
+    }
+
+    /// How much room it takes, bytes.
+    fn size(&self) -> usize {
+        self.payload.len() + self.arguments.len()
     }
 }
 
@@ -121,6 +140,8 @@ pub(crate) struct Core {
     pub(crate) listen: OwnedFd,
     pub(crate) conn: Option<Conn>,
     pub(crate) guests: Vec<Guest>,
+    /// What this holder speaks.
+    speaks: Versions,
     /// The reading ends of descriptors 1 and 2.
     pub(crate) captures: [(OwnedFd, Stream); 2],
     /// When a polite end was asked for.
@@ -151,11 +172,17 @@ impl Core {
             listen,
             conn: None,
             guests: Vec::new(),
+            speaks: Versions::OURS,
             captures,
             quit: None,
             interrupt_now: false,
             changed: false,
         }
+    }
+
+    /// Speaks no newer protocol than this one, as a holder of an older build.
+    pub(crate) fn speak_at_most(&mut self, protocol: u32) {
+        self.speaks.max = protocol.clamp(self.speaks.min, self.speaks.max);
     }
 
     fn command(&self) -> u64 {
@@ -272,7 +299,7 @@ impl Core {
     /// The next command, and whether it still has to be announced.
     pub(crate) fn take_command(&mut self) -> Option<(Command, bool)> {
         let command = self.queue.pop_front()?;
-        self.queue_bytes -= command.payload.len();
+        self.queue_bytes -= command.size();
         let announced = command.announced;
         Some((command, !announced))
     }
@@ -340,7 +367,14 @@ impl Core {
 
     fn obey(&mut self, frame: Frame<'_>) {
         match frame.tag {
-            tag::EVAL => self.obey_eval(frame),
+            tag::EVAL => match Eval::decode(frame.payload) {
+                Some(_) => self.obey_eval(frame.id, frame.payload.to_vec(), Vec::new(), false),
+                None => self.refuse(frame.id, Code::WireMalformed, "the command is cut short"),
+            },
+            tag::CALL if self.protocol() >= 2 => match Call::decode(frame.payload) {
+                Some(call) => self.obey_eval(frame.id, call.eval.to_vec(), call.arguments.to_vec(), call.data),
+                None => self.refuse(frame.id, Code::WireMalformed, "the command is cut short"),
+            },
             tag::INTERRUPT => self.interrupt(frame.id, FailureKind::Interrupted),
             tag::ACK => {
                 if let (Some(to), Some(conn)) = (frame.payload.first_chunk::<8>(), &self.conn) {
@@ -394,23 +428,26 @@ impl Core {
         }
     }
 
-    fn obey_eval(&mut self, frame: Frame<'_>) {
-        if frame.id <= self.last_id {
+    /// The protocol spoken with the client.
+    fn protocol(&self) -> u32 {
+        self.conn.as_ref().map_or(self.speaks.max, |conn| conn.protocol)
+    }
+
+    fn obey_eval(&mut self, id: u64, payload: Vec<u8>, arguments: Vec<u8>, data: bool) {
+        if id <= self.last_id {
             return; // written twice by a daemon that could not know that the first got through
         }
-        if Eval::decode(frame.payload).is_none() {
-            return self.refuse(frame.id, Code::WireMalformed, "the command is cut short");
-        }
         if self.quit.is_some() {
-            return self.refuse(frame.id, Code::SessionEnded, "the machine is ending");
+            return self.refuse(id, Code::SessionEnded, "the machine is ending");
         }
-        if self.queue.len() >= MAX_QUEUE || self.queue_bytes + frame.payload.len() > MAX_QUEUE_BYTES {
-            return self.refuse(frame.id, Code::SessionQueueFull, "1024 commands or 64 MiB of code wait already");
+        let command = Command { id, payload, arguments, data, announced: false, cut: None };
+        if self.queue.len() >= MAX_QUEUE || self.queue_bytes + command.size() > MAX_QUEUE_BYTES {
+            return self.refuse(id, Code::SessionQueueFull, "1024 commands or 64 MiB of code wait already");
         }
-        self.last_id = frame.id;
-        self.store.set_last_command(frame.id);
-        self.queue_bytes += frame.payload.len();
-        self.queue.push_back(Command { id: frame.id, payload: frame.payload.to_vec(), announced: false, cut: None });
+        self.last_id = id;
+        self.store.set_last_command(id);
+        self.queue_bytes += command.size();
+        self.queue.push_back(command);
         self.announce(MAX_QUEUE);
     }
 
@@ -462,13 +499,13 @@ impl Core {
             let guest = &mut self.guests[index];
             guest.conn.inbox = inbox;
             match verdict {
-                Some((Ok(hello), n)) => {
+                Some((Ok((from, protocol)), n)) => {
                     let mut conn = self.guests.swap_remove(index).conn;
                     conn.consume(n);
-                    self.promote(conn, hello.from);
+                    self.promote(conn, from, protocol);
                 }
                 Some((Err(error), _)) => {
-                    guest.conn.direct(tag::HELLO, 0, &HolderHello::refusal(&error).to_vec());
+                    guest.conn.direct(tag::HELLO, 0, &HolderHello::refusal(self.speaks, &error).to_vec());
                     guest.conn.start(self.store.end());
                     guest.conn.flush(&self.store);
                     self.guests.swap_remove(index);
@@ -481,7 +518,8 @@ impl Core {
         }
     }
 
-    fn judge(&self, frame: Frame<'_>) -> Result<ClientHello, Error> {
+    /// From where, and in which protocol, the stream is sent to whoever said this.
+    fn judge(&self, frame: Frame<'_>) -> Result<(u64, u32), Error> {
         if frame.tag != tag::HELLO {
             return Err(Error::new(Code::WireMalformed, "the first frame is no hello"));
         }
@@ -489,24 +527,25 @@ impl Core {
         if !same(hello.key.as_bytes(), self.key.as_bytes()) {
             return Err(Error::new(Code::Permission, "the key is not that of this machine"));
         }
-        negotiate(Versions::OURS, hello.versions())?;
+        let protocol = negotiate(self.speaks, hello.versions())?;
         if hello.from > self.store.end() {
             return Err(Error::new(Code::WireMalformed, format!("offset {} is not written yet", hello.from)));
         }
         if !self.store.is_boundary(hello.from) {
             return Err(Error::new(Code::WireMalformed, format!("offset {} is inside a frame", hello.from)));
         }
-        Ok(hello)
+        Ok((hello.from, protocol))
     }
 
-    fn promote(&mut self, mut conn: Conn, from: u64) {
+    fn promote(&mut self, mut conn: Conn, from: u64, protocol: u32) {
         // What the old client had written is obeyed first, so that a command already sent runs exactly once.
         self.read_client(true);
         self.store.stop_dropping();
         conn.start(from);
+        conn.protocol = protocol;
         let hello = HolderHello {
-            protocol: PROTOCOL,
-            min_protocol: MIN_PROTOCOL,
+            protocol: self.speaks.max,
+            min_protocol: self.speaks.min,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             runtime: self.runtime.clone(),
             pid: std::process::id(),

@@ -267,13 +267,20 @@ impl External {
     }
 
     fn run(&mut self, hub: &Hub, command: &Command) -> Result<Outcome, Gone> {
-        self.send(tag::EVAL, command.id, command.code())?;
+        let (arguments, data) = (command.arguments(), command.wants_data());
+        if arguments.is_empty() && !data {
+            self.send(tag::EVAL, command.id, command.code())?;
+        } else {
+            self.send(tag::CALL, command.id, &text::call(data, arguments, command.code()))?;
+        }
         let mut outcome = Outcome::Nothing;
+        let mut found = None;
         let mut told = false;
         let resync = loop {
             let frame = self.frame(None)?;
             let Some(frame) = self.common(hub, frame)? else { continue };
             match frame.tag {
+                tag::DATA => found = Some(frame.payload),
                 tag::VALUES => outcome = Outcome::Values(frame.payload),
                 tag::INCOMPLETE => outcome = Outcome::Incomplete(frame.payload),
                 tag::ERROR => {
@@ -300,7 +307,11 @@ impl External {
             }
         };
         self.settle(hub, resync, told)?;
-        Ok(outcome)
+        Ok(match (outcome, found) {
+            (Outcome::Values(values), Some(data)) => Outcome::Data { data, values: Some(values) },
+            (Outcome::Nothing, Some(data)) => Outcome::Data { data, values: None },
+            (outcome, _) => outcome,
+        })
     }
 
     /// After a command: brings the driver back in step if the command was interrupted. Without that the next command could

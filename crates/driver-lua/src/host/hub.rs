@@ -73,6 +73,13 @@ pub enum Outcome {
     Values(Vec<u8>),
     /// It gave nothing.
     Nothing,
+    /// It gave values that were wanted as data.
+    Data {
+        /// As JSON, see [`tag::DATA`].
+        data: Vec<u8>,
+        /// Printed; `None` if it gave nothing.
+        values: Option<Vec<u8>>,
+    },
     /// It is unfinished; the compiler's message.
     Incomplete(Vec<u8>),
     /// It failed.
@@ -332,6 +339,13 @@ impl Hub {
             bytes.truncate(max);
             bytes
         };
+        let outcome = match outcome {
+            Outcome::Data { data, values } => {
+                state = self.put(state, tag::DATA, id, &data, Class::Answer);
+                values.map_or(Outcome::Nothing, Outcome::Values)
+            }
+            other => other,
+        };
         let (tag, payload) = match outcome {
             Outcome::Values(text) => (tag::VALUES, cap(text, MAX_PAYLOAD)),
             Outcome::Incomplete(message) => (tag::INCOMPLETE, cap(message, MAX_MESSAGE)),
@@ -340,7 +354,7 @@ impl Hub {
                 let (message, traceback) = (cap(message, MAX_MESSAGE), cap(traceback, MAX_MESSAGE));
                 (tag::ERROR, Failure { kind, message: &message, traceback: &traceback }.to_vec())
             }
-            Outcome::Nothing | Outcome::Ended(_) => (0, Vec::new()),
+            Outcome::Nothing | Outcome::Data { .. } | Outcome::Ended(_) => (0, Vec::new()),
         };
         if tag != 0 {
             state = self.put(state, tag, id, &payload, Class::Answer);

@@ -2,10 +2,13 @@
 -- another, and lets itself be interrupted. Called by the first `-e` of the command line with the open input pipe.
 --
 -- A frame is `TAG ID LEN` LF and LEN bytes; the other way `TAG ID LEN NUMBER` LF and LEN bytes.
---   in:  G settings, L source of repl.lua (then, where not everything is granted, L source of sandbox.lua, G grants), E run, C complete?, K names, S input, F end of input, I interrupt while waiting for
---        input, A start the child, P the interrupt is over (id 1: SIGINT was sent), T go on (answers y), Q quit
---   out: h hello, O R output, b a child is about to start (A is awaited), B it has ended, W wants input, V values, N incomplete, X error (kind, length of the message,
---        LF, message, traceback), D done, c k answers, Z exit, y input up to T is thrown away (payload: sig or hook)
+--   in:  G settings, L source of repl.lua (then, where not everything is granted, L source of sandbox.lua and G grants), E run, J run
+--        with arguments (`WANT LEN` LF, LEN bytes of them as JSON, the chunk; WANT is 1 if the values are wanted as JSON),
+--        C complete?, K names, S input, F end of input, I interrupt while waiting for input, A start the child, P the interrupt
+--        is over (id 1: SIGINT was sent), T go on (answers y), Q quit
+--   out: h hello, O R output, b a child is about to start (A is awaited), B it has ended, W wants input, T values as JSON,
+--        V values, N incomplete, X error (kind, length of the message, LF, message, traceback), D done, c k answers, Z exit,
+--        y input up to T is thrown away (payload: sig or hook)
 --
 -- Interrupts. The standalone interpreters turn the first SIGINT into an error raised from a hook, and die of the second, but
 -- each `-e` of the command line arms the handler anew. So the command line ends with many `-e _VMOON()`, and after every
@@ -249,7 +252,7 @@ io.popen = popen and function(...)
 end
 
 -- The outcome of the command and its end, in one piece of output.
-local function answer(what, a, b, kind)
+local function answer(what, a, b, kind, data)
   unbusy()
   busy = true
   drain()
@@ -264,8 +267,12 @@ local function answer(what, a, b, kind)
     payload = kind .. #a .. "\n" .. a .. b
   end
   local n, text = number + 1, ""
+  if data then
+    text = "T " .. id .. " " .. #data .. " " .. n .. "\n" .. data
+    n = n + 1
+  end
   if tag then
-    text = tag .. " " .. id .. " " .. #payload .. " " .. n .. "\n" .. payload
+    text = text .. tag .. " " .. id .. " " .. #payload .. " " .. n .. "\n" .. payload
     n = n + 1
   end
   number = n
@@ -275,13 +282,13 @@ local function answer(what, a, b, kind)
   unbusy()
 end
 
-local function evaluate(code)
+local function evaluate(code, args, want)
   running = true
   if mode == "hook" then sethook(hook, "", COUNT) end
-  local what, a, b, kind = M.eval(code)
+  local what, a, b, kind, data = M.eval(code, args, want)
   running = false
   if cut or mode == "hook" then sethook() end
-  answer(what, a, b, kind)
+  answer(what, a, b, kind, data)
 end
 
 local function resync(k)
@@ -301,6 +308,12 @@ local function loop()
     if tag == "E" then
       id = cmd
       evaluate(payload)
+      id = 0
+    elseif tag == "J" then
+      id = cmd
+      local _, last, want, size = find(payload, "^(%d) (%d+)\n")
+      size = last + tonumber(size)
+      evaluate(sub(payload, size + 1), size > last and sub(payload, last + 1, size) or nil, want == "1")
       id = 0
     elseif tag == "C" then
       local what, message = M.is_complete(payload)

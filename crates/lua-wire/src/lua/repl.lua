@@ -7,8 +7,8 @@
 --   host.ask()        more input as a string, or nil at its end; blocks; may raise "interrupted!"
 --   host.exit(code)   ends the program; does not return
 -- Returns a table of functions. It opens nothing and knows nothing of frames. The parts that not every session needs stand
--- in pretty.lua, complete.lua and input.lua; their sources come before this one as the locals PRETTY, COMPLETE and INPUT
--- and are compiled when they are first used, because this file is loaded at every start of a VM.
+-- in pretty.lua, complete.lua, input.lua and json.lua; their sources come before this one as the locals PRETTY, COMPLETE,
+-- INPUT and JSON and are compiled when they are first used, because this file is loaded at every start of a VM.
 --
 -- Everything used after loading is captured here, so that a program that sets `print`, `error`, `string` or whatever else
 -- to nil breaks only itself. For the same reason no method is called on a string below.
@@ -20,6 +20,7 @@ local sub, byte, find, match, gsub, format, rep = string.sub, string.byte, strin
 local concat, sort, unpack = table.concat, table.sort, table.unpack or unpack
 local traceback, getinfo, getmeta = debug.traceback, debug.getinfo, debug.getmetatable
 local clock, huge, mathtype, floor = os.clock, math.huge, math.type, math.floor
+local char, setmetatable, preload = string.char, setmetatable, package.preload
 local io = io
 local stdin, stdout, stderr = io.stdin, io.stdout, io.stderr
 local emit, flush, ask, exit = host.emit, host.flush, host.ask, host.exit
@@ -70,7 +71,7 @@ local function part(source)
   lib = lib or {
     G = G, type = type, next = next, rawget = rawget, select = select, error = error, tonumber = tonumber, unpack = unpack,
     byte = byte, find = find, match = match, gsub = gsub, sub = sub, format = format, rep = rep, concat = concat, sort = sort,
-    floor = floor, clock = clock, getmeta = getmeta, text = text, ask = ask, bad = bad, blame = blame, old = OLD, puc51 = PUC51,
+    floor = floor, huge = huge, mathtype = mathtype, clock = clock, char = char, getmeta = getmeta, setmeta = setmetatable, pcall = pcall, text = text, ask = ask, bad = bad, blame = blame, old = OLD, puc51 = PUC51,
     keywords = {
       ["and"] = 1, ["break"] = 1, ["do"] = 1, ["else"] = 1, ["elseif"] = 1, ["end"] = 1, ["false"] = 1, ["for"] = 1, ["function"] = 1,
       ["goto"] = not PUC51 or nil, ["if"] = 1, ["in"] = 1, ["local"] = 1, ["nil"] = 1, ["not"] = 1, ["or"] = 1, ["repeat"] = 1,
@@ -96,6 +97,17 @@ local names
 function M.complete(line)
   names = names or part(COMPLETE)
   return names(line)
+end
+
+-- Arguments and results as data: see json.lua. Programs have a part of it as the module "vmoon".
+local json
+local function data()
+  json = json or part(JSON)
+  return json
+end
+preload.vmoon = function()
+  local j = data()
+  return { null = j.null, object = j.object, encode = j.encode, decode = j.decode }
 end
 
 ----------------------------------------------------------------------------------------------------------- chunks
@@ -185,14 +197,27 @@ local function pack(ok, ...) return ok, select("#", ...), { ... } end
 -- Runs a chunk. Gives "values", text (all results: tables pretty-printed, the rest as print shows them, TABs between
 -- them, or line feeds when a table takes several lines) | "none" | "incomplete", message
 -- | "error", message, traceback, "s" (does not compile) or "r". Sets the global `_` to the last value.
-function M.eval(code)
+-- `args`, a JSON array, becomes the chunk's arguments. If `want` is true, the values also come as JSON, the fifth result.
+local function results(n, r, want)
+  if not want then return nil end
+  local ok, all = pcall(data().results, n, r)
+  return ok and all or '{"values":null,"unfit":[{"path":"","why":"out of memory, or interrupted"}]}'
+end
+local function pass(...) return ... end -- so that the call before it is no tail call, which a traceback would show
+function M.eval(code, args, want)
   local f, message, incomplete = compile_any(code)
   if not f then
     if incomplete then return "incomplete", message end
     return "error", message, "", "s"
   end
   trace = nil
-  local ok, n, r = pack(xpcall(f, handler))
+  local body = f
+  if args then
+    local count, list = data().arguments(args)
+    if not count then return "error", list, "", "r" end
+    body = function() return pass(f(unpack(list, 1, count))) end
+  end
+  local ok, n, r = pack(xpcall(body, handler))
   if not ok then
     local drop = 1 -- xpcall itself
     while getinfo(drop, "l") do drop = drop + 1 end
@@ -200,7 +225,7 @@ function M.eval(code)
     trace = nil
     return "error", error_text(r[1]), trim(t, drop), "r"
   end
-  if n == 0 then return "none" end
+  if n == 0 then return "none", nil, nil, nil, results(n, r, want) end
   rawset(G, "_", r[n])
   local parts, lines, quota, left = {}, false, 65536, LONGEST_ANSWER
   for i = 1, n do
@@ -216,7 +241,7 @@ function M.eval(code)
     left = left - #p
     parts[i] = p
   end
-  return "values", concat(parts, lines and "\n" or "\t", 1, n)
+  return "values", concat(parts, lines and "\n" or "\t", 1, n), nil, nil, results(n, r, want)
 end
 
 ---------------------------------------------------------------------------------------------------- standard output

@@ -29,6 +29,7 @@ pub(crate) struct Outcome {
     pub(crate) out: Vec<u8>,
     pub(crate) err: Vec<u8>,
     pub(crate) values: Option<String>,
+    pub(crate) data: Option<String>,
     pub(crate) error: Option<(char, String, String)>,
     pub(crate) incomplete: Option<String>,
     pub(crate) asked: usize,
@@ -147,6 +148,7 @@ impl Session {
         match frame.tag {
             b'O' => outcome.out.extend_from_slice(&frame.payload),
             b'R' => outcome.err.extend_from_slice(&frame.payload),
+            b'T' => outcome.data = Some(lossy()),
             b'V' => outcome.values = Some(lossy()),
             b'N' => outcome.incomplete = Some(lossy()),
             b'X' => {
@@ -176,6 +178,13 @@ impl Session {
 
     pub(crate) fn eval(&mut self, code: impl AsRef<[u8]>) -> Outcome {
         self.eval_with(code, &[])
+    }
+
+    /// Runs a chunk with arguments, an empty text for none, and asks for its values as data.
+    pub(crate) fn call(&mut self, arguments: &str, code: &str) -> Outcome {
+        self.next += 1;
+        self.send(b'J', self.next, &text::call(true, arguments.as_bytes(), code.as_bytes()));
+        self.finish(self.next, &[])
     }
 
     pub(crate) fn eval_with(&mut self, code: impl AsRef<[u8]>, input: &[&[u8]]) -> Outcome {
