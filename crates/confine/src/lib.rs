@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod grant;
 mod landlock;
 pub mod launch;
+pub mod net;
 pub mod paths;
 mod privileges;
 pub mod report;
