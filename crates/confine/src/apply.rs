@@ -5,11 +5,14 @@ use crate::rules::{Layer, Profile, Rules};
 use crate::seccomp::{self, Filter, policy::Variant};
 use crate::{landlock, privileges, rlimits};
 
-/// What can be made once, before there is a process to be confined: the filters, and what this kernel has. Keep one per process that forks others.
+/// What can be made once, before there is a process to be confined: the filters, what this kernel has, and how much address space is mapped, from which the limit
+/// of memory counts. Make one in the process that forks others, when it has loaded all that it will.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The ABI, or why there is none.
     landlock: Result<u32, String>,
+    /// Bytes of address space that are mapped; or why that is not known.
+    mapped: Result<u64, String>,
     /// By whether TCP is granted, and whether code may be mapped; or why there are none.
     filters: Result<[[Filter; 2]; 2], String>,
 }
@@ -30,7 +33,8 @@ impl Prepared {
         let filters = seccomp::supported().map(|()| {
             [false, true].map(|tcp| [false, true].map(|map_code| Filter::new(Self::variant(&landlock, tcp, map_code, Next::Stay))))
         });
-        Self { landlock, filters }
+        let mapped = rlimits::mapped().map_err(|error| format!("/proc/self/statm could not be read: {error}"));
+        Self { landlock, mapped, filters }
     }
 
     /// How many instructions the longest filter has.
@@ -93,7 +97,11 @@ fn one(layer: Layer, rules: &Rules, prepared: &Prepared, next: Next) -> Result<S
             Ok(Status::On)
         }
         Layer::Rlimits => {
-            let base = if exec { rlimits::Base::Program } else { rlimits::Base::Now };
+            let base = match &prepared.mapped {
+                _ if exec => rlimits::Base::Program,
+                Ok(bytes) => rlimits::Base::Mapped(*bytes),
+                Err(why) => return Err(Error::new(layer, why)),
+            };
             rlimits::apply(&rules.limits, base, rules.profile != Profile::Trusted)?;
             Ok(Status::On)
         }

@@ -106,7 +106,7 @@ impl FromStr for Layer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Address space the program may add to what it has at its start, bytes.
+    /// Address space the program may add to what was mapped when [`crate::Prepared`] was made, bytes.
     pub memory: Option<u64>,
     /// Processor time, seconds.
     pub cpu: Option<u64>,

@@ -107,9 +107,12 @@ pub(crate) fn compile(architecture: u32, verdicts: &BTreeMap<u32, Verdict>, unna
         ranges.push((last + 1, Verdict::Errno(libc::ENOSYS as u16)));
     }
     ranges.push((X32, Verdict::Errno(libc::EPERM as u16)));
-    let refuse = give_back(RET_ERRNO | libc::EPERM as u32);
-    let mut code = vec![plain(LOAD, ARCHITECTURE), jump(EQUAL, 1, 0, architecture), refuse, plain(LOAD, NUMBER)];
-    code.extend(search(&ranges));
+    let mut tail = Tail::default();
+    let root = tail.search(&ranges);
+    tail.go(root);
+    let refuse = plain(RETURN, RET_ERRNO | libc::EPERM as u32);
+    let start = [plain(LOAD, ARCHITECTURE), jump(EQUAL, 1, 0, Constant::Number(architecture)), refuse, plain(LOAD, NUMBER)];
+    let code: Vec<Instruction> = start.into_iter().chain(tail.instructions.into_iter().rev()).collect();
     let pids = code.iter().enumerate().filter(|(_, instruction)| instruction.k == Constant::OwnPid).map(|(at, _)| at).collect();
     let code = code
         .into_iter()
@@ -118,75 +121,147 @@ pub(crate) fn compile(architecture: u32, verdicts: &BTreeMap<u32, Verdict>, unna
     Program { code, pids }
 }
 
-/// The part of the program that finds the range of the number in the accumulator.
-fn search(ranges: &[(u32, Verdict)]) -> Vec<Instruction> {
-    let middle = ranges.len() / 2;
-    let [(_, verdict)] = ranges else {
-        let (left, right) = (search(&ranges[..middle]), search(&ranges[middle..]));
-        let from = ranges[middle].0;
-        let mut code = match u8::try_from(left.len()) {
-            Ok(over) => vec![jump(AT_LEAST, over, 0, from)],
-            Err(_) => vec![jump(AT_LEAST, 0, 1, from), plain(JUMP, left.len() as u32)],
+/// The end of a program, built from its last instruction to its first, since jumps only go forward: whatever is jumped to is there already, and what is the
+/// same is jumped to rather than written again.
+#[derive(Default)]
+struct Tail {
+    /// The last one first.
+    instructions: Vec<Instruction>,
+    /// Answers that were written, the nearest last.
+    answers: Vec<(Verdict, Label)>,
+}
+
+/// An instruction, counted from the last of the program.
+type Label = usize;
+
+/// How far a conditional jump goes: 255, less the few instructions that may still come between.
+const REACH: usize = 250;
+
+impl Tail {
+    fn push(&mut self, instruction: Instruction) -> Label {
+        self.instructions.push(instruction);
+        self.instructions.len() - 1
+    }
+
+    /// The same place, or a jump to it, within reach of a conditional jump.
+    fn near(&mut self, label: Label) -> Label {
+        let over = self.instructions.len() - label - 1;
+        if over <= REACH { label } else { self.push(plain(JUMP, over as u32)) }
+    }
+
+    /// Makes the program go on there.
+    fn go(&mut self, label: Label) {
+        let over = self.instructions.len() - label - 1;
+        if over > 0 {
+            self.push(plain(JUMP, over as u32));
+        }
+    }
+
+    /// Jumps to `yes` or `no`, both near, by a comparison of the accumulator.
+    fn branch(&mut self, code: u16, k: Constant, yes: Label, no: Label) -> Label {
+        let over = |label: Label| (self.instructions.len() - label - 1) as u8;
+        let instruction = jump(code, over(yes), over(no), k);
+        self.push(instruction)
+    }
+
+    /// The part that finds the range of the number in the accumulator.
+    fn search(&mut self, ranges: &[(u32, Verdict)]) -> Label {
+        if let [(_, verdict)] = ranges {
+            return self.answer(verdict);
+        }
+        let (left, right) = ranges.split_at(ranges.len() / 2);
+        let right_label = self.search(right);
+        let left_label = self.search(left);
+        let (yes, no) = (self.near(right_label), self.near(left_label));
+        self.branch(AT_LEAST, Constant::Number(right[0].0), yes, no)
+    }
+
+    /// The part that gives this answer.
+    fn answer(&mut self, verdict: &Verdict) -> Label {
+        let known = self.answers.iter().rev().find(|(other, _)| other == verdict).map(|(_, label)| *label);
+        if let Some(label) = known.filter(|label| self.instructions.len() - label <= REACH) {
+            return label;
+        }
+        let label = match verdict {
+            Verdict::Allow => self.push(plain(RETURN, RET_ALLOW)),
+            Verdict::Errno(number) => self.push(plain(RETURN, RET_ERRNO | u32::from(*number))),
+            Verdict::When(cases, number) => {
+                let mut label = self.answer(&Verdict::Errno(*number));
+                for at in (0..cases.len()).rev() {
+                    let loaded = at.checked_sub(1).and_then(|before| left_in_accumulator(&cases[before]));
+                    label = self.case(&cases[at], loaded, label);
+                }
+                label
+            }
         };
-        code.extend(left);
-        code.extend(right);
-        return code;
-    };
-    match verdict {
-        Verdict::Allow => vec![give_back(RET_ALLOW)],
-        Verdict::Errno(number) => vec![give_back(RET_ERRNO | u32::from(*number))],
-        Verdict::When(cases, number) => {
-            let mut code: Vec<Instruction> = cases.iter().flat_map(|case| one_case(case)).collect();
-            code.push(give_back(RET_ERRNO | u32::from(*number)));
-            code
+        self.answers.push((verdict.clone(), label));
+        label
+    }
+
+    /// The part that allows if all conditions hold, and goes to `otherwise` if one does not. `loaded` is the argument that the accumulator holds.
+    fn case(&mut self, case: &[Condition], loaded: Option<u8>, otherwise: Label) -> Label {
+        let mut label = self.answer(&Verdict::Allow);
+        for (at, condition) in case.iter().enumerate().rev() {
+            let (yes, no) = (self.near(label), self.near(otherwise));
+            let arg = condition.arg();
+            label = match *condition {
+                Condition::Bits { mask, value, .. } => {
+                    let test = self.branch(EQUAL, Constant::Number(value), yes, no);
+                    if mask == u32::MAX { test } else { self.push(plain(AND, mask)) }
+                }
+                Condition::Between { low, high, .. } if low == high => self.branch(EQUAL, Constant::Number(low), yes, no),
+                Condition::Between { low, high, .. } => {
+                    let upper = self.branch(GREATER, Constant::Number(high), no, yes);
+                    self.branch(AT_LEAST, Constant::Number(low), upper, no)
+                }
+                Condition::OwnPid { .. } => self.branch(EQUAL, Constant::OwnPid, yes, no),
+                Condition::Whole { value, .. } => {
+                    let upper = self.branch(EQUAL, Constant::Number((value >> 32) as u32), yes, no);
+                    let upper = self.load(low_half(arg) + 4, upper);
+                    self.branch(EQUAL, Constant::Number(value as u32), upper, no)
+                }
+            };
+            if at > 0 || loaded != Some(arg) {
+                label = self.load(low_half(arg), label);
+            }
+        }
+        label
+    }
+
+    /// Loads a word and goes on there, which must be what was written last.
+    fn load(&mut self, word: u32, then: Label) -> Label {
+        debug_assert_eq!(then + 1, self.instructions.len());
+        self.push(plain(LOAD, word))
+    }
+}
+
+/// The argument that is in the accumulator when this case did not hold: known if there was one test of it, and no mask.
+fn left_in_accumulator(case: &[Condition]) -> Option<u8> {
+    match case {
+        [Condition::Bits { arg, mask: u32::MAX, .. } | Condition::Between { arg, .. } | Condition::OwnPid { arg }] => Some(*arg),
+        _ => None,
+    }
+}
+
+impl Condition {
+    fn arg(&self) -> u8 {
+        match self {
+            Condition::Bits { arg, .. } | Condition::Between { arg, .. } | Condition::OwnPid { arg } | Condition::Whole { arg, .. } => *arg,
         }
     }
 }
 
-/// Allows if all conditions hold; goes on behind itself if one does not.
-fn one_case(case: &[Condition]) -> Vec<Instruction> {
-    // From the end, because a jump must know how far it is to go.
-    let mut code = vec![give_back(RET_ALLOW)];
-    for condition in case.iter().rev() {
-        // Over everything that is behind the last instruction of this condition. A case has a handful of conditions, so a byte is enough.
-        let out = |more: usize| (code.len() + more) as u8;
-        let mut tested = match *condition {
-            Condition::Bits { arg, mask: u32::MAX, value } => vec![plain(LOAD, low(arg)), jump(EQUAL, 0, out(0), value)],
-            Condition::Bits { arg, mask, value } => vec![plain(LOAD, low(arg)), plain(AND, mask), jump(EQUAL, 0, out(0), value)],
-            Condition::Between { arg, low: from, high } => {
-                vec![plain(LOAD, low(arg)), jump(AT_LEAST, 0, out(1), from), jump(GREATER, out(0), 0, high)]
-            }
-            Condition::OwnPid { arg } => {
-                vec![plain(LOAD, low(arg)), Instruction { code: EQUAL, jt: 0, jf: out(0), k: Constant::OwnPid }]
-            }
-            Condition::Whole { arg, value } => vec![
-                plain(LOAD, low(arg)),
-                jump(EQUAL, 0, out(2), value as u32),
-                plain(LOAD, low(arg) + 4),
-                jump(EQUAL, 0, out(0), (value >> 32) as u32),
-            ],
-        };
-        tested.append(&mut code);
-        code = tested;
-    }
-    code
-}
-
 /// Where the lower half of an argument lies. Both architectures we know are little-endian.
-fn low(arg: u8) -> u32 {
+fn low_half(arg: u8) -> u32 {
     ARGUMENTS + 8 * u32::from(arg)
 }
 
 fn plain(code: u16, k: u32) -> Instruction {
-    jump(code, 0, 0, k)
+    jump(code, 0, 0, Constant::Number(k))
 }
 
-fn jump(code: u16, jt: u8, jf: u8, k: u32) -> Instruction {
-    Instruction { code, jt, jf, k: Constant::Number(k) }
-}
-
-fn give_back(value: u32) -> Instruction {
-    plain(RETURN, value)
+fn jump(code: u16, jt: u8, jf: u8, k: Constant) -> Instruction {
+    Instruction { code, jt, jf, k }
 }
 
 #[cfg(test)]
