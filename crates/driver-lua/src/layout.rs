@@ -1,9 +1,10 @@
 //! Where the files of a machine and of its lives are, and what is in them.
 //!
 //! `<state>/lua/<machine>/machine.json` and `work/` belong to the machine; `<state>/run/<boot>/<machine>/<life>/` belongs to one
-//! life of it: `start.json` (for the holder), `meta.json` (from the holder), `ring`, `spill`, `exit.json`, `sock`, `stderr`.
+//! life of it: `start.json` (for a holder that is started as a program), `meta.json` (from the holder), `ring`, `spill`, `exit.json`,
+//! `status.json` (from its zygote), `sock`, `stderr`. The sockets of zygotes are beside the machines.
 
-use crate::{host::store::Overflow, settings::Settings};
+use crate::{host::store::Overflow, settings::Settings, zygote::Parent};
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
@@ -57,7 +58,13 @@ pub(crate) struct Meta {
     pub(crate) process: Identity,
     pub(crate) life: u64,
     pub(crate) runtime: String,
+    /// The zygote it was forked by; nothing if it was started as a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) zygote: Option<Parent>,
 }
+
+/// How a process ended, by its zygote, which knows nothing else of it. What the holder or the driver has recorded says more.
+pub(crate) const STATUS: &str = "status.json";
 
 /// The variable in the environment of a holder and of all it starts, by which left-overs are found.
 pub(crate) const MARK: &str = "VMOON_LIFE";
@@ -82,6 +89,16 @@ impl Life {
     /// How it ended, if somebody wrote that down.
     pub(crate) fn exit(&self) -> Option<Exit> {
         atomic::read_json(&self.dir.join("exit.json")).ok().flatten()
+    }
+
+    /// How its process ended, if a zygote was its parent and has seen it.
+    pub(crate) fn status(&self) -> Option<Exit> {
+        atomic::read_json(&self.dir.join(STATUS)).ok().flatten()
+    }
+
+    /// The directory of all lives of this boot.
+    pub(crate) fn boot(&self) -> &Path {
+        self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir)
     }
 
     pub(crate) fn write_exit(&self, exit: &Exit) -> Result<()> {

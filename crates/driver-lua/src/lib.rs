@@ -14,5 +14,6 @@ pub mod oneshot;
 pub(crate) mod probe;
 pub(crate) mod ring;
 pub(crate) mod settings;
+pub mod zygote;
 
 pub use driver::{LuaConfig, LuaDriver};

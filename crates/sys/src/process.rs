@@ -49,6 +49,21 @@ impl Identity {
         }
     }
 
+    /// Waits until all its threads have ended, so that whoever is its parent can take its exit status; `false` if they have not
+    /// after `limit`.
+    ///
+    /// # Errors
+    /// Those of pidfd_open(2) and poll(2).
+    pub fn wait_end(&self, limit: Duration) -> io::Result<bool> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(true) };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            // The descriptor pins the process; only now is the comparison free of races.
+            Ok(fd) if Stat::read(self.pid).is_some_and(|stat| stat.start == self.start) => Pidfd(fd).wait(limit),
+            Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Takes its exit status if it is a child of ours that has ended; see [`reap`].
     pub fn reap(&self) -> Reaped {
         // Only a process of this start time: the pid may be that of another child by now.

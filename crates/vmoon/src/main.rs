@@ -16,8 +16,10 @@ use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
     // A holder is started a thousand times and lives for weeks: nothing of the command line may cost it time or memory.
-    if env::args_os().nth(1).is_some_and(|verb| verb == "lua-host") {
-        return cmd::lua_host();
+    match env::args_os().nth(1) {
+        Some(verb) if verb == "lua-host" => return cmd::lua_host(),
+        Some(verb) if verb == vmoon_driver_lua::zygote::VERB => return vmoon_driver_lua::zygote::main(),
+        _ => {}
     }
     if let Some(code) = cmd::run::at_once() {
         return code;

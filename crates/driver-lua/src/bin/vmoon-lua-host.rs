@@ -1,7 +1,13 @@
-//! The holder as a program of its own, for the tests and benchmarks of this crate. `vmoon lua-host` is the same.
+//! The holder as a program of its own, for the tests and benchmarks of this crate. `vmoon lua-host` is the same, and `vmoon
+//! lua-zygote` what this is with that word as its first argument.
 
 use std::process::ExitCode;
+use vmoon_driver_lua::{host, zygote};
 
 fn main() -> ExitCode {
-    vmoon_driver_lua::host::main(std::env::args_os().skip(1))
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|first| first == zygote::VERB).is_some() {
+        return zygote::main();
+    }
+    host::main(args)
 }

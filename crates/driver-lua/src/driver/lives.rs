@@ -2,28 +2,31 @@
 //! that may.
 
 use crate::{
+    host::BACKLOG,
     layout::{Layout, Life, MARK, Meta, Record, Start, mark, remove_dir},
     ring::Remains,
     settings,
+    zygote::{self, Answer, Fork, Zygotes},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FlockOperation, Mode, OFlags, flock},
+    net::SocketType,
     process::Signal,
 };
 use std::{
     ffi::OsString,
     fs,
-    io::Read as _,
+    io::{self, PipeReader, Read as _},
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use vmoon_core::{Code, Error, MachineId, Result, driver::Exit};
 use vmoon_sys::{
-    atomic, paths,
+    atomic, passing, paths,
     process::{Detached, Identity, Pidfd, Reaped, boot_id, reap},
-    tree,
+    random, tree,
 };
 
 /// How long a holder may take until its socket answers.
@@ -67,21 +70,18 @@ pub(super) fn examine(id: MachineId, life: &Life) -> Result<Vital> {
     if meta.process.is_alive() {
         return Ok(Vital::Alive(meta));
     }
-    bury(id, life, &meta.process).map(Vital::Dead)
+    bury(id, life, &meta).map(Vital::Dead)
 }
 
 /// Records how a dead holder ended, and ends what it left behind.
-fn bury(id: MachineId, life: &Life, process: &Identity) -> Result<Exit> {
-    let status = process.reap();
+fn bury(id: MachineId, life: &Life, meta: &Meta) -> Result<Exit> {
+    let process = &meta.process;
+    let status = status(life, meta);
     if let Some(exit) = life.exit() {
         return Ok(exit);
     }
     let said = Remains::open(&life.dir).ok().flatten().and_then(|remains| remains.exit);
-    let exit = said.unwrap_or(match status {
-        Reaped::Code(code) => Exit::Code { code },
-        Reaped::Signal(signal) => Exit::Signal { signal },
-        Reaped::Running | Reaped::Stranger => Exit::Lost,
-    });
+    let exit = said.or(status).unwrap_or(Exit::Lost);
     // It did not end by itself, so nobody has looked after its children.
     let mark = format!("{MARK}={}", mark(id, life.number));
     tree::kill(process, Some(&mark), DEATH).map_err(|error| Error::io("end what a dead machine left behind", error))?;
@@ -89,12 +89,26 @@ fn bury(id: MachineId, life: &Life, process: &Identity) -> Result<Exit> {
     Ok(exit)
 }
 
+/// How a dead holder's process ended, by its parent: a zygote, or us. `None` if nobody knows.
+fn status(life: &Life, meta: &Meta) -> Option<Exit> {
+    if let Some(parent) = &meta.zygote {
+        // A process is dead for its parent when its last thread is.
+        let _ = meta.process.wait_end(DEATH);
+        zygote::settle(life.boot(), parent);
+        return life.status();
+    }
+    match meta.process.reap() {
+        Reaped::Code(code) => Some(Exit::Code { code }),
+        Reaped::Signal(signal) => Some(Exit::Signal { signal }),
+        Reaped::Running | Reaped::Stranger => None,
+    }
+}
+
 /// Ends a life that was begun by somebody who died before it answered.
 pub(super) fn end_unborn(id: MachineId, life: &Life) -> Result<()> {
-    let mark = format!("{MARK}={}", mark(id, life.number));
-    // No process has this pid: only the mark counts.
-    let nobody = Identity { pid: i32::MAX, start: 0, boot: boot_id().to_owned() };
-    tree::kill(&nobody, Some(&mark), DEATH).map_err(|error| Error::io("end a machine that was half started", error))?;
+    // Whoever has begun it may have died with a request under way.
+    zygote::settle_all(life.boot());
+    kill_marked(id, life).map_err(|error| Error::io("end a machine that was half started", error))?;
     // It may have come up meanwhile, and even ended by itself.
     if life.exit().is_none() {
         life.write_exit(&Exit::Killed)?;
@@ -105,8 +119,26 @@ pub(super) fn end_unborn(id: MachineId, life: &Life) -> Result<()> {
     Ok(())
 }
 
+/// Ends every process of a life of which no process is known.
+fn kill_marked(id: MachineId, life: &Life) -> io::Result<()> {
+    // No process has this pid: only the mark counts.
+    let nobody = Identity { pid: i32::MAX, start: 0, boot: boot_id().to_owned() };
+    tree::kill(&nobody, Some(&format!("{MARK}={}", mark(id, life.number))), DEATH)
+}
+
+/// The ways to start a holder.
+#[derive(Clone, Copy)]
+pub(crate) struct Ways<'a> {
+    /// Forks those with the embedded runtime.
+    pub(crate) zygotes: &'a Zygotes,
+    /// The program that is a holder.
+    pub(crate) exe: &'a Path,
+    /// What makes it one.
+    pub(crate) args: &'a [OsString],
+}
+
 /// Starts a new life and returns when its socket answers.
-pub(super) fn start(layout: &Layout, exe: &Path, exe_args: &[OsString], record: &Record) -> Result<()> {
+pub(super) fn start(layout: &Layout, ways: Ways<'_>, record: &Record) -> Result<()> {
     let id = record.id;
     let _lock = lock(layout, id)?;
     for life in layout.lives(id)? {
@@ -119,8 +151,9 @@ pub(super) fn start(layout: &Layout, exe: &Path, exe_args: &[OsString], record: 
     let runtime = settings::find(&record.settings.runtime).map_err(|message| Error::new(Code::RuntimeNotFound, message))?;
     let number = layout.last_number(id)? + 1;
     tidy(layout, id, number)?;
-    let life = make_life(layout, record, number, runtime)?;
-    match spawn(exe, exe_args, id, &life) {
+    let start = plan(layout, record, number, runtime);
+    let life = make_life(layout, id, number)?;
+    match bear(layout, ways, &life, start) {
         Ok(()) => Ok(()),
         Err(error) => {
             // The record of the failure is worth less than the failure.
@@ -130,16 +163,10 @@ pub(super) fn start(layout: &Layout, exe: &Path, exe_args: &[OsString], record: 
     }
 }
 
-fn make_life(layout: &Layout, record: &Record, number: u64, runtime: Option<PathBuf>) -> Result<Life> {
-    let dir = layout.lives_dir(record.id).join(number.to_string());
-    let made = |dir: &Path| paths::private_dir(dir);
-    made(&layout.runs())?;
-    made(&layout.runs().join(boot_id()))?;
-    made(&layout.lives_dir(record.id))?;
-    made(&dir)?;
-    let life = Life { number, dir };
+/// What the holder is told.
+fn plan(layout: &Layout, record: &Record, number: u64, runtime: Option<PathBuf>) -> Start {
     let settings = &record.settings;
-    let start = Start {
+    Start {
         machine: record.id,
         life: number,
         work: layout.machine(record.id).join("work"),
@@ -150,16 +177,146 @@ fn make_life(layout: &Layout, record: &Record, number: u64, runtime: Option<Path
         memory: settings.memory,
         grace_ms: GRACE_MS,
         lua: Default::default(),
-    };
-    atomic::write_json(&life.dir.join("start.json"), &start)?;
-    Ok(life)
+    }
 }
 
+/// Makes the directory of a life.
+pub(crate) fn make_life(layout: &Layout, id: MachineId, number: u64) -> Result<Life> {
+    let lives = layout.lives_dir(id);
+    let life = Life { number, dir: lives.join(number.to_string()) };
+    // The directories above are there but for the first time, and each costs three system calls to check.
+    if rustix::fs::mkdir(&lives, Mode::RWXU) == Err(rustix::io::Errno::NOENT) {
+        paths::private_dir(&layout.runs())?;
+        paths::private_dir(&layout.runs().join(boot_id()))?;
+        paths::private_dir(&lives)?;
+    }
+    match rustix::fs::mkdir(&life.dir, Mode::RWXU) {
+        Ok(()) => Ok(life),
+        // A start that died between this and its first process.
+        Err(_) => paths::private_dir(&life.dir).map(|()| life),
+    }
+}
+
+/// Starts the process of a life and waits until it answers.
+pub(crate) fn bear(layout: &Layout, ways: Ways<'_>, life: &Life, start: Start) -> Result<()> {
+    if start.runtime == settings::BUILTIN
+        && let Some(newborn) = fork(layout, ways.zygotes, life, &start)?
+    {
+        match newborn.wait(ways.zygotes, life) {
+            Born::Ready => return Ok(()),
+            Born::Failed(error) => return Err(error),
+            // The zygote was killed under our hands: what it may have made is ended, and this life begins anew.
+            Born::Orphaned => {
+                kill_marked(start.machine, life).map_err(|error| Error::io("end a failed start", error))?;
+                remove_dir(&life.dir).map_err(|error| Error::io("begin a failed start anew", error))?;
+                make_life(layout, start.machine, life.number)?;
+            }
+        }
+    }
+    atomic::write_json(&life.dir.join("start.json"), &start)?;
+    spawn(ways.exe, ways.args, start.machine, life)
+}
+
+/// A holder that a zygote was asked for.
+pub(crate) struct Newborn {
+    machine: MachineId,
+    pub(crate) key: String,
+    ready: PipeReader,
+    conn: zygote::Conn,
+}
+
+enum Born {
+    Ready,
+    Failed(Error),
+    Orphaned,
+}
+
+fn for_new(what: &str, error: io::Error) -> Error {
+    Error::io(format_args!("{what} for a new machine"), error)
+}
+
+/// Asks a zygote for a holder; `None` if there is no zygote.
+pub(crate) fn fork(layout: &Layout, zygotes: &Zygotes, life: &Life, start: &Start) -> Result<Option<Newborn>> {
+    let listen = rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|dir| passing::listen(dir.as_fd(), "sock", SocketType::STREAM, BACKLOG))
+        .map_err(|error| for_new("make a socket", error))?;
+    let (ready, writer) = io::pipe().map_err(|error| for_new("make a pipe", error))?;
+    let key = random::key();
+    let fork = Fork { dir: life.dir.clone(), key: key.clone(), start: start.clone() };
+    if let Some(conn) = zygotes.fork(layout, fork, &[listen.as_fd(), writer.as_fd()]) {
+        return Ok(Some(Newborn { machine: start.machine, key, ready, conn }));
+    }
+    // The program makes its own.
+    let _ = fs::remove_file(life.dir.join("sock"));
+    Ok(None)
+}
+
+impl Newborn {
+    /// Waits until it can be used.
+    fn wait(mut self, zygotes: &Zygotes, life: &Life) -> Born {
+        let (said, late) = listen_to(&mut self.ready);
+        let answer = self.conn.answer();
+        if said == b"ready\n" {
+            // An answer that cannot be read says nothing of the holder, which has spoken for itself.
+            if answer.is_ok() {
+                zygotes.keep(self.conn);
+            }
+            return Born::Ready;
+        }
+        let said = match answer {
+            Ok((Answer::Failed { error }, _)) => error.into_bytes(),
+            Ok(_) => said,
+            Err(_) if said.is_empty() && !late => return Born::Orphaned,
+            Err(_) => said,
+        };
+        if let Err(error) = kill_marked(self.machine, life) {
+            return Born::Failed(Error::io("end a failed start", error));
+        }
+        zygotes.keep(self.conn);
+        Born::Failed(failure(&said, late))
+    }
+}
+
+/// What the holder says before it is ready, up to a line, and whether it took too long.
+fn listen_to(ready: &mut PipeReader) -> (Vec<u8>, bool) {
+    let until = Instant::now() + READY;
+    let mut said = Vec::new();
+    loop {
+        let rest = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&*ready, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Ok(0) => return (said, true),
+            _ => {}
+        }
+        let mut bytes = [0; 512];
+        match ready.read(&mut bytes) {
+            Ok(n) if n > 0 && said.len() < 4096 => {
+                said.extend_from_slice(&bytes[..n]);
+                if said == b"ready\n" {
+                    return (said, false);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return (said, false),
+        }
+    }
+}
+
+/// The error of a start, from what the process has said.
+fn failure(said: &[u8], late: bool) -> Error {
+    let said = String::from_utf8_lossy(&said[..said.len().min(4096)]).trim().to_owned();
+    let why = if said.is_empty() && late { format!("it did not answer within {} s", READY.as_secs()) } else { said };
+    let code = if why.contains("No space left") || why.contains("os error 28") { Code::DiskFull } else { Code::DriverFailed };
+    Error::new(code, format!("the machine's process could not start: {}", vmoon_core::name::escape(&why)))
+}
+
+/// Starts a holder as a program.
 fn spawn(exe: &Path, exe_args: &[OsString], id: MachineId, life: &Life) -> Result<()> {
     let stderr_path = life.dir.join("stderr");
-    let io = |what: &str, error: std::io::Error| Error::io(format_args!("{what} for a new machine"), error);
-    let stderr = fs::File::create(&stderr_path).map_err(|error| io("make a file", error))?;
-    let (mut ready, writer) = std::io::pipe().map_err(|error| io("make a pipe", error))?;
+    let stderr = fs::File::create(&stderr_path).map_err(|error| for_new("make a file", error))?;
+    let (mut ready, writer) = io::pipe().map_err(|error| for_new("make a pipe", error))?;
     let mut args: Vec<&std::ffi::OsStr> = exe_args.iter().map(OsString::as_os_str).collect();
     args.push(life.dir.as_os_str());
     let mark = mark(id, life.number);
@@ -169,36 +326,17 @@ fn spawn(exe: &Path, exe_args: &[OsString], id: MachineId, life: &Life) -> Resul
     })?;
     drop(writer);
     let identity = Identity::of(pid);
-    let until = Instant::now() + READY;
-    loop {
-        let rest = until.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&ready, PollFlags::IN)], Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => continue,
-            Ok(0) => break,
-            _ => {}
-        }
-        let mut byte = [0];
-        match ready.read(&mut byte) {
-            Ok(1) => {
-                // Nothing reads it any more, and a crash later has its own record.
-                let _ = fs::remove_file(&stderr_path);
-                return Ok(());
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            _ => break,
-        }
+    let (said, late) = listen_to(&mut ready);
+    if said == b"ready\n" {
+        // Nothing reads it any more, and a crash later has its own record.
+        let _ = fs::remove_file(&stderr_path);
+        return Ok(());
     }
     if let Some(identity) = identity {
-        tree::kill(&identity, Some(&format!("{MARK}={mark}")), DEATH).map_err(|error| io("end a failed start", error))?;
+        tree::kill(&identity, Some(&format!("{MARK}={mark}")), DEATH).map_err(|error| for_new("end a failed start", error))?;
     }
     reap(pid);
-    let said = fs::read(&stderr_path).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said[..said.len().min(4096)]).trim().to_owned();
-    let late = Instant::now() >= until;
-    let why = if said.is_empty() && late { format!("it did not answer within {} s", READY.as_secs()) } else { said };
-    let code = if why.contains("No space left") || why.contains("os error 28") { Code::DiskFull } else { Code::DriverFailed };
-    Err(Error::new(code, format!("the machine's process could not start: {}", vmoon_core::name::escape(&why))))
+    Err(failure(&fs::read(&stderr_path).unwrap_or_default(), late))
 }
 
 /// Removes the files of lives that nobody can want any more: all but the previous one, and that too if it was read to its end.

@@ -4,7 +4,7 @@
 //! `/proc` knows.
 
 mod files;
-mod lives;
+pub(crate) mod lives;
 mod usage;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     layout::{Layout, Record, remove_dir},
     link, probe,
     settings::{self, Settings},
+    zygote::Zygotes,
 };
 use async_trait::async_trait;
 use lives::Vital;
@@ -54,12 +55,14 @@ struct Inner {
     layout: Layout,
     exe: PathBuf,
     args: Vec<OsString>,
+    zygotes: Zygotes,
 }
 
 impl LuaDriver {
     /// A driver; touches nothing.
     pub fn new(config: LuaConfig) -> Self {
-        Self(Arc::new(Inner { layout: Layout::new(config.state), exe: config.host_exe, args: config.host_args }))
+        let zygotes = Zygotes::new(config.host_exe.clone(), &config.host_args);
+        Self(Arc::new(Inner { layout: Layout::new(config.state), exe: config.host_exe, args: config.host_args, zygotes }))
     }
 
     /// Does something that blocks, on a thread that may.
@@ -261,7 +264,7 @@ impl Driver for LuaDriver {
         let id = known(handle)?;
         self.blocking(move |inner| {
             let record = inner.record(id)?;
-            lives::start(&inner.layout, &inner.exe, &inner.args, &record)
+            lives::start(&inner.layout, lives::Ways { zygotes: &inner.zygotes, exe: &inner.exe, args: &inner.args }, &record)
         })
         .await
     }

@@ -13,32 +13,56 @@ mod poll;
 pub(crate) mod store;
 mod term;
 
-use crate::layout::{Meta, Start};
+use crate::{
+    layout::{Meta, Start},
+    zygote::{Fork, Parent},
+};
 use hub::{Hub, Stream};
 use rustix::{
     fs::{Mode, OFlags},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
+    net::SocketType,
 };
 use std::{
     ffi::OsString,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use vmoon_core::driver::Exit;
-use vmoon_sys::{atomic, process::Identity, random};
+use vmoon_sys::{
+    atomic, passing,
+    process::{Identity, boot_id},
+    random,
+};
 
 /// Stack of the I/O thread, bytes: it keeps a few small buffers and calls no user code.
 const IO_STACK: usize = 128 << 10;
+/// Clients that may wait to be taken.
+pub(crate) const BACKLOG: i32 = 16;
+
+/// What a holder is given at its start, in whichever way it is started.
+struct Given {
+    start: Start,
+    /// The key that clients must show.
+    key: String,
+    /// The directory of this life.
+    dir: PathBuf,
+    /// Its listening socket.
+    listen: OwnedFd,
+    /// Where `ready\n` is written when the interpreter can be used, or what is wrong.
+    ready: OwnedFd,
+    /// The zygote that has forked us.
+    zygote: Option<Parent>,
+}
 
 /// Runs a holder: `args` are those behind the verb, one directory of a life with its `start.json`.
 ///
 /// It writes one line to descriptor 1 when its socket answers, then makes descriptors 1 and 2 its own. Until then errors go to
 /// descriptor 2 and the exit code is 1; afterwards it ends only by itself, with the exit code of the program.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match start(args) {
+    match from_directory(args).and_then(start) {
         Ok(never) => match never {},
         Err(message) => {
             let text = format!("{message}\n");
@@ -48,7 +72,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn start(args: impl IntoIterator<Item = OsString>) -> Result<std::convert::Infallible, String> {
+fn from_directory(args: impl IntoIterator<Item = OsString>) -> Result<Given, String> {
     let mut args = args.into_iter();
     let (Some(dir), None) = (args.next().map(PathBuf::from), args.next()) else {
         return Err("usage: lua-host DIRECTORY-OF-A-LIFE (started by vmoon itself)".into());
@@ -56,40 +80,82 @@ fn start(args: impl IntoIterator<Item = OsString>) -> Result<std::convert::Infal
     let start: Start = atomic::read_json(&dir.join("start.json"))
         .map_err(|error| error.chain())?
         .ok_or_else(|| format!("there is no start.json in {}", dir.display()))?;
-    let me = Identity::of(std::process::id() as i32).ok_or("/proc is not mounted")?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| format!("could not become a reaper: {error}"))?;
-    keep_signals_harmless();
-    // One heap for both threads: the second one allocates next to nothing.
+    one_heap();
+    let listen = rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(std::io::Error::from)
+        .and_then(|at| passing::listen(at.as_fd(), "sock", SocketType::STREAM, BACKLOG))
+        .map_err(|error| format!("could not make the socket: {error}"))?;
+    let ready = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(|error| error.to_string())?;
+    Ok(Given { start, key: random::key(), dir, listen, ready, zygote: None })
+}
+
+/// Goes on as a holder in a process that a zygote has just forked. Returns only if that fails, with the exit code of the process.
+pub(crate) fn forked(fork: Fork, listen: OwnedFd, ready: OwnedFd, zygote: Identity) -> i32 {
+    let failed = rustix::io::fcntl_dupfd_cloexec(&ready, 3);
+    let given = Given { start: fork.start, key: fork.key, dir: fork.dir, listen, ready, zygote: Some(Parent { process: zygote }) };
+    match start(given) {
+        Ok(never) => match never {},
+        Err(message) => {
+            if let Ok(failed) = failed {
+                let _ = rustix::io::write(&failed, message.as_bytes());
+            }
+            1
+        }
+    }
+}
+
+/// What a zygote does once for all its children.
+pub(crate) fn prepare() {
+    one_heap();
+    boot_id();
+    builtin::prepare();
+}
+
+/// One heap for both threads: the second one allocates next to nothing.
+fn one_heap() {
     // SAFETY: sets a number in the allocator, before there is a second thread.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+fn start(given: Given) -> Result<std::convert::Infallible, String> {
+    let Given { start, key, dir, listen, ready, zygote } = given;
+    let me = Identity::of(std::process::id() as i32).ok_or("/proc is not mounted")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| format!("could not become a reaper: {error}"))?;
+    keep_signals_harmless();
+    rustix::process::chdir(&start.work).map_err(|error| format!("could not enter {}: {error}", start.work.display()))?;
 
     let store = store::Store::create(&dir, start.ring, start.spill, start.overflow)
         .map_err(|error| format!("could not make the ring of {} bytes: {error}", start.ring))?;
-    let listen = listen(&dir).map_err(|error| format!("could not make the socket: {error}"))?;
-    rustix::process::chdir(&start.work).map_err(|error| format!("could not enter {}: {error}", start.work.display()))?;
-
-    let ready = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(|error| error.to_string())?;
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
     let captures = [(out_read, Stream::Out), (err_read, Stream::Err)];
-    let key = random::key();
-    let core = core::Core::new(store, key.clone(), runtime_name(&start.runtime), listen, captures);
+    let embedded = start.runtime == crate::settings::BUILTIN;
+    let mut core = core::Core::new(store, key.clone(), runtime_name(&start.runtime), listen, captures);
+    // Who has asked for us may wait for the first frame already.
+    core.accept();
+    core.read_guests(Instant::now());
+    core.send();
     let hub =
         Hub::new(core, me.clone(), dir.join("exit.json"), Duration::from_millis(start.grace_ms)).map_err(|error| error.to_string())?;
     // One hub for the whole life of the process.
     let hub: &'static Hub = Box::leak(Box::new(hub));
-    spawn_io(hub)?;
+    let mut meta = Meta { key, process: me, life: start.life, runtime: runtime_name(&start.runtime), zygote };
+    let record = |meta: &Meta| atomic::write_json(&dir.join("meta.json"), meta).map_err(|error| error.chain());
 
-    let engine: Box<dyn engine::Engine> = if start.runtime == crate::settings::BUILTIN {
+    let engine: Box<dyn engine::Engine> = if embedded {
+        record(&meta)?;
+        confine(&start)?;
+        spawn_io(hub)?;
         Box::new(builtin::Builtin::new(hub, start.memory, &start.lua)?)
     } else {
-        external::start(hub, Path::new(&start.runtime), &dir, [out_write.as_fd(), err_write.as_fd()], &start.lua)?
+        spawn_io(hub)?;
+        let engine = external::start(hub, Path::new(&start.runtime), &dir, [out_write.as_fd(), err_write.as_fd()], &start.lua)?;
+        meta.runtime = engine.runtime();
+        record(&meta)?;
+        engine
     };
-    let runtime = engine.runtime();
-    hub.set_runtime(runtime.clone());
-    let meta = Meta { key, process: me, life: start.life, runtime };
-    atomic::write_json(&dir.join("meta.json"), &meta).map_err(|error| error.chain())?;
+    hub.set_runtime(engine.runtime());
     rustix::stdio::dup2_stdout(&out_write).map_err(|error| error.to_string())?;
     rustix::stdio::dup2_stderr(&err_write).map_err(|error| error.to_string())?;
     drop((out_write, err_write));
@@ -101,8 +167,19 @@ fn start(args: impl IntoIterator<Item = OsString>) -> Result<std::convert::Infal
     engine::run(hub, engine)
 }
 
+/// The place where a machine with the embedded runtime is confined: there is one thread, every file and socket is open, and no
+/// code of the user has run. From here on nothing opens a file by its path, reads `/proc` or makes a socket, but for a record
+/// that the ring's header has, too (`exit.json`).
+fn confine(start: &Start) -> Result<(), String> {
+    let _ = start;
+    Ok(())
+}
+
 /// What is known before the interpreter has said its version.
 fn runtime_name(runtime: &str) -> String {
+    if runtime == crate::settings::BUILTIN {
+        return builtin::RUNTIME.to_owned();
+    }
     Path::new(runtime).file_name().map_or_else(|| runtime.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
@@ -111,17 +188,6 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), String> {
     // Only our end must not block: whoever writes to descriptor 1 expects to wait.
     rustix::io::ioctl_fionbio(&read, true).map_err(|error| error.to_string())?;
     Ok((read, write))
-}
-
-/// Binds the socket through a descriptor of its directory, so that the path may be of any length.
-fn listen(dir: &Path) -> rustix::io::Result<OwnedFd> {
-    let dir = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/sock", dir.as_raw_fd()))?;
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, 16)?;
-    Ok(socket)
 }
 
 /// SIGPIPE and SIGXFSZ (a spill file at its size limit) do nothing to us, yet kill the programs we start as they expect: a

@@ -5,6 +5,7 @@
 
 mod coroutine;
 mod interrupt;
+pub(crate) mod preload;
 
 use super::{
     engine::Engine,
@@ -24,6 +25,14 @@ use vmoon_lua_wire::{self as wire, program::Options};
 
 /// The name of the REPL program's chunk: its functions are not interrupted and do not appear in tracebacks.
 pub(super) const CHUNK: &CStr = c"=[vmoon]";
+
+/// What it says it is.
+pub(super) const RUNTIME: &str = "Lua 5.4";
+
+/// Compiles what every state runs first, for all processes that this one forks.
+pub(super) fn prepare() {
+    preload::compile(&[(wire::REPL, CHUNK), (wire::sandbox::SANDBOX, CHUNK)]);
+}
 
 static HUB: OnceLock<&'static Hub> = OnceLock::new();
 
@@ -95,7 +104,7 @@ impl Builtin {
         let settings: String = if options.grants.is_trusted() { String::new() } else { options.grants.settings() };
         let memory = Box::leak(Box::new(Memory { used: AtomicUsize::new(0), limit: memory.map_or(usize::MAX, |bytes| bytes as usize) }));
         // SAFETY: the allocator's argument is leaked, so it lives as long as the state.
-        let lua = unsafe { ffi::lua_newstate(allocate, ptr::from_mut(memory).cast()) };
+        let lua = unsafe { preload::new_state(allocate, ptr::from_mut(memory).cast()) };
         if lua.is_null() {
             return Err("there is no memory for a Lua state".into());
         }
@@ -150,7 +159,7 @@ unsafe fn text(lua: *mut lua_State, index: c_int) -> Vec<u8> {
 
 impl Engine for Builtin {
     fn runtime(&self) -> String {
-        "Lua 5.4".to_owned()
+        RUNTIME.to_owned()
     }
 
     fn eval(&mut self, _: &Hub, command: &Command) -> Outcome {
@@ -222,6 +231,7 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
     unsafe {
         let program = &*ffi::lua_touserdata(lua, 1).cast::<Program<'_>>();
         ffi::luaL_openlibs(lua);
+        preload::seed(lua);
         coroutine::install(lua);
         distribution_paths(lua);
         ffi::lua_getglobal(lua, c"os".as_ptr());
@@ -258,7 +268,7 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
 unsafe fn compile(lua: *mut lua_State, source: &str) {
     // SAFETY: as in `open`, which calls this; the source is live and the chunk's name ends with a zero byte.
     unsafe {
-        if ffi::luaL_loadbufferx(lua, source.as_ptr().cast(), source.len(), CHUNK.as_ptr(), c"t".as_ptr()) != ffi::LUA_OK {
+        if preload::load(lua, source, CHUNK) != ffi::LUA_OK {
             ffi::lua_error(lua);
         }
     }

@@ -1,0 +1,302 @@
+//! The zygote's own process. It has one thread, no async runtime, and no Lua state: each child makes its own, so that no two
+//! have the same seeds.
+//!
+//! Requests of one client are obeyed in their order. What it changes in its memory after a fork is a page more for that child,
+//! so it changes little.
+
+use super::{Answer, Fork, PREFIX, Request, VERSION};
+use crate::{host, layout};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+use vmoon_core::{MachineId, driver::Exit};
+use vmoon_sys::{
+    atomic,
+    face::{Face, Slot},
+    fork::{self, ChildSignal},
+    passing::{self, MAX_MESSAGE, Received},
+    peer,
+    process::{Identity, Reaped},
+    tree,
+};
+
+/// How long nobody may need it before it ends: the driver that has started it needs a moment to connect.
+const IDLE: Duration = Duration::from_secs(5);
+/// Clients at once; each is a thread of a daemon that waits for a machine.
+const MAX_CLIENTS: usize = 1024;
+/// How many requests of one client are obeyed before the next client's turn.
+const TURN: usize = 64;
+
+struct Zygote {
+    me: Identity,
+    listen: OwnedFd,
+    /// The directory of this boot's lives.
+    dir: OwnedFd,
+    signal: ChildSignal,
+    clients: Vec<OwnedFd>,
+    /// Whose process each child is.
+    children: HashMap<i32, (MachineId, u64)>,
+    face: Face,
+    mark: Slot,
+    /// Clients that wait until everything is settled.
+    settling: Vec<RawFd>,
+    buffer: Vec<u8>,
+    polled: Vec<libc::pollfd>,
+}
+
+/// Runs a zygote. Its descriptor 0 is the listening socket and 1 the directory of this boot's lives; it makes both its own.
+/// The variables of the mark and of the zygote must be there with room for their values.
+///
+/// What is wrong with that goes to descriptor 2, and the exit code is 1.
+pub fn main() -> ExitCode {
+    match Zygote::new() {
+        Ok(mut zygote) => {
+            zygote.run();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let text = format!("a zygote is started by vmoon itself: {error}\n");
+            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Zygote {
+    fn new() -> io::Result<Self> {
+        let listen = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+        let dir = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+        rustix::net::sockopt::socket_acceptconn(&listen)?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+        drop(null);
+        rustix::process::chdir("/")?;
+        rustix::process::umask(Mode::from_raw_mode(0o077));
+        let me = Identity::of(std::process::id() as i32).ok_or(io::ErrorKind::Unsupported)?;
+        let face = Face::find()?;
+        let missing = |name: &str| io::Error::new(io::ErrorKind::NotFound, format!("the variable {name} is missing"));
+        // SAFETY: the only thread; it keeps no reference to its environment.
+        let (mark, zygote) = unsafe { (face.variable(layout::MARK), face.variable(tree::ZYGOTE)) };
+        let mark = mark.ok_or_else(|| missing(layout::MARK))?;
+        let zygote = zygote.ok_or_else(|| missing(tree::ZYGOTE))?;
+        // SAFETY: as above.
+        unsafe {
+            zygote.set(me.pid.to_string().as_bytes());
+            mark.set(b"");
+            face.set_args(&["vmoon", super::VERB]);
+        }
+        host::prepare();
+        Ok(Self {
+            me,
+            listen,
+            dir,
+            signal: ChildSignal::new()?,
+            clients: Vec::with_capacity(16),
+            children: HashMap::with_capacity(1024),
+            face,
+            mark,
+            settling: Vec::new(),
+            buffer: vec![0; MAX_MESSAGE],
+            polled: Vec::with_capacity(64),
+        })
+    }
+
+    fn run(&mut self) {
+        loop {
+            let unused = self.clients.is_empty() && self.children.is_empty();
+            let events = self.wait(unused.then_some(IDLE));
+            self.accept();
+            if unused && events == 0 && self.clients.is_empty() && self.leave() {
+                return;
+            }
+            self.signal.clear();
+            self.reap();
+            self.serve(false);
+            if !self.settling.is_empty() {
+                // Whoever sent something before has it in its socket, or in the queue of those who connect.
+                self.accept();
+                self.serve(true);
+                self.reap();
+                let text = serde_json::to_vec(&Answer::Settled).unwrap_or_default();
+                for waiting in std::mem::take(&mut self.settling) {
+                    if let Some(client) = self.clients.iter().find(|client| client.as_raw_fd() == waiting) {
+                        // Who does not read is not waited for.
+                        let _ = passing::send(client, &text, &[], false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do; how many descriptors have something.
+    fn wait(&mut self, limit: Option<Duration>) -> usize {
+        self.polled.clear();
+        let fds = [self.signal.as_fd().as_raw_fd(), self.listen.as_raw_fd()]
+            .into_iter()
+            .chain(self.clients.iter().map(|client| client.as_raw_fd()));
+        self.polled.extend(fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }));
+        let limit = limit.map_or(-1, |limit| limit.as_millis() as i32);
+        // SAFETY: the array lives until the call returns.
+        let n = unsafe { libc::poll(self.polled.as_mut_ptr(), self.polled.len() as libc::nfds_t, limit) };
+        if n < 0 {
+            // Interrupted: it is looked again.
+            self.polled.iter_mut().for_each(|fd| fd.revents = 0);
+            return 1;
+        }
+        n as usize
+    }
+
+    /// Takes new clients, of our own user only.
+    fn accept(&mut self) {
+        while self.clients.len() < MAX_CLIENTS {
+            let Ok(client) = rustix::net::accept_with(&self.listen, rustix::net::SocketFlags::CLOEXEC) else { return };
+            if peer::check(&client).is_err() {
+                continue;
+            }
+            let hello = Answer::Hello { version: VERSION, min_version: VERSION, process: self.me.clone() };
+            if passing::send(&client, &serde_json::to_vec(&hello).unwrap_or_default(), &[], false).is_ok() {
+                self.clients.push(client);
+            }
+        }
+    }
+
+    /// Obeys what clients have sent: a turn of each, or all of it.
+    fn serve(&mut self, all: bool) {
+        let mut index = 0;
+        while index < self.clients.len() {
+            let ready = all || self.polled.get(index + 2).is_some_and(|polled| polled.revents != 0);
+            let mut stays = true;
+            let mut turns = if all { MAX_CLIENTS } else { TURN };
+            while ready && stays && turns > 0 {
+                turns -= 1;
+                let mut buffer = std::mem::take(&mut self.buffer);
+                let received = passing::receive(&self.clients[index], &mut buffer, false);
+                let answer = match received {
+                    Ok(Received::Later) => {
+                        turns = 0;
+                        None
+                    }
+                    Ok(Received::Gone) => {
+                        stays = false;
+                        None
+                    }
+                    Ok(Received::Message(len, fds)) => self.obey(&buffer[..len], fds, self.clients[index].as_raw_fd()),
+                    Err(error) => Some((Answer::Failed { error: error.to_string() }, None)),
+                };
+                self.buffer = buffer;
+                if let Some((answer, fd)) = answer {
+                    let text = serde_json::to_vec(&answer).unwrap_or_default();
+                    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(|fd: &OwnedFd| fd.as_fd()).collect();
+                    // A client that sends much and reads nothing is none.
+                    stays = passing::send(&self.clients[index], &text, &fds, false).is_ok();
+                }
+            }
+            if stays {
+                index += 1;
+            } else {
+                // The order of those behind it must stay that of the poll.
+                let gone = self.clients.remove(index);
+                self.settling.retain(|waiting| *waiting != gone.as_raw_fd());
+                if self.polled.len() > index + 2 {
+                    self.polled.remove(index + 2);
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, message: &[u8], fds: Vec<OwnedFd>, client: RawFd) -> Option<(Answer, Option<OwnedFd>)> {
+        let failed = |error: String| Some((Answer::Failed { error }, None));
+        match serde_json::from_slice(message) {
+            Ok(Request::Settle) => {
+                self.settling.push(client);
+                None
+            }
+            Ok(Request::Fork(fork)) => match <[OwnedFd; 2]>::try_from(fds) {
+                Ok([listen, ready]) => match self.fork(*fork, listen, ready) {
+                    Ok((pid, pidfd)) => Some((Answer::Forked { pid }, pidfd)),
+                    Err(error) => failed(format!("no process can be made: {error}")),
+                },
+                Err(fds) => failed(format!("a request to fork has {} descriptors instead of 2", fds.len())),
+            },
+            Err(error) => failed(format!("not a request: {error}")),
+        }
+    }
+
+    /// Forks a holder. It bears its mark from its first moment, so that it is found whatever happens.
+    fn fork(&mut self, fork: Fork, listen: OwnedFd, ready: OwnedFd) -> io::Result<(i32, Option<OwnedFd>)> {
+        let (machine, life) = (fork.start.machine, fork.start.life);
+        let mark = layout::mark(machine, life);
+        let parent = self.me.clone();
+        let face = &self.face;
+        // SAFETY: one thread, here and in the child until it starts another; no reference to arguments or environment is
+        // kept; the child uses none of the descriptors it closes, for it never returns from here.
+        let forked = unsafe {
+            self.mark.set(mark.as_bytes());
+            let forked = fork::fork(|| {
+                fork::close_all_but(&mut [listen.as_raw_fd(), ready.as_raw_fd()]);
+                fork::unblock_signals();
+                face.set_args(&["vmoon", super::HOLDER, &mark]);
+                let _ = rustix::process::setsid();
+                host::forked(fork, listen, ready, parent)
+            });
+            self.mark.set(b"");
+            forked
+        };
+        let pid = forked?;
+        self.children.insert(pid, (machine, life));
+        let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Ok((pid, pidfd))
+    }
+
+    /// Records how children have ended, beside what they have recorded themselves.
+    fn reap(&mut self) {
+        while let Some((pid, how)) = fork::reap_any() {
+            let Some((machine, life)) = self.children.remove(&pid) else { continue };
+            let exit = match how {
+                Reaped::Code(code) => Exit::Code { code },
+                Reaped::Signal(signal) => Exit::Signal { signal },
+                Reaped::Running | Reaped::Stranger => continue,
+            };
+            let dir = PathBuf::from(format!("/proc/self/fd/{}/{machine}/{life}", self.dir.as_raw_fd()));
+            // Who has ended it may have recorded that and removed the rest.
+            if !dir.join("exit.json").exists() {
+                let _ = atomic::write_json(&dir.join(layout::STATUS), &exit);
+            }
+        }
+    }
+
+    /// Takes the socket away; `false` if somebody is about to connect.
+    fn leave(&mut self) -> bool {
+        // Whoever starts a zygote holds this lock until it is connected or has given up.
+        let Ok(dir) = rustix::fs::openat(&self.dir, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { return true };
+        if rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            return false;
+        }
+        self.accept();
+        if !self.clients.is_empty() {
+            return false;
+        }
+        // Another one may have taken the name: a socket's own address tells which it was bound to, not who has it now.
+        let name = rustix::net::getsockname(&self.listen).ok().and_then(|address| rustix::net::SocketAddrUnix::try_from(address).ok());
+        let name = name.and_then(|address| Some(address.path()?.to_string_lossy().rsplit('/').next()?.to_owned()));
+        if let Some(name) = name.filter(|name| name.starts_with(PREFIX)) {
+            let ours = passing::connect(self.dir.as_fd(), &name, rustix::net::SocketType::SEQPACKET).is_ok()
+                && rustix::net::accept(&self.listen).is_ok();
+            if ours {
+                let _ = rustix::fs::unlinkat(&self.dir, name, rustix::fs::AtFlags::empty());
+            }
+        }
+        true
+    }
+}
