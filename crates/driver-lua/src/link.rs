@@ -17,7 +17,7 @@ use vmoon_core::{
     driver::{Exit, LinkItem, LinkReader, LinkWriter, Offset, SessionLink},
     frame::{Frame, in_stream, tag},
 };
-use vmoon_lua_wire::hello::{ClientHello, HolderHello, Versions, negotiate};
+use vmoon_lua_wire::hello::{ClientHello, HolderHello, negotiate};
 use vmoon_sys::process::Pidfd;
 
 /// How long a holder may take to answer the hello.
@@ -47,8 +47,9 @@ pub(crate) async fn connect(driver: LuaDriver, id: MachineId, life: &Life, meta:
     };
     vmoon_sys::peer::check(&stream)?;
     let stream = Arc::new(stream);
-    let mut writer = SocketWriter { stream: stream.clone(), out: Vec::new() };
-    let hello = ClientHello::new(meta.key.as_str(), from).to_vec();
+    let mut writer = SocketWriter { stream: stream.clone(), out: Vec::new(), protocol: 0 };
+    let speaks = driver.speaks();
+    let hello = ClientHello::of(speaks, meta.key.as_str(), from).to_vec();
     let mut reader = SocketReader { driver, id, life: life.clone(), stream, pidfd, inbox: Vec::new(), at: from, rest: None };
     let exchange = async {
         writer.send(Frame { tag: tag::HELLO, id: 0, payload: &hello }).await?;
@@ -56,7 +57,7 @@ pub(crate) async fn connect(driver: LuaDriver, id: MachineId, life: &Life, meta:
     };
     match timeout(HANDSHAKE, exchange).await {
         Ok(Ok(Some(answer))) => {
-            negotiate(Versions::OURS, answer.versions())?;
+            writer.protocol = negotiate(speaks, answer.versions())?;
             if let Some(error) = answer.error {
                 return Err(error.to_error());
             }
@@ -240,6 +241,8 @@ struct SocketWriter {
     stream: Arc<UnixStream>,
     /// Encoded and not yet sent: what a dropped call has left.
     out: Vec<u8>,
+    /// The protocol spoken with the holder.
+    protocol: u32,
 }
 
 #[async_trait]
@@ -261,6 +264,10 @@ impl LinkWriter for SocketWriter {
             self.out = Vec::new();
         }
         Ok(())
+    }
+
+    fn takes(&self, tag: u8) -> bool {
+        tag != tag::CALL || self.protocol >= 2
     }
 }
 

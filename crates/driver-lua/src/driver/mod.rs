@@ -28,6 +28,7 @@ use vmoon_core::{
     operation::{OpRecord, Progress, Undo},
     spec::{MachineSpec, Problems},
 };
+use vmoon_lua_wire::hello::Versions;
 use vmoon_sys::{atomic, memory, paths};
 
 /// The kind of machine.
@@ -56,13 +57,23 @@ struct Inner {
     exe: PathBuf,
     args: Vec<OsString>,
     zygotes: Zygotes,
+    speaks: Versions,
 }
 
 impl LuaDriver {
     /// A driver; touches nothing.
     pub fn new(config: LuaConfig) -> Self {
+        Self::speaking(config, Versions::OURS)
+    }
+
+    /// A driver that speaks these protocols with its holders, as one of another build does.
+    pub fn speaking(config: LuaConfig, speaks: Versions) -> Self {
         let zygotes = Zygotes::new(config.host_exe.clone(), &config.host_args);
-        Self(Arc::new(Inner { layout: Layout::new(config.state), exe: config.host_exe, args: config.host_args, zygotes }))
+        Self(Arc::new(Inner { layout: Layout::new(config.state), exe: config.host_exe, args: config.host_args, zygotes, speaks }))
+    }
+
+    pub(crate) fn speaks(&self) -> Versions {
+        self.0.speaks
     }
 
     /// Does something that blocks, on a thread that may.

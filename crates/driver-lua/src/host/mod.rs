@@ -73,13 +73,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn from_directory(args: impl IntoIterator<Item = OsString>) -> Result<Given, String> {
-    let mut args = args.into_iter();
+    let mut args = args.into_iter().peekable();
+    // As a holder of an older build: what tests of the protocol's versions start.
+    let older = args.next_if(|arg| arg == "--protocol").and_then(|_| args.next()).and_then(|arg| arg.to_str()?.parse().ok());
     let (Some(dir), None) = (args.next().map(PathBuf::from), args.next()) else {
         return Err("usage: lua-host DIRECTORY-OF-A-LIFE (started by vmoon itself)".into());
     };
-    let start: Start = atomic::read_json(&dir.join("start.json"))
+    let mut start: Start = atomic::read_json(&dir.join("start.json"))
         .map_err(|error| error.chain())?
         .ok_or_else(|| format!("there is no start.json in {}", dir.display()))?;
+    start.lua.protocol = older.or(start.lua.protocol);
     rustix::process::umask(Mode::from_raw_mode(0o077));
     one_heap();
     let listen = rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -132,6 +135,9 @@ fn start(given: Given) -> Result<std::convert::Infallible, String> {
     let captures = [(out_read, Stream::Out), (err_read, Stream::Err)];
     let embedded = start.runtime == crate::settings::BUILTIN;
     let mut core = core::Core::new(store, key.clone(), runtime_name(&start.runtime), listen, captures);
+    if let Some(protocol) = start.lua.protocol {
+        core.speak_at_most(protocol);
+    }
     // Who has asked for us may wait for the first frame already.
     core.accept();
     core.read_guests(Instant::now());

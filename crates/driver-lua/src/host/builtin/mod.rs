@@ -29,7 +29,7 @@ pub(super) const CHUNK: &CStr = c"=[vmoon]";
 /// What it says it is.
 pub(super) const RUNTIME: &str = "Lua 5.4";
 
-/// Compiles what every state runs first, for all processes that this one forks.
+/// Compiles the REPL program, for all processes that this one forks.
 pub(super) fn prepare() {
     preload::compile(&[(wire::REPL, CHUNK), (wire::sandbox::SANDBOX, CHUNK)]);
 }
@@ -81,17 +81,19 @@ pub(crate) struct Builtin {
 
 /// What a new state runs before anything else.
 struct Program<'a> {
-    repl: &'a str,
-    sandbox: &'a str,
+    repl: &'static str,
+    sandbox: &'static str,
     /// The argument of the sandbox; empty where nothing is to be held.
     settings: &'a str,
 }
 
-/// A call of one function of the REPL program with one string.
-struct Call {
+/// A call of one function of the REPL program: with a string and, for a command with arguments or one that is wanted as data,
+/// with those.
+struct Call<'a> {
     function: c_int,
-    text: *const u8,
-    len: usize,
+    text: &'a [u8],
+    arguments: &'a [u8],
+    data: bool,
 }
 
 impl Builtin {
@@ -127,15 +129,19 @@ impl Builtin {
     }
 
     /// Calls a function of the REPL program; its results are on the stack from index 1 on.
-    fn call(&mut self, function: c_int, text: &[u8], results: c_int) -> c_int {
-        let call = Call { function, text: text.as_ptr(), len: text.len() };
+    fn call(&mut self, call: &Call<'_>, results: c_int) -> c_int {
         // SAFETY: light values need no memory, `enter` runs protected, `call` outlives it.
         unsafe {
             ffi::lua_settop(self.lua, 0);
             ffi::lua_pushcfunction(self.lua, enter);
-            ffi::lua_pushlightuserdata(self.lua, ptr::from_ref(&call).cast_mut().cast());
+            ffi::lua_pushlightuserdata(self.lua, ptr::from_ref(call).cast_mut().cast());
             ffi::lua_pcall(self.lua, 1, results, 0)
         }
+    }
+
+    /// The same with one string.
+    fn ask(&mut self, function: c_int, text: &[u8], results: c_int) -> c_int {
+        self.call(&Call { function, text, arguments: b"", data: false }, results)
     }
 
     fn text(&self, index: c_int) -> Vec<u8> {
@@ -164,7 +170,9 @@ impl Engine for Builtin {
 
     fn eval(&mut self, _: &Hub, command: &Command) -> Outcome {
         interrupt::begin(self.lua, command.id);
-        let status = self.call(self.eval, command.code(), 4);
+        let data = command.wants_data();
+        let call = Call { function: self.eval, text: command.code(), arguments: command.arguments(), data };
+        let status = self.call(&call, 5);
         let cut = interrupt::end(self.lua);
         flush_c_output();
         let failed = |message: Vec<u8>, traceback: Vec<u8>| {
@@ -177,6 +185,8 @@ impl Engine for Builtin {
         };
         let outcome = if status == ffi::LUA_OK {
             match self.text(1).as_slice() {
+                b"values" if data => Outcome::Data { data: self.text(5), values: Some(self.text(2)) },
+                b"none" if data => Outcome::Data { data: self.text(5), values: None },
                 b"values" => Outcome::Values(self.text(2)),
                 b"none" => Outcome::Nothing,
                 b"incomplete" => Outcome::Incomplete(self.text(2)),
@@ -193,7 +203,7 @@ impl Engine for Builtin {
     }
 
     fn is_complete(&mut self, _: &Hub, code: &[u8]) -> Vec<u8> {
-        if self.call(self.is_complete, code, 2) == ffi::LUA_OK {
+        if self.ask(self.is_complete, code, 2) == ffi::LUA_OK {
             [self.text(1), self.text(2)].concat()
         } else {
             [b"x".to_vec(), self.text(-1)].concat()
@@ -202,7 +212,7 @@ impl Engine for Builtin {
 
     fn complete(&mut self, _: &Hub, text: &[u8]) -> Vec<u8> {
         let (mut from, mut names) = (text.len(), Vec::new());
-        if self.call(self.complete, text, 2) == ffi::LUA_OK {
+        if self.ask(self.complete, text, 2) == ffi::LUA_OK {
             // SAFETY: the results are on the stack; raw access to a table of strings neither runs code nor raises.
             unsafe {
                 from = (ffi::lua_tointeger(self.lua, 1).max(1) - 1) as usize;
@@ -265,8 +275,8 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
 }
 
 /// Leaves a part of the session's program on the stack, compiled.
-unsafe fn compile(lua: *mut lua_State, source: &str) {
-    // SAFETY: as in `open`, which calls this; the source is live and the chunk's name ends with a zero byte.
+unsafe fn compile(lua: *mut lua_State, source: &'static str) {
+    // SAFETY: as in `open`, which calls this.
     unsafe {
         if preload::load(lua, source, CHUNK) != ffi::LUA_OK {
             ffi::lua_error(lua);
@@ -293,14 +303,24 @@ unsafe fn distribution_paths(lua: *mut lua_State) {
     }
 }
 
-/// Calls a function of the REPL program with a string; argument: a light pointer to a [`Call`].
+/// Calls a function of the REPL program; argument: a light pointer to a [`Call`].
 unsafe extern "C-unwind" fn enter(lua: *mut lua_State) -> c_int {
     // SAFETY: runs protected; the pointer is to a `Call` that outlives this call.
     unsafe {
-        let call = &*ffi::lua_touserdata(lua, 1).cast::<Call>();
+        let call = &*ffi::lua_touserdata(lua, 1).cast::<Call<'_>>();
         ffi::lua_rawgeti(lua, ffi::LUA_REGISTRYINDEX, call.function.into());
-        ffi::lua_pushlstring(lua, call.text.cast(), call.len);
-        ffi::lua_call(lua, 1, ffi::LUA_MULTRET);
+        ffi::lua_pushlstring(lua, call.text.as_ptr().cast(), call.text.len());
+        let mut count = 1;
+        if call.data || !call.arguments.is_empty() {
+            count = 3;
+            if call.arguments.is_empty() {
+                ffi::lua_pushnil(lua);
+            } else {
+                ffi::lua_pushlstring(lua, call.arguments.as_ptr().cast(), call.arguments.len());
+            }
+            ffi::lua_pushboolean(lua, call.data.into());
+        }
+        ffi::lua_call(lua, count, ffi::LUA_MULTRET);
         ffi::lua_gettop(lua) - 1
     }
 }
