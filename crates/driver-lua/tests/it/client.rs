@@ -10,9 +10,9 @@ use std::{
 };
 use vmoon_core::{
     driver::Exit,
-    frame::{Eval, Frame, in_stream, tag},
+    frame::{Call, Eval, Frame, in_stream, tag},
 };
-use vmoon_lua_wire::hello::{ClientHello, HolderHello};
+use vmoon_lua_wire::hello::{ClientHello, HolderHello, Versions};
 use vmoon_sys::process::{Detached, Identity, Pidfd};
 
 pub(crate) const HOST: &str = env!("CARGO_BIN_EXE_vmoon-lua-host");
@@ -33,11 +33,24 @@ pub(crate) struct Options {
     /// Put before the holder's program, as `sh -c`.
     pub(crate) shell: Option<String>,
     pub(crate) grace_ms: u64,
+    /// What the Lua side is told.
+    pub(crate) lua: serde_json::Value,
+    /// Speak no newer protocol than this one.
+    pub(crate) protocol: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { overflow: "spill", ring: 1 << 20, spill: 256 << 20, memory: None, shell: None, grace_ms: 1000 }
+        Self {
+            overflow: "spill",
+            ring: 1 << 20,
+            spill: 256 << 20,
+            memory: None,
+            shell: None,
+            grace_ms: 1000,
+            lua: serde_json::json!({}),
+            protocol: None,
+        }
     }
 }
 
@@ -54,16 +67,20 @@ impl Holder {
         let start = serde_json::json!({
             "machine": "01890000-0000-7000-8000-000000000001", "life": 1, "work": this.dir.path().join("work"), "runtime": "builtin",
             "overflow": options.overflow, "ring": options.ring, "spill": options.spill, "memory": options.memory,
-            "grace_ms": options.grace_ms,
+            "grace_ms": options.grace_ms, "lua": options.lua,
         });
         fs::write(this.life().join("start.json"), start.to_string()).unwrap();
         let (mut ready, writer) = std::io::pipe().unwrap();
         let stderr = File::create(this.dir.path().join("stderr")).unwrap();
         let life = this.life();
+        let protocol = options.protocol.map(|protocol| protocol.to_string());
         let script = options.shell.as_ref().map(|shell| format!("{shell}; exec {HOST} {}", life.display()));
         let (exe, args): (&str, Vec<&OsStr>) = match &script {
             Some(script) => ("/bin/sh", vec!["-c".as_ref(), script.as_ref()]),
-            None => (HOST, vec![life.as_os_str()]),
+            None => match &protocol {
+                Some(protocol) => (HOST, vec!["--protocol".as_ref(), protocol.as_ref(), life.as_os_str()]),
+                None => (HOST, vec![life.as_os_str()]),
+            },
         };
         let stdio = [None, Some(writer.as_fd()), Some(stderr.as_fd())];
         let pid = Detached { exe: exe.as_ref(), args, env: vec![], stdio }.spawn().unwrap();
@@ -138,8 +155,13 @@ pub(crate) struct Client {
 
 impl Client {
     fn new(stream: UnixStream, key: &str, from: u64) -> Self {
+        Self::of(Versions::OURS, stream, key, from)
+    }
+
+    /// A client that speaks these protocols.
+    pub(crate) fn of(speaks: Versions, stream: UnixStream, key: &str, from: u64) -> Self {
         let mut this = Self { stream, inbox: Vec::new(), start: 0, at: from, hello: HolderHello::default(), next_id: 1 };
-        this.send(tag::HELLO, 0, &ClientHello::new(key, from).to_vec());
+        this.send(tag::HELLO, 0, &ClientHello::of(speaks, key, from).to_vec());
         let hello = this.next();
         assert_eq!(hello.tag, tag::HELLO, "{hello:?}");
         this.hello = HolderHello::decode(&hello.payload).unwrap();
@@ -169,6 +191,15 @@ impl Client {
 
     pub(crate) fn eval(&mut self, code: impl AsRef<[u8]>) -> u64 {
         self.eval_within(code, 0)
+    }
+
+    /// Sends a command with arguments (empty for none) that is wanted as data, and gives back its number.
+    pub(crate) fn call(&mut self, arguments: &str, code: &str) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let eval = Eval { deadline_ms: 0, token: b"", code: code.as_bytes() };
+        self.send(tag::CALL, id, &Call { data: true, arguments: arguments.as_bytes(), eval }.to_vec());
+        id
     }
 
     /// The next frame; `None` when the holder has closed the connection.

@@ -1,18 +1,29 @@
 //! The Lua driver passes the suite that every driver passes, with the embedded runtime.
 
-use std::{path::Path, sync::Arc};
+use std::{ffi::OsString, path::Path, sync::Arc};
 use vmoon_core::{driver::Driver, spec::MachineSpec};
 use vmoon_driver_lua::{LuaConfig, LuaDriver};
 use vmoon_driver_sim::contract::{Fixture, Snippet};
+use vmoon_lua_wire::hello::Versions;
 
 /// The holder program of this crate.
 const HOST: &str = env!("CARGO_BIN_EXE_vmoon-lua-host");
 
-struct Lua(tempfile::TempDir);
+pub(crate) struct Lua {
+    dir: tempfile::TempDir,
+    /// What the holder program is told before the directory of a life.
+    host_args: Vec<OsString>,
+    speaks: Versions,
+}
 
 impl Lua {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::with(&[], Versions::OURS)
+    }
+
+    /// Machines whose two sides are of these builds.
+    pub(crate) fn with(host_args: &[&str], speaks: Versions) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), host_args: host_args.iter().map(OsString::from).collect(), speaks }
     }
 }
 
@@ -29,7 +40,8 @@ fn walk(dir: &Path, into: &mut Vec<String>) {
 
 impl Fixture for Lua {
     async fn driver(&self) -> Arc<dyn Driver> {
-        Arc::new(LuaDriver::new(LuaConfig { state: self.0.path().to_owned(), host_exe: HOST.into(), host_args: vec![] }))
+        let config = LuaConfig { state: self.dir.path().to_owned(), host_exe: HOST.into(), host_args: self.host_args.clone() };
+        Arc::new(LuaDriver::speaking(config, self.speaks))
     }
 
     fn spec(&self) -> MachineSpec {
@@ -51,9 +63,9 @@ impl Fixture for Lua {
 
     fn remains(&self) -> Vec<String> {
         let mut found = Vec::new();
-        walk(self.0.path(), &mut found);
+        walk(self.dir.path(), &mut found);
         // Processes: every holder of this directory has it on its command line.
-        let prefix = self.0.path().display().to_string();
+        let prefix = self.dir.path().display().to_string();
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if String::from_utf8_lossy(&line).split('\0').any(|arg| arg.starts_with(&prefix)) {
@@ -68,7 +80,7 @@ impl Fixture for Lua {
 impl Drop for Lua {
     /// A rule that fails must not leave holders behind.
     fn drop(&mut self) {
-        crate::end_holders(self.0.path());
+        crate::end_holders(self.dir.path());
     }
 }
 

@@ -3,10 +3,12 @@
 mod bombs;
 mod client;
 mod contract;
+mod data;
 mod death;
 mod holder;
 mod interrupts;
 mod overflow;
+mod versions;
 
 use std::path::Path;
 use vmoon_sys::process::Identity;
