@@ -100,7 +100,7 @@ pub(crate) fn read(dir: &Path) -> Result<Quota> {
 
 fn parse(text: &str) -> std::result::Result<Quota, String> {
     let file: File = toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = error.span().map(|span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
         let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
         format!("{line}{}", escape(error.message()))
     })?;

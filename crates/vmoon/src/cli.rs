@@ -78,6 +78,11 @@ pub(crate) enum Verb {
     Rm(cmd::rm::Args),
     /// Wait for a machine, an operation or a command
     Wait(cmd::wait::Args),
+    /// Show what machines use and do, again and again
+    #[command(visible_alias = "stats")]
+    Top(cmd::top::Args),
+    /// Copy files into and out of machines
+    Cp(cmd::cp::Args),
     /// Evaluate code in a session and print what it answers
     Eval(cmd::eval::Args),
     /// Run a Lua program, or open a temporary session
@@ -175,6 +180,8 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Restart(args) => cmd::lifecycle::restart(ctx, args).await,
         Verb::Rm(args) => cmd::rm::run(ctx, args).await,
         Verb::Wait(args) => cmd::wait::run(ctx, args).await,
+        Verb::Top(args) => cmd::top::run(ctx, args).await,
+        Verb::Cp(args) => cmd::cp::run(ctx, args).await,
         Verb::Eval(args) => cmd::eval::run(ctx, args).await,
         Verb::Run(args) => cmd::run::run(ctx, args).await,
         Verb::Attach(args) => cmd::attach::run(ctx, args).await,

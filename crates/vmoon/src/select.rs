@@ -1,6 +1,7 @@
 //! Which machines a verb is about: names, globs, brace sets, all of them. Asks the daemon only where a pattern needs it.
 
 use crate::connect::Daemon;
+use std::collections::HashSet;
 use vmoon_api::{Api as _, requests::Empty, views::MachineView};
 use vmoon_core::{Code, Error, Result, name::escape, target::Target, target::glob};
 
@@ -53,18 +54,53 @@ impl Targets {
 
     fn parse(&self) -> Result<Vec<Target>> {
         let mut targets = Vec::new();
-        for text in &self.machines {
-            for text in braces(text)? {
-                let target = Target::parse(&text)?;
-                if target.session.is_some() {
-                    return Err(Error::new(Code::Usage, format!("\"{}\" names a session, and this verb is about machines", escape(&text)))
-                        .hint(format!("write {}", escape(&target.machine))));
-                }
-                targets.push(target);
+        for text in all_braces(&self.machines)? {
+            let target = Target::parse(&text)?;
+            if target.session.is_some() {
+                return Err(Error::new(Code::Usage, format!("\"{}\" names a session, and this verb is about machines", escape(&text)))
+                    .hint(format!("write {}", escape(&target.machine))));
             }
+            targets.push(target);
         }
         Ok(targets)
     }
+}
+
+/// The sessions that a verb about sessions is about: targets with globs and braces in their machine part, or session ids.
+///
+/// # Errors
+/// As [`Targets::find`].
+pub(crate) async fn sessions(daemon: &Daemon, texts: &[String]) -> Result<Selection> {
+    let mut all = Selection { machines: Vec::new(), single: texts.len() == 1 };
+    let mut known: Option<Vec<MachineView>> = None;
+    for text in texts {
+        let several = braces(text)?;
+        all.single &= several.len() == 1;
+        for text in several {
+            let target = Target::parse(&text)?;
+            if !target.is_glob() {
+                all.machines.push(Picked { machine: text.clone(), name: text });
+                continue;
+            }
+            all.single = false;
+            if known.is_none() {
+                known = Some(daemon.ask(async |client| client.list_machines(Empty {}).await).await?);
+            }
+            let found = choose(std::slice::from_ref(&target), known.as_deref().unwrap_or_default())?;
+            all.machines.extend(found.machines.into_iter().map(|picked| match &target.session {
+                Some(session) => Picked { machine: format!("{}/{session}", picked.machine), name: format!("{}/{session}", picked.name) },
+                None => picked,
+            }));
+        }
+    }
+    let mut chosen = HashSet::new();
+    all.machines.retain(|picked| chosen.insert(picked.machine.clone()));
+    Ok(all)
+}
+
+/// Whether a text stands for several machines, or may.
+pub(crate) fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '[', '{'])
 }
 
 fn picked(view: &MachineView) -> Picked {
@@ -81,9 +117,10 @@ pub(crate) fn machine_of(target: &Target) -> String {
 
 fn choose(targets: &[Target], known: &[MachineView]) -> Result<Selection> {
     let mut machines: Vec<Picked> = Vec::new();
+    let mut chosen: HashSet<String> = HashSet::new();
     for target in targets {
         let mut add = |found: Picked| {
-            if !machines.iter().any(|other| other.machine == found.machine) {
+            if chosen.insert(found.machine.clone()) {
                 machines.push(found);
             }
         };
@@ -108,6 +145,21 @@ fn choose(targets: &[Target], known: &[MachineView]) -> Result<Selection> {
 
 /// How many names one set of braces may stand for.
 const MOST: usize = 10_000;
+
+/// Expands each of several texts; see [`braces`].
+///
+/// # Errors
+/// As [`braces`], also for more than 10 000 names in all.
+pub(crate) fn all_braces(texts: &[String]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for text in texts {
+        names.extend(braces(text)?);
+        if names.len() > MOST {
+            return Err(Error::new(Code::Usage, "that is more than 10 000 names").hint("do it in parts"));
+        }
+    }
+    Ok(names)
+}
 
 /// Expands `web{01..03}` and `web{a,b}`; text without braces stands for itself.
 ///

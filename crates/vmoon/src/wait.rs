@@ -87,6 +87,11 @@ impl Interrupts {
         signal(SignalKind::interrupt()).map(Self).map_err(|error| Error::io("listen for Ctrl-C", error))
     }
 
+    /// Waits for one Ctrl-C.
+    pub(crate) async fn once(&mut self) {
+        let _ = self.0.recv().await;
+    }
+
     /// Waits for `work`, until a time, or until Ctrl-C. The first Ctrl-C prints `hint` and waits a second for another.
     pub(crate) async fn guard<T>(
         &mut self,

@@ -19,14 +19,14 @@ use vmoon_core::{
     spec::Lifetime,
 };
 
-/// When a machine is looked at, and since when it runs, by [`now_ms`].
+/// When a machine is looked at, and when its state last changed, by [`now_ms`].
 #[derive(Clone, Copy)]
 struct Entry {
     due_ms: u64,
-    running_ms: u64,
+    changed_ms: u64,
 }
 
-/// Every running machine that may expire.
+/// Every machine that may expire and does not rest already.
 struct Watch {
     context: Arc<Context>,
     entries: HashMap<MachineId, Entry>,
@@ -73,20 +73,16 @@ impl Watch {
         }
     }
 
-    /// A machine may have begun or ceased to run.
+    /// A machine has changed: that counts as a use. Its view may not show the change yet, so what it means is seen when its
+    /// moment comes.
     fn consider(&mut self, id: MachineId) {
-        let allowed = self.context.machine(id).and_then(|machine| {
-            let view = machine.view();
-            view.spec.as_ref().filter(|_| view.state == State::Running).and_then(|spec| spec.idle_seconds)
+        let seconds = self.context.machine(id).and_then(|machine| machine.view().spec.as_ref().and_then(|spec| spec.idle_seconds));
+        let now = now_ms();
+        let entry = seconds.map(|seconds| Entry {
+            due_ms: self.entries.get(&id).map_or_else(|| now.saturating_add(seconds.saturating_mul(1_000)), |entry| entry.due_ms),
+            changed_ms: now,
         });
-        match (allowed, self.entries.get(&id)) {
-            (None, _) => self.schedule(id, None),
-            (Some(_), Some(_)) => {}
-            (Some(seconds), None) => {
-                let now = now_ms();
-                self.schedule(id, Some(Entry { due_ms: now.saturating_add(seconds.saturating_mul(1_000)), running_ms: now }));
-            }
-        }
+        self.schedule(id, entry);
     }
 
     /// Looks at every machine whose moment has come.
@@ -105,6 +101,10 @@ impl Watch {
                 self.schedule(id, None);
                 continue;
             };
+            if matches!(view.state, State::Stopped | State::Suspended | State::Broken | State::Gone) {
+                self.schedule(id, None);
+                continue;
+            }
             let again = match decide(seconds, lifetime, activity(&machine, entry), now) {
                 Decision::AskAt(at) => at,
                 decision => {
@@ -119,7 +119,10 @@ impl Watch {
 }
 
 fn activity(machine: &Machine, entry: Entry) -> Activity {
-    let mut activity = Activity { operation: machine.view().operation.is_some(), last_ms: entry.running_ms, ..Activity::default() };
+    let view = machine.view();
+    // What cannot be stopped now, since it is paused or lost say, is asked about later.
+    let busy_otherwise = view.operation.is_some() || view.state != State::Running;
+    let mut activity = Activity { operation: busy_otherwise, last_ms: entry.changed_ms, ..Activity::default() };
     for session in machine.sessions().iter().filter(|session| !session.ended()) {
         let live = session.live.borrow();
         activity.busy |= live.busy.is_some() || live.queued > 0;

@@ -5,15 +5,19 @@ use crate::{
     ctx::Ctx,
     exit::Exit,
     out::time,
-    select::{braces, machine_of},
+    select::{all_braces, machine_of},
     wait::{self, WaitArgs},
 };
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 use vmoon_api::{
     Api as _,
     requests::{CreateMachine, MachineRef},
-    views::Answered,
+    views::{Answered, PlanView},
 };
 use vmoon_core::{
     Code, Error, Result,
@@ -27,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   vmoon create lab --start
   vmoon create small --memory 256M --start
   vmoon create 'fold-{001..500}' --label team=bio --start -q
+  vmoon create lab --expire-idle 30m --start
   vmoon create lab --runtime luajit --dry-run";
 
 /// What to create.
@@ -60,6 +65,9 @@ pub(crate) struct Args {
     /// A label to filter by
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
+    /// Stop it (delete it, if it is temporary) when nothing has used it for this long: no command, nobody attached who may write
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    expire_idle: Option<u64>,
     /// Start them when they are created
     #[arg(long)]
     start: bool,
@@ -74,6 +82,16 @@ fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// A duration of whole seconds, at least one.
+fn seconds(text: &str) -> Result<u64, String> {
+    let duration = time::parse_duration(text)?;
+    if duration.subsec_nanos() != 0 || duration.is_zero() {
+        Err("write whole seconds, at least one".into())
+    } else {
+        Ok(duration.as_secs())
     }
 }
 
@@ -94,21 +112,23 @@ impl Args {
             set(name, Some(setting(value)));
         }
         let labels: BTreeMap<String, String> = self.labels.iter().cloned().collect();
-        MachineSpec { kind: self.kind.clone(), settings, labels, lifetime: Lifetime::Kept, idle_seconds: None }
+        MachineSpec { kind: self.kind.clone(), settings, labels, lifetime: Lifetime::Kept, idle_seconds: self.expire_idle }
     }
 
     fn requests(&self) -> Result<Vec<CreateMachine>> {
         let mut requests = Vec::new();
         let deadline_ms = self.wait.deadline_ms()?;
-        for text in &self.names {
-            for text in braces(text)? {
-                let (connection, name) = match text.split_once(':') {
-                    Some((connection, name)) => (Some(connection.to_owned()), name.to_owned()),
-                    None => (None, text),
-                };
-                vmoon_core::name::check(&name)?;
-                requests.push(CreateMachine { name, connection, spec: self.spec(), start: self.start, deadline_ms });
+        let mut seen = HashSet::new();
+        for text in all_braces(&self.names)? {
+            let (connection, name) = match text.split_once(':') {
+                Some((connection, name)) => (Some(connection.to_owned()), name.to_owned()),
+                None => (None, text),
+            };
+            vmoon_core::name::check(&name)?;
+            if !seen.insert((connection.clone(), name.clone())) {
+                return Err(Error::new(Code::Usage, format!("the name {name} stands there twice")));
             }
+            requests.push(CreateMachine { name, connection, spec: self.spec(), start: self.start, deadline_ms });
         }
         Ok(requests)
     }
@@ -136,7 +156,10 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     let single = requests.len() == 1;
     if args.dry_run {
         let plan = |request: CreateMachine| async move { ctx.daemon.ask(async |client| client.plan_machine(request.clone()).await).await };
-        return lifecycle::bulk(ctx, requests, single, plan, lifecycle::show_plan).await;
+        if single || ctx.out.format().is_machine() {
+            return lifecycle::bulk(ctx, requests, single, plan, lifecycle::show_plan, "planning").await;
+        }
+        return show_plans(ctx, requests, plan).await;
     }
     let until = args.wait.limit.until(wait::DEFAULT)?;
     let (no_wait, start) = (args.wait.no_wait, args.start);
@@ -167,9 +190,44 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         let what = if start { "created and started" } else { "created" };
         Ok(Done { machine, text: format!("{what} {name} ({})", time::took(took.max(Duration::from_micros(100)))), operation: None })
     };
-    let exit = lifecycle::bulk(ctx, requests, single, work, lifecycle::report).await?;
+    let exit = lifecycle::bulk(ctx, requests, single, work, lifecycle::report, "creating").await?;
     if exit == Exit::OK && single && !start && !no_wait && !ctx.out.format().is_machine() {
         ctx.out.hint(&format!("vmoon start {}", escape(&machine_of(&Target::parse(&args.names[0])?))));
+    }
+    Ok(exit)
+}
+
+/// Says what would be done, once, and for which machines; what would fail is told for each.
+async fn show_plans<F: Future<Output = Result<PlanView>>>(
+    ctx: &Ctx,
+    requests: Vec<CreateMachine>,
+    plan: impl Fn(CreateMachine) -> F,
+) -> Result<Exit> {
+    let mut exit = Exit::OK;
+    let (mut first, mut names) = (None, Vec::new());
+    let mut plans = stream::iter(requests)
+        .map(|request| {
+            let name = request.name.clone();
+            let future = plan(request);
+            async move { (name, future.await) }
+        })
+        .buffered(lifecycle::AT_ONCE);
+    while let Some((name, result)) = plans.next().await {
+        match result {
+            Ok(plan) => {
+                names.push(escape(&plan.name));
+                first.get_or_insert(plan);
+            }
+            Err(error) => {
+                exit = exit.worse(Exit::of(&error));
+                ctx.out.error_of(Some(&name), &error);
+            }
+        }
+    }
+    if let Some(plan) = first {
+        ctx.out.line(&format!("{} machines: {}", names.len(), names.join(" ")))?;
+        ctx.out.line("each as the first:")?;
+        lifecycle::show_plan(ctx, &plan)?;
     }
     Ok(exit)
 }

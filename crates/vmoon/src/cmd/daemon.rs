@@ -7,7 +7,11 @@ use crate::{
 };
 use rustix::fd::OwnedFd;
 use std::{ffi::OsString, os::fd::AsFd as _, time::Duration};
-use vmoon_api::{Api as _, requests::Empty, views::Hello};
+use vmoon_api::{
+    Api as _,
+    requests::Empty,
+    views::{Hello, Share},
+};
 use vmoon_core::{Code, Error, Result, name::escape};
 use vmoon_sys::{
     paths::Paths,
@@ -112,6 +116,13 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     }
 }
 
+fn share(share: Share, shown: impl Fn(u64) -> String) -> String {
+    match share.limit {
+        Some(limit) => format!("{} of {}", shown(share.used), shown(limit)),
+        None => "none".into(),
+    }
+}
+
 fn rows(hello: &Hello) -> Vec<(String, String)> {
     vec![
         ("state".into(), "running".into()),
@@ -121,6 +132,9 @@ fn rows(hello: &Hello) -> Vec<(String, String)> {
         ("directory".into(), hello.state_dir.clone()),
         ("kinds".into(), hello.kinds.join(", ")),
         ("machines".into(), format!("{} ({} running)", hello.machines, hello.running)),
+        ("quota machines".into(), share(hello.quota.machines, |n| n.to_string())),
+        ("quota running".into(), share(hello.quota.running, |n| n.to_string())),
+        ("quota memory".into(), share(hello.quota.memory, time::bytes)),
     ]
 }
 

@@ -1,14 +1,16 @@
 //! `vmoon eval`: runs a chunk in a session and ends as the chunk ended.
 
-use super::pieces::{Printer, Reading, Which};
+use super::{
+    eval_many::{self, Many},
+    pieces::{Printer, Reading, Which},
+};
 use crate::{
     ctx::Ctx,
     exit::Exit,
     out::{Format, json, time},
-    select::{Targets, machine_of},
+    select::{self, machine_of},
     wait::{self, Interrupts, Left, Limit},
 };
-use futures_util::{StreamExt as _, stream};
 use std::{
     ffi::{OsStr, OsString},
     io::Read as _,
@@ -27,7 +29,7 @@ const EXAMPLES: &str = "Examples:
   vmoon eval lab 'return 6 * 7'
   vmoon eval lab - < program.lua
   vmoon eval lab 'for i = 1, 1e9 do x = i end' --deadline 5s
-  vmoon eval 'fold-*' 'return job()' -o json
+  vmoon eval 'fold-*' 'return job()'              a table of what each machine answered
   vmoon eval lab 'work()' --no-wait               prints the id of the command
 
 Exit codes: 1 for an error of the chunk or an unfinished chunk, 8 when its deadline has passed,
@@ -42,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The session: [CONNECTION:]MACHINE[/SESSION]; a glob evaluates in many machines at once
+    /// The session: [CONNECTION:]MACHINE[/SESSION]; globs and braces evaluate in many machines at once
     #[arg(value_name = "SESSION", add = super::completions::machines())]
     target: String,
     /// The chunk; - reads it from standard input
@@ -69,46 +71,21 @@ struct Chunk<'a> {
 
 /// Evaluates it.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
-    let target = Target::parse(&args.target)?;
     let deadline_ms = args.deadline.map(time::wire_ms).transpose()?;
     let until = args.limit.until(None)?;
     let code = chunk(&args.code)?;
-    if !target.is_glob() {
-        let name = machine_of(&target);
-        let session = session_of(&target, &name);
-        let chunk = Chunk { session, name, code: &code, deadline_ms, until };
-        return one(ctx, &chunk, args.no_wait, None).await;
-    }
-    let targets = Targets { machines: vec![machine_of(&target)], all: false };
-    let found = targets.find(&ctx.daemon).await?.machines;
-    let mut running = stream::iter(found)
-        .map(|picked| {
-            let chunk = Chunk { session: session_of(&target, &picked.machine), name: picked.name, code: &code, deadline_ms, until };
-            async move {
-                let prefix = (!ctx.out.format().is_machine()).then(|| chunk.name.clone());
-                let result = one(ctx, &chunk, args.no_wait, prefix.as_deref()).await;
-                (chunk.name, result)
-            }
-        })
-        .buffer_unordered(super::lifecycle::AT_ONCE);
-    let mut exit = Exit::OK;
-    while let Some((name, result)) = running.next().await {
-        match result {
-            Ok(ended) => exit = exit.worse(ended),
-            Err(error) if crate::exit::is_broken_pipe(&error) => return Err(error),
-            Err(error) => {
-                exit = exit.worse(Exit::of(&error));
-                ctx.out.error_of(Some(&name), &error);
-            }
+    let selection = select::sessions(&ctx.daemon, std::slice::from_ref(&args.target)).await?;
+    match selection.machines.as_slice() {
+        [only] if selection.single => {
+            let target = Target::parse(&only.machine)?;
+            let (session, name) = (only.machine.clone(), machine_of(&target));
+            let chunk = Chunk { session, name, code: &code, deadline_ms, until };
+            one(ctx, &chunk, args.no_wait).await
         }
-    }
-    Ok(exit)
-}
-
-fn session_of(target: &Target, machine: &str) -> String {
-    match &target.session {
-        Some(session) => format!("{machine}/{session}"),
-        None => machine.to_owned(),
+        _ => {
+            let (sessions, no_wait) = (selection.machines, args.no_wait);
+            eval_many::run(ctx, Many { sessions, code, deadline_ms, until, no_wait }).await
+        }
     }
 }
 
@@ -127,7 +104,7 @@ fn chunk(code: &OsStr) -> Result<Data> {
     Ok(Data(bytes))
 }
 
-async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool, prefix: Option<&str>) -> Result<Exit> {
+async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool) -> Result<Exit> {
     let mut interrupts = Interrupts::listen()?;
     let request = Eval {
         session: chunk.session.clone(),
@@ -151,14 +128,14 @@ async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool, prefix: Option<&str>) 
     };
     let id = view.id;
     if no_wait {
-        let text = prefix.map_or_else(|| id.to_string(), |name| format!("{}: {id}", escape(name)));
+        let text = id.to_string();
         match ctx.out.format() {
             Format::Json | Format::Yaml => ctx.out.one(&view, &text, &[])?,
             _ => ctx.out.line(&text)?,
         }
         return Ok(Exit::OK);
     }
-    let mut printer = Printer::new(&ctx.out, Which::Output, prefix);
+    let mut printer = Printer::new(&ctx.out, Which::Output, None);
     let hint =
         format!("detached; the command goes on: vmoon wait {id}, vmoon read --command {id} (Ctrl-C again within a second interrupts it)");
     let structured = ctx.out.format().is_machine();
@@ -312,7 +289,5 @@ mod tests {
     #[test]
     fn code_may_be_any_bytes() {
         assert_eq!(chunk(OsStr::from_bytes(b"return '\xff'")).unwrap().0, b"return '\xff'");
-        let target = Target::parse("lab:a/b").unwrap();
-        assert_eq!(session_of(&target, "lab:a"), "lab:a/b");
     }
 }

@@ -1,9 +1,16 @@
 //! `vmoon events`: what changes, one event a line.
 
 use super::list::word;
-use crate::{connect::is_away, ctx::Ctx, exit::Exit, out::time};
+use crate::{
+    connect::is_away,
+    ctx::Ctx,
+    exit::Exit,
+    out::time,
+    select::{Targets, is_pattern},
+};
+use std::collections::HashSet;
 use vmoon_api::{Api as _, EventStream, requests};
-use vmoon_core::{Code, Result, event::Event, name::escape};
+use vmoon_core::{Code, MachineId, Result, event::Event, name::escape};
 
 const EXAMPLES: &str = "Examples:
   vmoon events
@@ -14,7 +21,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Only of this machine
+    /// Only of this machine; globs and braces mean those that match now
     #[arg(value_name = "MACHINE", add = super::completions::machines())]
     machine: Option<String>,
     /// Go on as more come
@@ -35,11 +42,26 @@ pub(crate) fn text(event: &Event) -> String {
 
 /// Prints them.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
-    let machine = args.machine.as_deref().map(super::show::machine).transpose()?;
+    let mut wanted: Option<HashSet<MachineId>> = None;
+    let mut machine = None;
+    match &args.machine {
+        Some(text) if is_pattern(text) => {
+            let found = Targets { machines: vec![text.clone()], all: false }.find(&ctx.daemon).await?;
+            let mut ids = HashSet::new();
+            for picked in found.machines {
+                let request = requests::MachineRef { machine: picked.machine };
+                ids.insert(ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?.id);
+            }
+            wanted = Some(ids);
+        }
+        Some(text) => machine = Some(super::show::machine(text)?),
+        None => {}
+    }
+    let is_wanted = |event: &Event| wanted.as_ref().is_none_or(|ids| event.machine.is_some_and(|id| ids.contains(&id)));
     let request = requests::Events { since: args.since, machine };
     if !args.follow {
         let events = ctx.daemon.ask(async |client| client.list_events(request.clone()).await).await?;
-        for event in &events {
+        for event in events.iter().filter(|event| is_wanted(event)) {
             ctx.out.event(event, || text(event))?;
         }
         return Ok(Exit::OK);
@@ -47,7 +69,9 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     let mut follower = Follower::new(request);
     loop {
         let event = follower.next(ctx).await?;
-        ctx.out.event(&event, || text(&event))?;
+        if is_wanted(&event) {
+            ctx.out.event(&event, || text(&event))?;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     ctx::Ctx,
     exit::Exit,
-    out::{Format, time},
+    out::{Format, progress::Progress, time},
     select::{Picked, Targets},
     wait::{self, WaitArgs},
 };
@@ -115,10 +115,10 @@ async fn each(ctx: &Ctx, common: Common, request: Request) -> Result<Exit> {
     };
     if common.dry_run {
         let plan = |picked: Picked| async move { plan(ctx, &asked, picked).await };
-        return bulk(ctx, selection.machines, selection.single, plan, show_plan).await;
+        return bulk(ctx, selection.machines, selection.single, plan, show_plan, "planning").await;
     }
     let work = |picked: Picked| async move { ask(ctx, &asked, picked).await };
-    bulk(ctx, selection.machines, selection.single, work, report).await
+    bulk(ctx, selection.machines, selection.single, work, report, doing(asked.request)).await
 }
 
 /// What is asked of every machine of one run.
@@ -189,6 +189,7 @@ pub(crate) async fn bulk<I, T, F>(
     single: bool,
     work: impl Fn(I) -> F,
     tell: fn(&Ctx, &T) -> Result<()>,
+    what: &str,
 ) -> Result<Exit>
 where
     I: Named,
@@ -201,6 +202,10 @@ where
     let together = ctx.out.format().is_machine() && ctx.out.format() != Format::Name;
     let mut exit = Exit::OK;
     let mut values = Vec::new();
+    let (total, mut done, mut failed) = (items.len(), 0, 0);
+    // One display for all of them, instead of one for each that is under way.
+    let mut progress = Progress::new(&ctx.out, format!("{what} {total} machines"));
+    ctx.out.show_together(total > 1);
     let mut running = stream::iter(items)
         .map(|item| {
             let name = item.name().to_owned();
@@ -209,18 +214,36 @@ where
         })
         .buffered(AT_ONCE);
     while let Some((name, result)) = running.next().await {
+        done += 1;
+        failed += usize::from(result.is_err());
+        if total > 1 {
+            let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+            progress.tell(&format!("{done} done{failures}"), Some((done * 100 / total) as u8));
+        }
         match result {
             Ok(value) if together => values.push(value),
-            Ok(value) => tell(ctx, &value)?,
+            Ok(value) => progress.suspend(|| tell(ctx, &value))?,
             Err(error) if single => return Err(error),
             Err(error) => {
                 exit = exit.worse(Exit::of(&error));
-                ctx.out.error_of(Some(&name), &error);
+                progress.suspend(|| ctx.out.error_of(Some(&name), &error));
+                if error.code() == Code::Cancelled {
+                    // Ctrl-C is about the whole run: nothing more is begun.
+                    exit = Exit(Code::Cancelled.exit());
+                    ctx.out.note(&format!("{} of {total} were not begun or not waited for", total - done));
+                    break;
+                }
             }
         }
     }
+    drop(running);
+    progress.finish();
+    ctx.out.show_together(false);
     if together {
-        let values: Vec<serde_json::Value> = values.iter().map(Value::value).collect();
+        let values: Vec<serde_json::Value> = values.iter().map(Value::value).filter(|value| !value.is_null()).collect();
+        if values.is_empty() && total > 0 && exit == Exit::OK {
+            return Ok(exit);
+        }
         match values.as_slice() {
             [value] if single => ctx.out.one(value, "", &flat(value))?,
             _ => ctx.out.values(&values)?,
@@ -262,6 +285,22 @@ impl Value for Done {
 impl Value for PlanView {
     fn value(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+/// What was done to one of several, in a sentence; programs get nothing but the errors.
+pub(crate) struct Told(pub(crate) String);
+
+impl Told {
+    /// Tells it.
+    pub(crate) fn tell(ctx: &Ctx, told: &Self) -> Result<()> {
+        ctx.out.changed(&told.0)
+    }
+}
+
+impl Value for Told {
+    fn value(&self) -> serde_json::Value {
+        serde_json::Value::Null
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
         table::{Cell, Column, View},
         time,
     },
+    select::all_braces,
 };
 use vmoon_api::{Api as _, requests::Empty, views::MachineView};
 use vmoon_core::{Result, target::glob};
@@ -58,6 +59,7 @@ pub(crate) fn word(value: &impl serde::Serialize) -> String {
 
 /// Lists them.
 pub(crate) async fn run(ctx: &Ctx, mut args: Args) -> Result<Exit> {
+    args.names = all_braces(&args.names)?;
     let labels = args.view.take_filters("label.")?;
     let mut machines = ctx.daemon.ask(async |client| client.list_machines(Empty {}).await).await?;
     machines.retain(|machine| {

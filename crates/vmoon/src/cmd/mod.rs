@@ -3,10 +3,12 @@
 pub(crate) mod attach;
 pub(crate) mod completions;
 pub(crate) mod connection;
+pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod eval_many;
 pub(crate) mod events;
 pub(crate) mod interrupt;
 pub(crate) mod lifecycle;
@@ -22,6 +24,7 @@ pub(crate) mod send;
 pub(crate) mod session;
 pub(crate) mod show;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod wait;
 

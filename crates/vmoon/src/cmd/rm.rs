@@ -48,7 +48,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     let asked = Asked { request, deadline_ms: args.wait.deadline_ms()?, until, no_wait: args.wait.no_wait, strict: false };
     if args.dry_run {
         let plan = |picked: Picked| async move { lifecycle::plan(ctx, &asked, picked).await };
-        return lifecycle::bulk(ctx, selection.machines, selection.single, plan, lifecycle::show_plan).await;
+        return lifecycle::bulk(ctx, selection.machines, selection.single, plan, lifecycle::show_plan, "planning").await;
     }
     if !args.yes && !selection.machines.is_empty() && !agreed(&selection.machines)? {
         ctx.out.note("nothing was deleted");
@@ -61,11 +61,11 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             done => done.map(Some),
         }
     };
-    lifecycle::bulk(ctx, selection.machines, selection.single, work, |ctx, done: &Option<Done>| match done {
+    let tell = |ctx: &Ctx, done: &Option<Done>| match done {
         Some(done) => lifecycle::report(ctx, done),
         None => Ok(()),
-    })
-    .await
+    };
+    lifecycle::bulk(ctx, selection.machines, selection.single, work, tell, "deleting").await
 }
 
 impl lifecycle::Value for Option<Done> {

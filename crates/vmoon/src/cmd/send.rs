@@ -1,21 +1,27 @@
 //! `vmoon send`: answers a command that waits for input.
 
-use crate::{ctx::Ctx, exit::Exit};
+use super::lifecycle::{self, Told};
+use crate::{
+    ctx::Ctx,
+    exit::Exit,
+    select::{self, Picked},
+};
 use std::{ffi::OsString, io::Read as _, os::unix::ffi::OsStrExt as _};
 use vmoon_api::{Api as _, Data, requests::Input};
-use vmoon_core::{Code, Error, Result, frame::MAX_PAYLOAD, name::escape, target::Target};
+use vmoon_core::{Code, Error, Result, frame::MAX_PAYLOAD, name::escape};
 
 const EXAMPLES: &str = "Examples:
   vmoon send lab yes
   vmoon send lab - < answers.txt
   vmoon send lab --no-newline abc
+  vmoon send 'fold-*' yes              the same answer to many
   vmoon send lab --end                 no more input will come";
 
 /// What to send, and where.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The session: [CONNECTION:]MACHINE[/SESSION]
+    /// The session: [CONNECTION:]MACHINE[/SESSION]; globs and braces mean many
     #[arg(value_name = "SESSION", add = super::completions::machines())]
     session: String,
     /// The text, to which a line end is added; - sends standard input as it is
@@ -49,13 +55,21 @@ fn data(text: Option<&OsString>, newline: bool) -> Result<Data> {
 
 /// Sends it.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
-    Target::parse(&args.session)?;
     let data = data(args.text.as_ref(), !args.no_newline)?;
-    let request = Input { session: args.session.clone(), data, end: args.end };
-    // Input is not repeated: a line that arrives twice answers two questions.
-    ctx.daemon.ask_once(async |client| client.input(request.clone()).await).await?;
-    ctx.out.step(&format!("sent to {}", escape(&args.session)));
-    Ok(Exit::OK)
+    let selection = select::sessions(&ctx.daemon, std::slice::from_ref(&args.session)).await?;
+    let work = |picked: Picked| {
+        let request = Input { session: picked.machine.clone(), data: data.clone(), end: args.end };
+        async move {
+            // Input is not repeated: a line that arrives twice answers two questions.
+            ctx.daemon.ask_once(async |client| client.input(request.clone()).await).await?;
+            Ok(Told(format!("sent to {}", escape(&picked.name))))
+        }
+    };
+    let tell = |ctx: &Ctx, told: &Told| {
+        ctx.out.step(&told.0);
+        Ok(())
+    };
+    lifecycle::bulk(ctx, selection.machines, selection.single, work, tell, "answering").await
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! `vmoon session`: the sessions of machines.
 
-use super::list::word;
+use super::{
+    lifecycle::{self, Told},
+    list::word,
+};
 use crate::{
     ctx::Ctx,
     exit::Exit,
@@ -8,13 +11,14 @@ use crate::{
         table::{Cell, Column, View},
         time,
     },
+    select::{self, Picked, braces, is_pattern},
 };
 use vmoon_api::{
     Api as _,
     requests::{ListSessions, SessionRef},
     views::SessionView,
 };
-use vmoon_core::{Result, name::escape, session::SessionState};
+use vmoon_core::{Result, name::escape, session::SessionState, target::glob};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -88,9 +92,14 @@ pub(crate) fn state(session: &SessionView) -> String {
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     match args.verb {
         Verb::List { machine, ended, view } => {
-            let machine = machine.as_deref().map(super::show::machine).transpose()?;
+            let pattern = machine.clone().filter(|text| is_pattern(text));
+            let machine = machine.filter(|text| !is_pattern(text)).as_deref().map(super::show::machine).transpose()?;
             let request = ListSessions { machine, ended: Some(ended) };
-            let sessions = ctx.daemon.ask(async |client| client.list_sessions(request.clone()).await).await?;
+            let mut sessions = ctx.daemon.ask(async |client| client.list_sessions(request.clone()).await).await?;
+            if let Some(pattern) = pattern {
+                let patterns = braces(&pattern)?;
+                sessions.retain(|session| patterns.iter().any(|pattern| glob(pattern, &session.machine_name)));
+            }
             ctx.out.list(sessions, COLUMNS, &view)?;
         }
         Verb::Show { session } => {
@@ -99,6 +108,15 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             ctx.out.one(&view, &format!("{}/{}", view.machine_name, view.name), &rows(&view))?;
         }
         Verb::Detach { session } => {
+            let selection = select::sessions(&ctx.daemon, std::slice::from_ref(&session)).await?;
+            if !selection.single {
+                let work = |picked: Picked| async move {
+                    let request = SessionRef { session: picked.machine };
+                    ctx.daemon.ask(async |client| client.detach_session(request.clone()).await).await?;
+                    Ok(Told(format!("detached everybody from {}", escape(&picked.name))))
+                };
+                return lifecycle::bulk(ctx, selection.machines, false, work, Told::tell, "detaching").await;
+            }
             let request = SessionRef { session };
             let view = ctx.daemon.ask(async |client| client.detach_session(request.clone()).await).await?;
             let name = format!("{}/{}", view.machine_name, view.name);

@@ -1,25 +1,30 @@
-//! `vmoon show`: one machine with everything that is known about it.
+//! `vmoon show`: machines, each with everything that is known about it.
 
-use crate::{ctx::Ctx, exit::Exit, out::time};
+use super::lifecycle;
+use crate::{
+    ctx::Ctx,
+    exit::Exit,
+    out::{Format, time},
+    select::{Picked, Targets},
+};
 use vmoon_api::{
     Api as _,
     requests::MachineRef,
     views::{MachineView, SessionView},
 };
-use vmoon_core::{Result, driver, target::Target};
+use vmoon_core::{Result, driver, name::escape, target::Target};
 
 const EXAMPLES: &str = "Examples:
   vmoon show lab
-  vmoon show lab -o json
+  vmoon show 'web*' -o json
   vmoon show local:lab -o yaml";
 
 /// Which machine.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The machine: [CONNECTION:]NAME, an id or a prefix of one
-    #[arg(value_name = "MACHINE", add = super::completions::machines())]
-    machine: String,
+    #[command(flatten)]
+    targets: Targets,
 }
 
 /// How a run ended, in words.
@@ -41,10 +46,34 @@ pub(crate) fn machine(text: &str) -> Result<String> {
 
 /// Shows it.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
-    let request = MachineRef { machine: machine(&args.machine)? };
-    let view = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
-    ctx.out.one(&view, &view.name, &rows(&view))?;
-    Ok(Exit::OK)
+    let selection = args.targets.find(&ctx.daemon).await?;
+    let look = |picked: Picked| async move {
+        let request = MachineRef { machine: picked.machine };
+        ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await.map(Shown)
+    };
+    if selection.single {
+        let Some(picked) = selection.machines.into_iter().next() else { return Ok(Exit::OK) };
+        let Shown(view) = look(picked).await?;
+        ctx.out.one(&view, &view.name, &rows(&view))?;
+        return Ok(Exit::OK);
+    }
+    let tell = |ctx: &Ctx, shown: &Shown| match ctx.out.format() {
+        Format::Name => ctx.out.line(&escape(&shown.0.name)),
+        _ => {
+            ctx.out.one(&shown.0, &shown.0.name, &rows(&shown.0))?;
+            ctx.out.line("")
+        }
+    };
+    lifecycle::bulk(ctx, selection.machines, false, look, tell, "showing").await
+}
+
+/// A machine of several.
+struct Shown(MachineView);
+
+impl lifecycle::Value for Shown {
+    fn value(&self) -> serde_json::Value {
+        serde_json::to_value(&self.0).unwrap_or_default()
+    }
 }
 
 fn rows(view: &MachineView) -> Vec<(String, String)> {
@@ -63,6 +92,12 @@ fn rows(view: &MachineView) -> Vec<(String, String)> {
     }
     if let Some(ended) = &view.exit {
         row("ended", exit(ended));
+    }
+    if let Some(why) = &view.expired {
+        row("stopped", why.clone());
+    }
+    if let Some(seconds) = view.spec.as_ref().and_then(|spec| spec.idle_seconds) {
+        row("expires", format!("when idle for {seconds} s"));
     }
     if let Some(error) = &view.last_error {
         row("error", format!("{} ({})", error.message, error.code));

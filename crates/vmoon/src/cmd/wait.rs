@@ -1,10 +1,11 @@
 //! `vmoon wait`: until a machine is in a state, an operation has ended, or a command is answered.
 
-use super::{eval, list::word};
+use super::{eval, lifecycle, list::word};
 use crate::{
     ctx::Ctx,
     exit::Exit,
     out::{Format, progress::Progress, time},
+    select::{Picked, Targets},
     wait::{self, Interrupts, Left, Limit},
 };
 use std::time::Duration;
@@ -28,7 +29,7 @@ Waiting for a command ends with the exit code that eval would have ended with.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A machine, the id of an operation, or the id of a command
+    /// A machine (globs and braces mean many), the id of an operation, or the id of a command
     #[arg(value_name = "WHAT", add = super::completions::machines())]
     what: String,
     /// Wait until the machine is in this state
@@ -59,29 +60,54 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             Ok(view) => return super::operation::wait(ctx, &view, until).await,
         }
     }
-    let machine = super::show::machine(&args.what)?;
-    self::machine(ctx, &machine, args.until, until).await
+    let selection = Targets { machines: vec![args.what.clone()], all: false }.find(&ctx.daemon).await?;
+    let goal = args.until;
+    let work = |picked: Picked| async move { machine(ctx, &picked.machine, goal, until).await };
+    let tell = |ctx: &Ctx, Reached(view): &Reached| {
+        let Some(view) = view else {
+            ctx.out.note("it is gone");
+            return Ok(());
+        };
+        if ctx.out.format() != Format::Table || !ctx.out.is_quiet() {
+            ctx.out.one(view, &view.name, &[("name".into(), view.name.clone()), ("state".into(), word(&view.state))])?;
+        }
+        Ok(())
+    };
+    lifecycle::bulk(ctx, selection.machines, selection.single, work, tell, "waiting for").await
 }
 
-async fn machine(ctx: &Ctx, name: &str, goal: Option<State>, until: Option<Instant>) -> Result<Exit> {
+/// A machine that was waited for; `None` if it was gone before.
+struct Reached(Option<MachineView>);
+
+impl lifecycle::Value for Reached {
+    fn value(&self) -> serde_json::Value {
+        self.0.as_ref().and_then(|view| serde_json::to_value(view).ok()).unwrap_or_default()
+    }
+}
+
+async fn machine(ctx: &Ctx, name: &str, goal: Option<State>, until: Option<Instant>) -> Result<Reached> {
     let shown = escape(name);
     let what = goal.map_or_else(|| format!("waiting for {shown}"), |goal| format!("waiting until {shown} is {}", word(&goal)));
     let mut interrupts = Interrupts::listen()?;
     let mut progress = Progress::new(&ctx.out, what.clone());
     let work = async {
         let first = MachineRef { machine: name.to_owned() };
-        let mut seen = ctx.daemon.ask(async |client| client.show_machine(first.clone()).await).await?;
+        let mut seen = match ctx.daemon.ask(async |client| client.show_machine(first.clone()).await).await {
+            Ok(view) => view,
+            Err(error) if goal == Some(State::Gone) && is_gone(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         // From here on by id: the name may pass to another machine.
         let machine = seen.id.to_string();
         loop {
             if goal.map_or(seen.operation.is_none(), |goal| seen.state == goal) {
-                return Ok(seen);
+                return Ok(Some(seen));
             }
             let timeout_ms = Some(progress.interval().as_millis() as u64);
             let request = WaitMachine { machine: machine.clone(), until: goal, generation: Some(seen.generation), timeout_ms };
             match ctx.daemon.hold(async |client| client.wait_machine(request.clone()).await).await {
                 Ok(view) => seen = view,
-                Err(error) if goal == Some(State::Gone) && is_gone(&error) => return Ok(MachineView { state: State::Gone, ..seen }),
+                Err(error) if goal == Some(State::Gone) && is_gone(&error) => return Ok(Some(MachineView { state: State::Gone, ..seen })),
                 Err(error) => return Err(error),
             }
             progress.tell(&format!("it is {}", word(&seen.state)), None);
@@ -89,22 +115,10 @@ async fn machine(ctx: &Ctx, name: &str, goal: Option<State>, until: Option<Insta
     };
     let ended = interrupts.guard(ctx, until, "stopped waiting", work).await;
     progress.finish();
-    match ended {
-        Ok(Ok(view)) => {
-            if ctx.out.format() != Format::Table || !ctx.out.is_quiet() {
-                ctx.out.one(&view, &view.name, &[("name".into(), view.name.clone()), ("state".into(), word(&view.state))])?;
-            }
-            Ok(Exit::OK)
-        }
-        Ok(Err(Left::Late)) => {
-            Err(Error::new(Code::Timeout, format!("{what}: the time to wait is over")).hint(format!("vmoon show {shown}")))
-        }
-        Ok(Err(_)) => Err(wait::detached(&what)),
-        Err(error) if goal == Some(State::Gone) && is_gone(&error) => {
-            ctx.out.note(&format!("{shown} is gone"));
-            Ok(Exit::OK)
-        }
-        Err(error) => Err(error),
+    match ended? {
+        Ok(seen) => Ok(Reached(seen)),
+        Err(Left::Late) => Err(Error::new(Code::Timeout, format!("{what}: the time to wait is over")).hint(format!("vmoon show {shown}"))),
+        Err(_) => Err(wait::detached(&what)),
     }
 }
 

@@ -15,6 +15,10 @@ use std::{
     env,
     ffi::OsString,
     io::{self, IsTerminal as _, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use table::{Column, View};
 use vmoon_core::{Code, Error, Result, name::escape};
@@ -59,6 +63,8 @@ pub(crate) struct Out {
     quiet: bool,
     verbose: u8,
     no_progress: bool,
+    /// Set while one display speaks for many things that are waited for.
+    together: Arc<AtomicBool>,
     data: Paint,
     notes: Paint,
 }
@@ -73,6 +79,7 @@ impl Out {
             quiet: globals.quiet,
             verbose: globals.verbose,
             no_progress,
+            together: Arc::default(),
             data: Paint::of(globals.color, io::stdout().is_terminal()),
             notes: Paint::of(globals.color, io::stderr().is_terminal()),
         }
@@ -112,7 +119,12 @@ impl Out {
 
     /// Whether progress may be shown.
     pub(crate) fn shows_progress(&self) -> bool {
-        !self.no_progress
+        !self.no_progress && !self.together.load(Ordering::Relaxed)
+    }
+
+    /// From now on one display speaks for everything that is waited for, or no longer.
+    pub(crate) fn show_together(&self, together: bool) {
+        self.together.store(together, Ordering::Relaxed);
     }
 
     /// Writes bytes to standard output as they are.

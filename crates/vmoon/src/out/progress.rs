@@ -67,6 +67,14 @@ impl Progress {
         }
     }
 
+    /// Prints something else meanwhile, without tearing the display.
+    pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// Removes the spinner.
     pub(crate) fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {

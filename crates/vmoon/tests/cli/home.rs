@@ -52,7 +52,7 @@ impl Ran {
 }
 
 /// The home.
-pub(crate) struct Home(TempDir);
+pub(crate) struct Home(pub(crate) TempDir);
 
 impl Home {
     /// A new one, empty.
@@ -134,7 +134,13 @@ impl Home {
     pub(crate) fn end(self) {
         self.run(&["rm", "--all", "--force", "--yes"]).ok();
         self.run(&["daemon", "stop"]).ok();
-        let left = self.processes();
+        // What machines are forked from outlives the daemon, as they do.
+        let (zygotes, left): (Vec<_>, Vec<_>) = self.processes().into_iter().partition(|(_, line)| line.contains("lua-zygote"));
+        for (pid, _) in zygotes {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+        }
         assert!(left.is_empty(), "left behind: {left:?}");
     }
 }

@@ -1,7 +1,9 @@
 //! The real binary, driven as a user drives it. Every home is private, and nothing may be left running in it.
 
 mod bad;
+mod files;
 mod home;
 mod machines;
+mod many;
 mod output;
 mod sessions;

@@ -91,6 +91,16 @@ pub(super) fn pin(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     }
 }
 
+/// Pins the directory that something is made in.
+fn parent(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
+    let pinned = pin(root, path)?;
+    match look(&pinned, path)?.kind {
+        FileKind::Directory => Ok(pinned),
+        FileKind::Link => Err(failed(path, Errno::LOOP)),
+        _ => Err(failed(path, Errno::NOTDIR)),
+    }
+}
+
 /// Opens what is pinned: exactly that, whatever has its name by now.
 fn open(pinned: &OwnedFd, flags: OFlags, path: &[u8]) -> Result<OwnedFd> {
     let link = format!("/proc/self/fd/{}", pinned.as_raw_fd());
@@ -171,8 +181,8 @@ pub(super) fn list(root: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<FileEntry>> 
 /// # Errors
 /// `file.exists` if something else has the name.
 pub(super) fn make(root: BorrowedFd<'_>, path: &[u8], mode: u32) -> Result<FileEntry> {
-    let (parent, name) = split(path)?;
-    let parent = pin(root, parent)?;
+    let (above, name) = split(path)?;
+    let parent = parent(root, above)?;
     let mode = Mode::from_raw_mode((mode & PERMISSIONS) | 0o700);
     match rustix::fs::mkdirat(&parent, OsStr::from_bytes(name), mode) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -199,11 +209,11 @@ pub(super) struct Part {
 impl Part {
     /// Begins one beside where `path` shall be.
     pub(super) fn begin(root: BorrowedFd<'_>, path: &[u8]) -> Result<Self> {
-        let (parent, name) = split(path)?;
+        let (above, name) = split(path)?;
         if name.len() > 255 {
             return Err(refused(path, "has a name of more than 255 bytes"));
         }
-        let parent = pin(root, parent)?;
+        let parent = parent(root, above)?;
         let temporary = format!(".vmoon-part-{}", &vmoon_sys::random::key()[..16]);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(|error| failed(path, error))?;
