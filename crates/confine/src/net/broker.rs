@@ -139,7 +139,10 @@ impl Broker {
         if fds[2].revents != 0 {
             self.resolver_ready();
         }
-        if fds[1].revents != 0 {
+        if fds[1].revents & !libc::POLLIN != 0 {
+            // Nobody is left who would read an answer.
+            self.asker = None;
+        } else if fds[1].revents != 0 {
             self.asker_ready();
         }
         if fds[0].revents & libc::POLLIN != 0 {
@@ -405,8 +408,8 @@ impl Broker {
                     self.question(Question { number, name });
                 }
             }
-            // An empty packet and the end look alike: only at the end does the other side take nothing.
-            Ok(_) if raw::send(asker.as_fd(), &[], false).is_ok() => {}
+            // An empty packet: the end is told by poll.
+            Ok(_) => {}
             Err(error) if matches!(raw::errno_of(&error), libc::EAGAIN | libc::EINTR) => {}
             _ => self.asker = None,
         }

@@ -92,8 +92,10 @@ impl Client {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.number = state.number.wrapping_add(1);
         let State { socket, number } = &*state;
-        raw::send(socket.as_fd(), &wire::question(*number, name), true).map_err(|_| LookupError::NoBroker)?;
         let mut packet = [0; wire::LARGEST];
+        // Answers that came too late leave no room for this one.
+        while raw::recv(socket.as_fd(), &mut packet, false).is_ok_and(|size| size > 0) {}
+        raw::send(socket.as_fd(), &wire::question(*number, name), true).map_err(|_| LookupError::NoBroker)?;
         loop {
             match raw::recv(socket.as_fd(), &mut packet, true) {
                 Ok(0) => return Err(LookupError::NoBroker),
