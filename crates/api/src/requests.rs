@@ -115,6 +115,12 @@ pub struct Eval {
     pub session: String,
     /// The chunk.
     pub code: Data,
+    /// The chunk's arguments, `...`: at most 250 values. Null is nil among them, and `require "vmoon".null` inside of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<serde_json::Value>>,
+    /// Whether the values are wanted as data, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub data: bool,
     /// The client's own name for this request: asking again with the same token joins the command instead of running it
     /// twice. At most 255 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,6 +236,12 @@ pub struct EvalMany {
     pub sessions: Vec<String>,
     /// The chunk.
     pub code: Data,
+    /// As in [`Eval`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<serde_json::Value>>,
+    /// As in [`Eval`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub data: bool,
     /// As in [`Eval`]; it names a command in each session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,

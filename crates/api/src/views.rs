@@ -207,6 +207,15 @@ pub struct CommandError {
     pub traceback: Data,
 }
 
+/// A part of a command's values that has no form in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfit {
+    /// Where it is, as Lua would write it: `[1].key[2]` is in the first value.
+    pub path: String,
+    /// What is there, or why it does not fit.
+    pub why: String,
+}
+
 /// A command and what it has answered so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandView {
@@ -222,6 +231,12 @@ pub struct CommandView {
     pub stderr: Data,
     /// Its values, as a REPL prints them.
     pub values: Option<Data>,
+    /// Its values as data, where they were wanted so and fit in 8 MiB; what has no form in JSON is null and told of in `unfit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Vec<serde_json::Value>>,
+    /// What of the values has no form in JSON, at most 100 places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfit: Vec<Unfit>,
     /// Its error.
     pub error: Option<CommandError>,
     /// Whether it waits for input.

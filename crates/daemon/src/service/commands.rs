@@ -20,23 +20,37 @@ use vmoon_core::{
 /// How long a question about code may take before the machine counts as busy.
 const QUESTION: Duration = Duration::from_secs(2);
 
+/// How many arguments a chunk takes: Lua 5.1 keeps no more than that on its stack for sure.
+const MOST_ARGUMENTS: usize = 250;
+
 /// Waits for an answer of a session's task.
 async fn answered<T>(answer: oneshot::Receiver<Result<T>>) -> Result<T> {
     answer.await.map_err(|_| gone())?
 }
 
-fn check_size(bytes: &[u8], what: &str) -> Result<()> {
+fn check_size(len: usize, what: &str) -> Result<()> {
     // Room for the token and the fields before the code.
-    if bytes.len() <= MAX_PAYLOAD - 512 {
+    if len <= MAX_PAYLOAD - 512 {
         return Ok(());
     }
-    Err(Error::new(Code::CommandTooLarge, format!("{what} has {} bytes; at most 16 MiB can be sent at once", bytes.len()))
+    Err(Error::new(Code::CommandTooLarge, format!("{what} has {len} bytes; at most 16 MiB can be sent at once"))
         .hint("put it into a file that the machine can read, or send it in parts"))
+}
+
+/// The arguments of a chunk as they go to the machine; empty for none.
+fn arguments(args: Option<&[serde_json::Value]>) -> Result<Vec<u8>> {
+    let Some(args) = args else { return Ok(Vec::new()) };
+    if args.len() > MOST_ARGUMENTS {
+        return Err(Error::new(Code::Usage, format!("{} arguments; a chunk takes at most {MOST_ARGUMENTS}", args.len()))
+            .hint("put them into one array"));
+    }
+    serde_json::to_vec(args).map_err(|error| Error::internal("the arguments cannot be written").source(error))
 }
 
 impl Service {
     pub(super) async fn evaluate(&self, request: Eval) -> Result<CommandView> {
-        check_size(&request.code.0, "the code")?;
+        let arguments = arguments(request.args.as_deref())?;
+        check_size(request.code.0.len() + arguments.len(), if arguments.is_empty() { "the code" } else { "the code with its arguments" })?;
         let token = request.token.unwrap_or_default().into_bytes();
         if token.len() > 255 {
             return Err(Error::new(Code::WireMalformed, format!("a token has at most 255 bytes, not {}", token.len())));
@@ -45,7 +59,8 @@ impl Service {
         let (accepted, number) = oneshot::channel();
         let (done, view) = oneshot::channel();
         let deadline_ms = request.deadline_ms.unwrap_or(0);
-        shared.tell(Msg::Eval { code: request.code.0, token, deadline_ms, accepted, done: Some(done) })?;
+        let (code, data) = (request.code.0, request.data);
+        shared.tell(Msg::Eval { code, arguments, data, token, deadline_ms, accepted, done: Some(done) })?;
         awake::stay();
         let end = async {
             // A refusal arrives by the first channel, and then nothing by the second.
@@ -129,7 +144,7 @@ impl Service {
     }
 
     pub(super) async fn feed(&self, request: Input) -> Result<Nothing> {
-        check_size(&request.data.0, "the input")?;
+        check_size(request.data.0.len(), "the input")?;
         let shared = self.repl(&request.session).await?;
         shared.pen_is_free()?;
         if shared.live.borrow().busy.is_none() {
@@ -146,7 +161,7 @@ impl Service {
     }
 
     async fn ask(&self, request: AskCode, tag: u8) -> Result<Option<(u8, Vec<u8>)>> {
-        check_size(&request.code.0, "the code")?;
+        check_size(request.code.0.len(), "the code")?;
         let shared = self.repl(&request.session).await?;
         let (answer, reply) = oneshot::channel();
         shared.tell(Msg::Ask { tag, payload: request.code.0, answer })?;

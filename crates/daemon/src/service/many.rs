@@ -27,6 +27,8 @@ impl Service {
             let eval = Eval {
                 session: session.clone(),
                 code: request.code.clone(),
+                args: request.args.clone(),
+                data: request.data,
                 token: request.token.clone(),
                 deadline_ms: request.deadline_ms,
                 wait_ms: request.wait_ms,
@@ -45,7 +47,10 @@ impl Service {
 
 /// The answer with at most so many bytes of each output.
 fn bounded(mut view: CommandView, max: usize) -> CommandView {
-    let mut cut = false;
+    let mut cut = view.data.as_ref().is_some_and(|data| serde_json::to_vec(data).is_ok_and(|json| json.len() > max));
+    if cut {
+        view.data = None;
+    }
     let mut keep = |data: &mut Data| {
         cut |= data.0.len() > max;
         data.0.truncate(max);

@@ -126,7 +126,8 @@ impl Attachment for Attached {
                 let (code, token) = (eval.code.to_vec(), eval.token.to_vec());
                 let (id, answers) = (frame.id, self.answers.clone());
                 let (accepted, answered) = tokio::sync::oneshot::channel();
-                self.tell(Msg::Eval { code, token, deadline_ms: eval.deadline_ms, accepted, done: None })?;
+                let (arguments, data) = (Vec::new(), false);
+                self.tell(Msg::Eval { code, arguments, data, token, deadline_ms: eval.deadline_ms, accepted, done: None })?;
                 drop(tokio::spawn(async move {
                     if let Ok(Err(error)) = answered.await {
                         let _ = answers.send(refusal(id, &error)).await;

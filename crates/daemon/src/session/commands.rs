@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use vmoon_api::{
     Data,
-    views::{CommandError, CommandState, CommandView},
+    views::{CommandError, CommandState, CommandView, Unfit},
 };
 use vmoon_core::{
     Code, CommandId, SessionId,
@@ -15,6 +15,14 @@ pub(crate) const CAPTURE: usize = 1 << 20;
 /// How many ended commands are found without reading the transcript.
 const REMEMBERED: usize = 4_096;
 
+/// The payload of a DATA frame. A machine may send anything there: what cannot be read is nothing.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Found {
+    values: Option<Vec<serde_json::Value>>,
+    unfit: Vec<Unfit>,
+}
+
 /// A command that was accepted and is not done.
 #[derive(Debug, Default)]
 struct Pending {
@@ -23,6 +31,7 @@ struct Pending {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     values: Option<Vec<u8>>,
+    found: Found,
     error: Option<CommandError>,
     truncated: bool,
     waiting_input: bool,
@@ -143,6 +152,7 @@ impl Commands {
             tag::STDOUT => keep(&mut pending.stdout, frame.payload, &mut pending.truncated),
             tag::STDERR => keep(&mut pending.stderr, frame.payload, &mut pending.truncated),
             tag::VALUES => pending.values = Some(frame.payload.to_vec()),
+            tag::DATA => pending.found = serde_json::from_slice(frame.payload).unwrap_or_default(),
             tag::ERROR => pending.error = Failure::decode(frame.payload).map(|f| failure(&f)),
             tag::INCOMPLETE => {
                 pending.error = Some(CommandError {
@@ -169,6 +179,8 @@ impl Commands {
             stdout: pending.stdout.into(),
             stderr: pending.stderr.into(),
             values: pending.values.map(Data),
+            data: pending.found.values,
+            unfit: pending.found.unfit,
             error: pending.error,
             waiting_input: pending.waiting_input,
             duration_us: None,
@@ -186,6 +198,7 @@ impl Commands {
             stdout: p.stdout.clone(),
             stderr: p.stderr.clone(),
             values: p.values.clone(),
+            found: p.found.clone(),
             error: p.error.clone(),
             truncated: p.truncated,
             waiting_input: p.waiting_input,
@@ -228,9 +241,9 @@ impl Commands {
         self.last
     }
 
-    /// Says that this command runs, although its beginning was not seen.
+    /// Says that this command runs, although its beginning was not seen. It counts as seen, with its token, only when it is: until
+    /// then nobody may take a token for a new one.
     pub(crate) fn runs(&mut self, number: u64, waiting_input: bool) {
-        self.last = self.last.max(number);
         self.pending.entry(number).or_default().waiting_input = waiting_input;
     }
 
@@ -333,5 +346,15 @@ mod tests {
         commands.runs(9, true);
         assert_eq!(commands.busy(), Some((9, true)));
         assert!(matches!(commands.take(500, Frame { tag: tag::DONE, id: 9, payload: &[0; 8] }), Told::Done(9, None)));
+    }
+
+    #[test]
+    fn a_command_that_is_said_to_run_is_seen_only_when_its_beginning_is() {
+        let mut commands = Commands::new(session(), "m");
+        commands.runs(3, false);
+        assert_eq!((commands.last(), commands.busy()), (0, Some((3, false))));
+        let eval = Eval { deadline_ms: 0, token: b"t", code: b"x" }.to_vec();
+        commands.take(10, Frame { tag: tag::ACCEPTED, id: 3, payload: &eval });
+        assert_eq!((commands.last(), commands.by_token(b"t"), commands.busy()), (3, Some(3), Some((3, false))));
     }
 }

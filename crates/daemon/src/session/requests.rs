@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use vmoon_api::views::CommandView;
 use vmoon_core::{
     Code, Error,
-    frame::{Eval, Frame, tag},
+    frame::{Call, Eval, Frame, tag},
     session::{Input, SessionState},
 };
 
@@ -132,9 +132,10 @@ impl Task {
         if std::mem::take(&mut self.resend) {
             // What the machine has not accepted, it never got: it obeys everything an old link still holds before it answers
             // a new one. So it is sent again, once.
-            let again: Vec<(u64, Vec<u8>)> = self.unaccepted.iter().map(|(number, waiting)| (*number, waiting.payload.clone())).collect();
-            for (number, payload) in again {
-                if !self.send(Frame { tag: tag::EVAL, id: number, payload: &payload }).await {
+            let again: Vec<(u64, u8, Vec<u8>)> =
+                self.unaccepted.iter().map(|(number, waiting)| (*number, waiting.tag, waiting.payload.clone())).collect();
+            for (number, tag, payload) in again {
+                if !self.send(Frame { tag, id: number, payload: &payload }).await {
                     return;
                 }
             }
@@ -147,7 +148,7 @@ impl Task {
     }
 
     pub(super) async fn eval(&mut self, msg: Msg) {
-        let Msg::Eval { code, token, deadline_ms, accepted, done } = msg else { return };
+        let Msg::Eval { code, arguments, data, token, deadline_ms, accepted, done } = msg else { return };
         if !token.is_empty() {
             if let Some((number, waiting)) = self.unaccepted.iter_mut().find(|(_, waiting)| waiting.token == token) {
                 waiting.accepted.push(accepted);
@@ -165,25 +166,43 @@ impl Task {
             if self.older {
                 // It may stand in a part of the transcript that was not read since the daemon started.
                 self.rebuild();
-                self.inbox.push_front(Msg::Eval { code, token, deadline_ms, accepted, done });
+                self.inbox.push_front(Msg::Eval { code, arguments, data, token, deadline_ms, accepted, done });
                 return;
             }
         }
         let newest = self.unaccepted.last_key_value().map_or(0, |(number, _)| *number);
         let number = self.commands.last().max(newest).max(self.catch_up.0) + 1;
-        let payload = Eval { deadline_ms, token: &token, code: &code }.to_vec();
+        let eval = Eval { deadline_ms, token: &token, code: &code };
+        let (tag, payload) = if arguments.is_empty() && !data {
+            (tag::EVAL, eval.to_vec())
+        } else {
+            (tag::CALL, Call { data, arguments: &arguments, eval }.to_vec())
+        };
+        if self.link.as_ref().is_some_and(|link| !link.writer.takes(tag)) {
+            let _ = accepted.send(Err(self.takes_no_data()));
+            return;
+        }
         if let Some(done) = done {
             self.waiting.entry(number).or_default().push(done);
         }
-        self.unaccepted.insert(number, Waiting { payload: payload.clone(), token, accepted: vec![accepted] });
-        self.send(Frame { tag: tag::EVAL, id: number, payload: &payload }).await;
+        self.unaccepted.insert(number, Waiting { tag, payload: payload.clone(), token, accepted: vec![accepted] });
+        self.send(Frame { tag, id: number, payload: &payload }).await;
+    }
+
+    fn takes_no_data(&self) -> Error {
+        let name = &self.shared.machine_name;
+        Error::new(
+            Code::DriverUnsupported,
+            format!("{name} takes no arguments and gives no data: an older vmoon has started it, or its kind cannot"),
+        )
+        .hint(format!("the chunk alone runs as before; if the machine is older, `vmoon restart {name}` starts it anew"))
     }
 }
 
 /// How much of the inbox a message takes, bytes.
 fn size(msg: &Msg) -> usize {
     match msg {
-        Msg::Eval { code, .. } => code.len(),
+        Msg::Eval { code, arguments, .. } => code.len() + arguments.len(),
         Msg::Input { data, .. } => data.len(),
         Msg::Ask { payload, .. } => payload.len(),
         _ => 0,

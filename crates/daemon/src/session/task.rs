@@ -47,6 +47,10 @@ pub(crate) enum Msg {
     Eval {
         /// The chunk.
         code: Vec<u8>,
+        /// Its arguments, a JSON array; empty for none.
+        arguments: Vec<u8>,
+        /// Whether its values are wanted as data.
+        data: bool,
         /// The client's own name for it; may be empty.
         token: Vec<u8>,
         /// 0 for none.
@@ -108,6 +112,8 @@ pub(crate) fn gone() -> Error {
 
 /// A command that was sent and that the stream has not told of yet.
 pub(super) struct Waiting {
+    /// EVAL or CALL.
+    pub(super) tag: u8,
     pub(super) payload: Vec<u8>,
     pub(super) token: Vec<u8>,
     pub(super) accepted: Vec<Answer<u64>>,

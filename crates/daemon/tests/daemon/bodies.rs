@@ -43,7 +43,7 @@ bodies!(
 );
 
 fn eval(session: &str, code: &str) -> Eval {
-    Eval { session: session.into(), code: code.into(), token: None, deadline_ms: None, wait_ms: None }
+    Eval { session: session.into(), code: code.into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None }
 }
 
 async fn a_life(api: &dyn Api, outside: &Outside) {

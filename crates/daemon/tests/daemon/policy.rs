@@ -13,7 +13,7 @@ use vmoon_daemon::hooks::Hooks;
 use vmoon_driver_sim::{Fault, Gate};
 
 fn eval(code: &str) -> Eval {
-    Eval { session: "a".into(), code: code.into(), token: None, deadline_ms: None, wait_ms: None }
+    Eval { session: "a".into(), code: code.into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None }
 }
 
 #[tokio::test]

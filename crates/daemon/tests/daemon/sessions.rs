@@ -3,11 +3,11 @@
 use crate::harness::{LIMIT, Outside, create, did};
 use tokio::runtime::Builder;
 use vmoon_api::{Api, requests::*, views::CommandState};
-use vmoon_core::machine::Request;
+use vmoon_core::{Code, machine::Request};
 use vmoon_daemon::hooks::Hooks;
 
 fn eval(code: &str) -> Eval {
-    Eval { session: "a".into(), code: code.into(), token: None, deadline_ms: None, wait_ms: None }
+    Eval { session: "a".into(), code: code.into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None }
 }
 
 #[test]
@@ -121,5 +121,27 @@ fn what_stands_in_an_old_part_of_the_transcript_is_found_after_a_restart() {
         let long = tokio::time::timeout(LIMIT, api.eval(long)).await.unwrap().unwrap();
         assert_eq!(long.values.unwrap().lossy(), "long");
         assert!(long.truncated && long.stdout.0.len() == 1 << 20);
+    });
+}
+
+#[test]
+fn a_machine_that_takes_no_arguments_says_so_and_goes_on() {
+    let outside = Outside::new();
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let api = outside.daemon(Hooks::default()).await;
+        create(&*api, "a", serde_json::json!({})).await;
+        did(&*api, "a", Request::Start).await;
+        let wanted =
+            [Eval { args: Some(vec![1.into()]), ..eval("value x") }, Eval { data: true, token: Some("data".into()), ..eval("value x") }];
+        for wanted in wanted {
+            let refused = api.eval(wanted).await.unwrap_err();
+            assert_eq!(refused.code(), Code::DriverUnsupported);
+            assert!(refused.hint_text().is_some(), "{refused:?}");
+        }
+        // The refused command has left nothing behind: neither its number nor its token.
+        let view = api.eval(Eval { token: Some("data".into()), ..eval("value x") }).await.unwrap();
+        assert_eq!((view.id.number, view.data, view.values.map(|values| values.lossy().into_owned())), (1, None, Some("x".into())));
+        let many = Eval { args: Some(vec![1.into(); 251]), ..eval("value x") };
+        assert_eq!(api.eval(many).await.unwrap_err().code(), Code::Usage);
     });
 }

@@ -79,7 +79,10 @@ async fn streams_that_make_no_sense_end_with_a_code_and_harm_nobody() {
     let (_outside, client, path) = socket().await;
     create(&client, "a", serde_json::json!({})).await;
     did(&client, "a", Request::Start).await;
-    client.eval(Eval { session: "a".into(), code: "value 1".into(), token: None, deadline_ms: None, wait_ms: None }).await.unwrap();
+    client
+        .eval(Eval { session: "a".into(), code: "value 1".into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None })
+        .await
+        .unwrap();
     let open = async |protocol: &str| {
         let mut request = "ws://vmoon/v1/sessions/a/stream?mode=writer".into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
@@ -108,8 +111,10 @@ async fn streams_that_make_no_sense_end_with_a_code_and_harm_nobody() {
             tokio::task::yield_now().await;
         }
     }
-    let view =
-        client.eval(Eval { session: "a".into(), code: "value 2".into(), token: None, deadline_ms: None, wait_ms: None }).await.unwrap();
+    let view = client
+        .eval(Eval { session: "a".into(), code: "value 2".into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None })
+        .await
+        .unwrap();
     assert_eq!(view.values.unwrap().lossy(), "2");
 }
 
@@ -123,11 +128,30 @@ async fn a_reader_that_never_reads_delays_nobody() {
     for _ in 0..4 {
         let mut request = "ws://vmoon/v1/sessions/a/stream?mode=viewer&from=0".into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", vmoon_api::SESSION_PROTOCOL.parse().unwrap());
-        client.eval(Eval { session: "a".into(), code: "value 0".into(), token: None, deadline_ms: None, wait_ms: None }).await.unwrap();
+        client
+            .eval(Eval {
+                session: "a".into(),
+                code: "value 0".into(),
+                args: None,
+                data: false,
+                token: None,
+                deadline_ms: None,
+                wait_ms: None,
+            })
+            .await
+            .unwrap();
         deaf.push(client_async(request, UnixStream::connect(&path).await.unwrap()).await.unwrap());
     }
     for _ in 0..5 {
-        let flood = Eval { session: "a".into(), code: "flood 4000000\nvalue x".into(), token: None, deadline_ms: None, wait_ms: None };
+        let flood = Eval {
+            session: "a".into(),
+            code: "flood 4000000\nvalue x".into(),
+            args: None,
+            data: false,
+            token: None,
+            deadline_ms: None,
+            wait_ms: None,
+        };
         let view = tokio::time::timeout(LIMIT, client.eval(flood)).await.expect("nobody waits for the deaf").unwrap();
         assert_eq!(view.values.unwrap().lossy(), "x");
     }

@@ -169,7 +169,7 @@ impl Place {
 
     /// Evaluates code and insists that it ends without an error.
     pub(super) async fn eval(&self, name: &str, code: &str) -> Result<CommandView> {
-        let request = Eval { session: name.into(), code: code.into(), token: None, deadline_ms: None, wait_ms: None };
+        let request = Eval { session: name.into(), code: code.into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None };
         let view = self.client.eval(request).await?;
         match (&view.error, view.state) {
             (None, CommandState::Done) => Ok(view),

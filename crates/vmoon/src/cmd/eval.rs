@@ -1,6 +1,7 @@
 //! `vmoon eval`: runs a chunk in a session and ends as the chunk ended.
 
 use super::{
+    eval_data,
     eval_many::{self, Many},
     pieces::{Printer, Reading, Which},
 };
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   vmoon eval lab - < program.lua
   vmoon eval lab 'for i = 1, 1e9 do x = i end' --deadline 5s
   vmoon eval 'fold-*' 'return job()'              a table of what each machine answered
+  vmoon eval lab 'local a, b = ... return a + b[1]' --args '[1, [2]]' --data
   vmoon eval lab 'work()' --no-wait               prints the id of the command
 
 Exit codes: 1 for an error of the chunk or an unfinished chunk, 8 when its deadline has passed,
@@ -50,6 +52,8 @@ pub(crate) struct Args {
     /// The chunk; - reads it from standard input
     #[arg(value_name = "CODE", allow_hyphen_values = true)]
     code: OsString,
+    #[command(flatten)]
+    data: eval_data::Options,
     /// Interrupt the command after this time; the machine lives
     #[arg(long, value_name = "TIME", value_parser = time::parse_duration, help_heading = "Waiting")]
     deadline: Option<Duration>,
@@ -65,6 +69,8 @@ struct Chunk<'a> {
     session: String,
     name: String,
     code: &'a Data,
+    args: Option<&'a [serde_json::Value]>,
+    data: bool,
     deadline_ms: Option<u32>,
     until: Option<Instant>,
 }
@@ -73,18 +79,20 @@ struct Chunk<'a> {
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     let deadline_ms = args.deadline.map(time::wire_ms).transpose()?;
     let until = args.limit.until(None)?;
+    let arguments = args.data.arguments(&args.code)?;
     let code = chunk(&args.code)?;
+    let data = args.data.data;
     let selection = select::sessions(&ctx.daemon, std::slice::from_ref(&args.target)).await?;
     match selection.machines.as_slice() {
         [only] if selection.single => {
             let target = Target::parse(&only.machine)?;
             let (session, name) = (only.machine.clone(), machine_of(&target));
-            let chunk = Chunk { session, name, code: &code, deadline_ms, until };
+            let chunk = Chunk { session, name, code: &code, args: arguments.as_deref(), data, deadline_ms, until };
             one(ctx, &chunk, args.no_wait).await
         }
         _ => {
             let (sessions, no_wait) = (selection.machines, args.no_wait);
-            eval_many::run(ctx, Many { sessions, code, deadline_ms, until, no_wait }).await
+            eval_many::run(ctx, Many { sessions, code, args: arguments, data, deadline_ms, until, no_wait }).await
         }
     }
 }
@@ -109,6 +117,8 @@ async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool) -> Result<Exit> {
     let request = Eval {
         session: chunk.session.clone(),
         code: chunk.code.clone(),
+        args: chunk.args.map(<[_]>::to_vec),
+        data: chunk.data,
         // With the token a question that is asked again joins the command instead of running it twice.
         token: Some(vmoon_sys::random::key()),
         deadline_ms: chunk.deadline_ms,
@@ -208,7 +218,9 @@ fn finish(ctx: &Ctx, view: &CommandView, printer: &mut Printer) -> Result<Exit> 
     match ctx.out.format() {
         Format::Json => ctx.out.bytes(&json::pretty(view)?)?,
         Format::Table | Format::Wide => {
-            if let Some(values) = &view.values {
+            if !eval_data::show(ctx, view, printer)?
+                && let Some(values) = &view.values
+            {
                 printer.values(&values.0)?;
             }
             printer.finish()?;

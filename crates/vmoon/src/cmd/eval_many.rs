@@ -37,6 +37,10 @@ pub(crate) struct Many {
     pub(crate) sessions: Vec<Picked>,
     /// The chunk.
     pub(crate) code: Data,
+    /// Its arguments.
+    pub(crate) args: Option<Vec<serde_json::Value>>,
+    /// Whether the values are wanted as data.
+    pub(crate) data: bool,
     /// Interrupt each command after so many milliseconds.
     pub(crate) deadline_ms: Option<u32>,
     /// When to stop waiting.
@@ -95,6 +99,7 @@ impl Row {
         let Some(command) = &self.view.command else { return String::new() };
         match (&command.error, &command.values) {
             (Some(error), _) => error.message.lossy().into_owned(),
+            (None, _) if command.data.is_some() => serde_json::to_string(&command.data).unwrap_or_default(),
             (None, Some(values)) => values.lossy().into_owned(),
             (None, None) => String::new(),
         }
@@ -159,6 +164,8 @@ async fn collect(ctx: &Ctx, many: &Many, answers: &mut HashMap<String, ManyView>
         let request = EvalMany {
             sessions: open.clone(),
             code: many.code.clone(),
+            args: many.args.clone(),
+            data: many.data,
             token: Some(token.clone()),
             deadline_ms: many.deadline_ms,
             wait_ms: Some(if many.no_wait { 0 } else { round.as_millis() as u64 }),

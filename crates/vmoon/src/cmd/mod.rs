@@ -8,6 +8,7 @@ pub(crate) mod create;
 pub(crate) mod daemon;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod eval_data;
 pub(crate) mod eval_many;
 pub(crate) mod events;
 pub(crate) mod interrupt;
