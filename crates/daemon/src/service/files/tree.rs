@@ -123,7 +123,7 @@ fn entry(name: &[u8], stat: &Stat) -> FileEntry {
         kind,
         size: if kind == FileKind::File { stat.st_size as u64 } else { 0 },
         mode: stat.st_mode & PERMISSIONS,
-        modified_ms: u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1_000) + stat.st_mtime_nsec as u64 / 1_000_000,
+        modified_ms: u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1_000) + stat.st_mtime_nsec / 1_000_000,
     }
 }
 
