@@ -64,6 +64,11 @@ impl Context {
         if let Err(error) = self.store.run(move |tx| tx.delete_session(id)).await {
             tracing::warn!(session = %id, error = %error.chain(), "a session could not be dropped");
         }
+        self.remove_transcript(id);
+    }
+
+    /// Removes a transcript.
+    pub(crate) fn remove_transcript(&self, id: SessionId) {
         if let Err(error) = std::fs::remove_dir_all(self.session_dir(id))
             && error.kind() != std::io::ErrorKind::NotFound
         {

@@ -104,6 +104,16 @@ impl Life {
     pub(crate) fn write_exit(&self, exit: &Exit) -> Result<()> {
         atomic::write_json(&self.dir.join("exit.json"), exit)
     }
+
+    /// Says that it is about to be killed by us.
+    pub(crate) fn condemn(&self) -> Result<()> {
+        atomic::write(&self.dir.join("condemned"), b"")
+    }
+
+    /// Whether that was said.
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.dir.join("condemned").exists()
+    }
 }
 
 /// The directories of one driver.

@@ -114,6 +114,8 @@ pub(crate) enum Verb {
     Doctor(cmd::doctor::Args),
     /// Measure vmoon beside the alternatives
     Bench(crate::bench::Args),
+    /// Do random things to a private daemon, kill it now and then, and check every answer
+    Soak(crate::soak::Args),
     /// Print a shell's completion script
     Completions(cmd::completions::Args),
     /// Print versions
@@ -196,6 +198,7 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Daemon(args) => cmd::daemon::run(ctx, args).await,
         Verb::Doctor(args) => cmd::doctor::run(ctx, args).await,
         Verb::Bench(args) => crate::bench::run(ctx, args).await,
+        Verb::Soak(args) => crate::soak::run(ctx, args).await,
         Verb::Completions(args) => cmd::completions::run(ctx, &args),
         Verb::Version(args) => cmd::version::run(ctx, args).await,
         Verb::HelpMarkdown(args) => cmd::markdown::run(ctx, args),

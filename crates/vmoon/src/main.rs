@@ -10,6 +10,7 @@ mod help;
 mod out;
 mod repl;
 mod select;
+mod soak;
 mod wait;
 
 use std::{env, process::ExitCode};

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use vmoon_api::views::PlanView;
 use vmoon_core::{
     Code, Error, Result,
-    driver::{Abilities, Handle, Observed, Recovered, Sighting},
+    driver::{Abilities, Handle, Observed, Recovered, Sighting, StopMode},
     event::EventKind,
     machine::{CallResult, Input, Request, Seen, State, Tick, Verb, Verdict, step::step},
 };
@@ -147,7 +147,17 @@ impl Task {
         let id = record.id;
         self.deadline = Some(Instant::now() + DEADLINE);
         let (driver, store, hooks) = (self.driver.clone(), self.context.store.clone(), self.context.hooks.clone());
+        // Whether the guest was asked nobody knows; asking it again does no harm.
+        let asks = (self.row.status.state == State::Stopping && matches!(record.verb, Verb::Stop | Verb::Restart))
+            .then(|| self.row.handle.clone())
+            .flatten();
         self.call = Some(Box::pin(async move {
+            if let Some(handle) = asks {
+                hooks.at("recover.before").await;
+                driver.stop(&handle, StopMode::Polite).await?;
+                hooks.at("recover.after").await;
+                return Ok(None);
+            }
             let undos = store.run(move |tx| tx.undos(id)).await?;
             hooks.at("recover.before").await;
             let recovered = driver.recover(&record, &undos).await;

@@ -164,10 +164,11 @@ impl Task {
         }
     }
 
-    pub(super) async fn farewell(self) {
-        let sessions = self.sessions.send_replace(Vec::new());
-        for shared in sessions {
-            self.context.forget_session(&shared).await;
+    /// The machine is gone and its sessions with it, in the store too: their tasks end and their transcripts are removed.
+    pub(super) async fn farewell(&mut self) {
+        for shared in self.sessions.send_replace(Vec::new()) {
+            shared.forget().await;
+            self.context.remove_transcript(shared.row.id);
         }
     }
 }

@@ -256,6 +256,7 @@ impl Task {
             if gone {
                 // Before the end of its operation is told, so that whoever waited for that does not find it any more.
                 self.context.forget_machine(id);
+                self.farewell().await;
             }
             self.unpublished.extend(ended.into_iter().chain(begun));
             for session in opening {

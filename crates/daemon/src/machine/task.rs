@@ -192,7 +192,6 @@ impl Task {
                 }
             }
         }
-        self.farewell().await;
     }
 }
 

@@ -81,7 +81,11 @@ fn bury(id: MachineId, life: &Life, meta: &Meta) -> Result<Exit> {
         return Ok(exit);
     }
     let said = Remains::open(&life.dir).ok().flatten().and_then(|remains| remains.exit);
-    let exit = said.or(status).unwrap_or(Exit::Lost);
+    let exit = match said.or(status) {
+        // Whoever kills a machine says so before, and may be later than us to say that it has worked.
+        None | Some(Exit::Signal { signal: libc::SIGKILL }) if life.is_condemned() => Exit::Killed,
+        exit => exit.unwrap_or(Exit::Lost),
+    };
     // It did not end by itself, so nobody has looked after its children.
     let mark = format!("{MARK}={}", mark(id, life.number));
     tree::kill(process, Some(&mark), DEATH).map_err(|error| Error::io("end what a dead machine left behind", error))?;
@@ -202,7 +206,7 @@ pub(crate) fn bear(layout: &Layout, ways: Ways<'_>, life: &Life, start: Start) -
     if start.runtime == settings::BUILTIN
         && let Some(newborn) = fork(layout, ways.zygotes, life, &start)?
     {
-        match newborn.wait(ways.zygotes, life) {
+        match newborn.outcome(ways.zygotes, life) {
             Born::Ready => return Ok(()),
             Born::Failed(error) => return Err(error),
             // The zygote was killed under our hands: what it may have made is ended, and this life begins anew.
@@ -254,7 +258,18 @@ pub(crate) fn fork(layout: &Layout, zygotes: &Zygotes, life: &Life, start: &Star
 
 impl Newborn {
     /// Waits until it can be used.
-    fn wait(mut self, zygotes: &Zygotes, life: &Life) -> Born {
+    ///
+    /// # Errors
+    /// What the process has said, or that it was ended meanwhile.
+    pub(crate) fn wait(self, zygotes: &Zygotes, life: &Life) -> Result<()> {
+        match self.outcome(zygotes, life) {
+            Born::Ready => Ok(()),
+            Born::Failed(error) => Err(error),
+            Born::Orphaned => Err(failure(b"the zygote was killed", false)),
+        }
+    }
+
+    fn outcome(mut self, zygotes: &Zygotes, life: &Life) -> Born {
         let (said, late) = listen_to(&mut self.ready);
         let answer = self.conn.answer();
         if said == b"ready\n" {
@@ -370,6 +385,7 @@ pub(super) fn kill(layout: &Layout, id: MachineId) -> Result<()> {
             Vital::Dead(_) => {}
             Vital::Unborn => end_unborn(id, &life)?,
             Vital::Alive(meta) => {
+                life.condemn()?;
                 let mark = format!("{MARK}={}", mark(id, life.number));
                 tree::kill_subreaper(&meta.process, Some(&mark), DEATH).map_err(|error| Error::io("end the machine", error))?;
                 meta.process.reap();

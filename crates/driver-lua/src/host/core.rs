@@ -296,6 +296,11 @@ impl Core {
         true
     }
 
+    /// Whether the interpreter's thread has something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.quit.is_some() || !self.queue.is_empty() || !self.queries.is_empty()
+    }
+
     /// The next command, and whether it still has to be announced.
     pub(crate) fn take_command(&mut self) -> Option<(Command, bool)> {
         let command = self.queue.pop_front()?;

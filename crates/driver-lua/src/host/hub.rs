@@ -133,6 +133,7 @@ pub struct Hub {
     term: OwnedFd,
     timer: OwnedFd,
     interrupter: OnceLock<Interrupter>,
+    advice: OnceLock<&'static str>,
     me: Identity,
     exit_path: PathBuf,
     grace: Duration,
@@ -164,6 +165,7 @@ impl Hub {
             term,
             timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
             interrupter: OnceLock::new(),
+            advice: OnceLock::new(),
             me,
             exit_path,
             grace,
@@ -177,6 +179,11 @@ impl Hub {
     /// Says how the running command is interrupted; the argument is the command's number. Only the first call counts.
     pub fn set_interrupter(&self, interrupter: impl Fn(u64) + Send + Sync + 'static) {
         let _ = self.interrupter.set(Box::new(interrupter));
+    }
+
+    /// What is said on standard error before a program that did not yield is ended: a line. Only the first call counts.
+    pub fn set_advice(&self, advice: &'static str) {
+        let _ = self.advice.set(advice);
     }
 
     /// What the hello says of the runtime.
@@ -202,6 +209,10 @@ impl Hub {
                 continue;
             }
             state.core.send();
+            if state.core.has_work() {
+                // A client that is gone had written something before it went.
+                continue;
+            }
             let mut polled = Polled::new(&state.core, self.term.as_raw_fd());
             for fd in watch {
                 polled.add(fd.as_raw_fd(), libc::POLLIN);
@@ -588,6 +599,10 @@ impl Hub {
         } else if state.core.quit.is_some_and(|at| at + QUIT_GRACE <= now) {
             self.end_now(state, &Exit::Code { code: 0 });
         } else if !parked && running.cut_at.is_some_and(|at| at + self.grace <= now) {
+            if let Some(advice) = self.advice.get() {
+                state.core.capture();
+                state.core.pend(Stream::Err, advice.as_bytes());
+            }
             self.end_now(state, &Exit::DidNotYield);
         }
     }

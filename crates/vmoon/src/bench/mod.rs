@@ -5,7 +5,7 @@
 
 mod child;
 mod crowd;
-mod place;
+pub(crate) mod place;
 mod python;
 mod report;
 mod speed;

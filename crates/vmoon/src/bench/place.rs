@@ -8,6 +8,7 @@ use std::{
     io::Read as _,
     os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use vmoon_api::{
@@ -21,24 +22,37 @@ use vmoon_core::{
     spec::MachineSpec,
 };
 use vmoon_sys::{
+    memory,
     paths::private_dir,
     process::{Detached, Identity, Pidfd},
     random, tree,
 };
 
 /// How many machines are created, asked or deleted at a time.
-pub(super) const AT_ONCE: usize = 32;
+pub(crate) const AT_ONCE: usize = 32;
 /// How long a machine may take to start, and a daemon to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The private daemon.
-pub(super) struct Place {
+pub(crate) struct Place {
     exe: PathBuf,
     dir: PathBuf,
     env: Vec<(&'static str, String)>,
     mark: String,
-    daemon: Identity,
+    daemon: Mutex<Identity>,
     client: Client,
+}
+
+/// What a daemon uses.
+pub(crate) struct Uses {
+    /// Bytes, shared ones in part.
+    pub(crate) memory: u64,
+    /// Open descriptors.
+    pub(crate) descriptors: usize,
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 /// The directory, removed when dropped.
@@ -53,9 +67,29 @@ impl Drop for Dir {
     }
 }
 
+/// Starts a daemon; it answers when this returns.
+fn start(exe: &Path, dir: &Path, env: &[(&'static str, String)]) -> Result<Identity> {
+    let log = fs::File::create(dir.join("daemon.log")).map_err(|error| Error::io("make a log", error))?;
+    let (mut ready, writer) = io::pipe().map_err(|error| Error::io("make a pipe", error))?;
+    let args = ["daemon", "run", "--ready-fd", "1"].map(OsStr::new).to_vec();
+    let vars = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let pid = Detached { exe, args, env: vars, stdio: [None, Some(writer.as_fd()), Some(log.as_fd())] }
+        .spawn()
+        .map_err(|error| Error::io("start a daemon", error))?;
+    drop(writer);
+    let daemon = Identity::of(pid);
+    let answered = ready.read_exact(&mut [0]);
+    let (Some(daemon), Ok(())) = (daemon, answered) else {
+        let text = fs::read_to_string(dir.join("daemon.log")).unwrap_or_default();
+        vmoon_sys::process::reap(pid);
+        return Err(Error::new(Code::DaemonUnreachable, format!("a private daemon did not start: {}", text.trim())));
+    };
+    Ok(daemon)
+}
+
 impl Place {
     /// Makes the directories and starts the daemon; it answers when this returns.
-    pub(super) fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         let exe = env::current_exe().map_err(|error| Error::io("find our own program", error))?;
         let name = random::key();
         let dir = super::temporary().join(format!("vmoon-bench-{}", &name[..12]));
@@ -74,65 +108,55 @@ impl Place {
             ("VMOON_NO_AUTOSTART", "1".to_owned()),
             ("VMOON_OUTPUT", String::new()),
         ];
-        let log = fs::File::create(dir.join("daemon.log")).map_err(|error| Error::io("make a log", error))?;
-        let (mut ready, writer) = io::pipe().map_err(|error| Error::io("make a pipe", error))?;
-        let args = ["daemon", "run", "--ready-fd", "1"].map(OsStr::new).to_vec();
-        let vars = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let pid = Detached { exe: &exe, args, env: vars, stdio: [None, Some(writer.as_fd()), Some(log.as_fd())] }
-            .spawn()
-            .map_err(|error| Error::io("start a daemon", error))?;
-        drop(writer);
-        let daemon = Identity::of(pid);
-        let answered = ready.read_exact(&mut [0]);
-        let (Some(daemon), Ok(())) = (daemon, answered) else {
-            let text = fs::read_to_string(dir.join("daemon.log")).unwrap_or_default();
-            vmoon_sys::process::reap(pid);
-            return Err(Error::new(Code::DaemonUnreachable, format!("a private daemon did not start: {}", text.trim())));
-        };
+        let daemon = start(&exe, &dir, &env)?;
         guard.0 = None;
         let client = Client::new(dir.join("run/vmoon/api.sock"));
-        Ok(Self { exe, dir, env, mark: format!("VMOON_BENCH={name}"), daemon, client })
+        Ok(Self { exe, dir, env, mark: format!("VMOON_BENCH={name}"), daemon: Mutex::new(daemon), client })
     }
 
     /// A directory for files of the measurement.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Our own program.
-    pub(super) fn exe(&self) -> &Path {
+    pub(crate) fn exe(&self) -> &Path {
         &self.exe
     }
 
     /// The environment in which our program finds the private daemon.
-    pub(super) fn env(&self) -> Vec<(&str, &str)> {
+    pub(crate) fn env(&self) -> Vec<(&str, &str)> {
         self.env.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
 
     /// The client.
-    pub(super) fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
     /// The daemon's process id.
-    pub(super) fn daemon(&self) -> i32 {
-        self.daemon.pid
+    pub(crate) fn daemon(&self) -> i32 {
+        self.identity().pid
+    }
+
+    fn identity(&self) -> Identity {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The process ids of the holders: processes of ours whose arguments name our directory.
-    pub(super) fn holders(&self) -> Vec<i32> {
+    pub(crate) fn holders(&self) -> Vec<i32> {
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         let inside = |args: &[u8]| args.windows(self.dir.as_os_str().len()).any(|part| part == self.dir.as_os_str().as_bytes());
         entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-            .filter(|pid| *pid != self.daemon.pid)
+            .filter(|pid| *pid != self.daemon())
             .filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|args| inside(&args)))
             .collect()
     }
 
     /// Creates and starts a machine, and waits for its first answer. Gives back when it was accepted, when it ran and when it
     /// had answered, each from the beginning.
-    pub(super) async fn create(&self, name: &str) -> Result<[Duration; 3]> {
+    pub(crate) async fn create(&self, name: &str) -> Result<[Duration; 3]> {
         let begun = Instant::now();
         let spec = MachineSpec { kind: "lua".into(), ..MachineSpec::default() };
         let request = CreateMachine { name: name.into(), connection: None, spec, start: true, deadline_ms: None };
@@ -152,14 +176,14 @@ impl Place {
     }
 
     /// Creates so many machines, several at a time.
-    pub(super) async fn create_many(&self, prefix: &str, n: usize) -> Result<Vec<String>> {
+    pub(crate) async fn create_many(&self, prefix: &str, n: usize) -> Result<Vec<String>> {
         let names: Vec<String> = (0..n).map(|i| format!("{prefix}{i}")).collect();
         stream::iter(&names).map(|name| self.create(name)).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
         Ok(names)
     }
 
     /// Evaluates `1+1` there and insists on the answer.
-    pub(super) async fn answer(&self, name: &str) -> Result<()> {
+    pub(crate) async fn answer(&self, name: &str) -> Result<()> {
         let view = self.eval(name, "1+1").await?;
         match view.values {
             Some(values) if values.0 == b"2" => Ok(()),
@@ -168,7 +192,7 @@ impl Place {
     }
 
     /// Evaluates code and insists that it ends without an error.
-    pub(super) async fn eval(&self, name: &str, code: &str) -> Result<CommandView> {
+    pub(crate) async fn eval(&self, name: &str, code: &str) -> Result<CommandView> {
         let request = Eval { session: name.into(), code: code.into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None };
         let view = self.client.eval(request).await?;
         match (&view.error, view.state) {
@@ -178,7 +202,7 @@ impl Place {
     }
 
     /// Deletes every machine, by force.
-    pub(super) async fn clear(&self) -> Result<()> {
+    pub(crate) async fn clear(&self) -> Result<()> {
         let machines = self.client.list_machines(Empty {}).await?;
         let delete = |id: String| async move {
             let request = MachineRequest { machine: id, request: Request::DeleteForce, deadline_ms: None };
@@ -196,18 +220,54 @@ impl Place {
         stream::iter(ids).map(delete).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
     }
 
+    /// Kills the daemon as a crash would, and starts another.
+    pub(crate) fn replace_daemon(&self) -> Result<()> {
+        let failed = |error: io::Error| Error::io("kill the private daemon", error);
+        let old = self.identity();
+        if let Some(process) = Pidfd::open(&old).map_err(failed)? {
+            process.send(rustix::process::Signal::KILL).map_err(failed)?;
+            process.wait(PATIENCE).map_err(failed)?;
+        }
+        old.reap();
+        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = start(&self.exe, &self.dir, &self.env)?;
+        Ok(())
+    }
+
+    /// What the daemon uses.
+    pub(crate) fn uses(&self) -> Uses {
+        let pid = self.daemon();
+        Uses {
+            memory: memory::of(pid).map_or(0, |memory| memory.pss),
+            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count),
+        }
+    }
+
+    /// The files and directories of machines, their lives and their sessions.
+    pub(crate) fn files_of_machines(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for below in ["state/vmoon/lua", "state/vmoon/sessions"] {
+            found.extend(entries(&self.dir.join(below)));
+        }
+        for boot in entries(&self.dir.join("state/vmoon/run")) {
+            // What is no directory belongs to nobody's life: sockets and locks of those who start them.
+            found.extend(entries(&boot).into_iter().filter(|path| path.is_dir()));
+        }
+        found
+    }
+
     /// Deletes every machine and ends the daemon. Gives back how many processes were left after that; they are ended too.
-    pub(super) async fn close(&self) -> Result<usize> {
+    pub(crate) async fn close(&self) -> Result<usize> {
         let _guard = Dir(Some(self.dir.clone()));
         // What cannot be done politely is done by force below, and counted.
         let cleared = tokio::time::timeout(PATIENCE * 2, self.clear()).await;
         let failed = |error: io::Error| Error::io("end the private daemon", error);
-        let process = Pidfd::open(&self.daemon).map_err(failed)?;
+        let daemon = self.identity();
+        let process = Pidfd::open(&daemon).map_err(failed)?;
         let _ = tokio::time::timeout(PATIENCE, self.client.stop_daemon(Empty {})).await;
         let ended = process.is_none_or(|process| process.wait(PATIENCE).unwrap_or(false));
-        let left = tree::count(&self.daemon, Some(&self.mark)) + usize::from(!ended);
-        tree::kill(&self.daemon, Some(&self.mark), PATIENCE).map_err(failed)?;
-        self.daemon.reap();
+        let left = tree::count(&daemon, Some(&self.mark)) + usize::from(!ended);
+        tree::kill(&daemon, Some(&self.mark), PATIENCE).map_err(failed)?;
+        daemon.reap();
         match cleared {
             Ok(Err(error)) if left == 0 => Err(error),
             _ => Ok(left),
