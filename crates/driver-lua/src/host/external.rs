@@ -43,6 +43,9 @@ const HELLO: Duration = Duration::from_secs(10);
 /// How long it may take to end when asked to.
 const QUIT: Duration = Duration::from_secs(1);
 
+/// What is said of LuaJIT when it has not obeyed an interrupt.
+const COMPILED: &str = "vmoon: LuaJIT does not look at interrupts inside a compiled loop; a machine with the setting interrupt = hook can be interrupted there, but runs slower: nothing is compiled\n";
+
 /// What the interrupter, called from another thread, shares with the engine.
 struct Shared {
     /// The command that may be interrupted, 0 for none.
@@ -142,6 +145,9 @@ pub(crate) fn start(
     let problem = match hello {
         Ok(frame) if frame.tag == tag::HELLO => {
             this.runtime = text::setting(&frame.payload, "runtime").unwrap_or("Lua").to_owned();
+            if this.runtime.starts_with("LuaJIT") && options.interrupt == InterruptMode::Signal {
+                hub.set_advice(COMPILED);
+            }
             let shared = Arc::clone(&this.shared);
             hub.set_interrupter(move |id| lock(&shared).interrupt(id));
             return Ok(Box::new(this));

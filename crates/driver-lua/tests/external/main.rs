@@ -227,3 +227,40 @@ fn what_is_no_lua_is_refused_with_a_reason() {
         assert!(error.contains(path) && error.contains(word), "{path}: {error}");
     }
 }
+
+#[test]
+fn with_a_hook_every_interpreter_is_interrupted_everywhere() {
+    for runtime in INTERPRETERS {
+        let mut vm = Vm::with(runtime, 5_000, &|_| serde_json::json!({ "interrupt": "hook" }));
+        vm.eval("kept = 42");
+        // The second one also shows that LuaJIT does not compile again after the first.
+        for code in [
+            "while true do end",
+            "while true do pcall(function() while true do end end) end",
+            "local x = 0 for i = 1, 1e15 do x = x + i end",
+        ] {
+            let id = vm.begin(&format!("print('up') io.stdout:flush() {code}"), 0);
+            vm.wait_for(tag::STDOUT);
+            vm.send(tag::INTERRUPT, id, b"");
+            let got = vm.finish(id);
+            assert_eq!(got.error.as_ref().map(|error| error.0), Some(FailureKind::Interrupted), "{runtime}: {code}: {got:?}");
+            assert_eq!(vm.eval("return kept").value(), "42", "{runtime}: {code}");
+        }
+    }
+}
+
+#[test]
+fn luajit_that_did_not_yield_says_what_helps() {
+    let mut vm = Vm::start("luajit", 200);
+    // An interrupt that comes before the loop is compiled is obeyed: then again.
+    let said = loop {
+        let id = vm.begin("print('up') while true do end", 0);
+        vm.wait_for(tag::STDOUT);
+        vm.send(tag::INTERRUPT, id, b"");
+        if let Some(said) = vm.last_words() {
+            break said;
+        }
+    };
+    assert!(said.contains("interrupt = hook"), "{said:?}");
+    assert_eq!(vm.exit()["how"], "did_not_yield");
+}
