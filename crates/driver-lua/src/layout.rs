@@ -2,14 +2,16 @@
 //!
 //! `<state>/lua/<machine>/machine.json` and `work/` belong to the machine; `<state>/run/<boot>/<machine>/<life>/` belongs to one
 //! life of it: `start.json` (for a holder that is started as a program), `meta.json` (from the holder), `ring`, `spill`, `exit.json`,
-//! `status.json` (from its zygote), `sock`, `stderr`. The sockets of zygotes are beside the machines.
+//! `status.json` (from its zygote), `layers.json` (what holds it), `sock`, `stderr`. The sockets of zygotes are beside the machines.
 
 use crate::{host::store::Overflow, settings::Settings, zygote::Parent};
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
+use vmoon_confine::{Profile, Report, Rules};
 use vmoon_core::{Error, MachineId, Result, driver::Exit};
 use vmoon_sys::{
     atomic,
@@ -45,9 +47,17 @@ pub(crate) struct Start {
     pub(crate) memory: Option<u64>,
     /// How long an interrupted command may go on before its process is ended, milliseconds.
     pub(crate) grace_ms: u64,
+    /// What the process may do; everything if that is not said.
+    #[serde(default = "trusted")]
+    pub(crate) rules: Rules,
     /// What the Lua side is told: the profile, and how it is interrupted.
     #[serde(default)]
     pub(crate) lua: vmoon_lua_wire::program::Options,
+}
+
+/// The rules of a process that may do everything.
+pub(crate) fn trusted() -> Rules {
+    Rules { profile: Profile::Trusted, ..Rules::default() }
 }
 
 /// What the holder tells of itself.
@@ -62,6 +72,11 @@ pub(crate) struct Meta {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) zygote: Option<Parent>,
 }
+
+/// Which layers hold the process, by the process itself.
+pub(crate) const LAYERS: &str = "layers.json";
+/// The directory of files by which an installed interpreter is told something.
+pub(crate) const FLAGS: &str = "flags";
 
 /// How a process ended, by its zygote, which knows nothing else of it. What the holder or the driver has recorded says more.
 pub(crate) const STATUS: &str = "status.json";
@@ -105,6 +120,11 @@ impl Life {
         atomic::write_json(&self.dir.join("exit.json"), exit)
     }
 
+    /// Which layers hold it; nothing if it has not come so far.
+    pub(crate) fn layers(&self) -> Option<Report> {
+        atomic::read_json(&self.dir.join(LAYERS)).ok().flatten()
+    }
+
     /// Says that it is about to be killed by us.
     pub(crate) fn condemn(&self) -> Result<()> {
         atomic::write(&self.dir.join("condemned"), b"")
@@ -120,11 +140,18 @@ impl Life {
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     state: PathBuf,
+    /// The same without symbolic links, once that was asked for.
+    real: OnceLock<PathBuf>,
 }
 
 impl Layout {
     pub(crate) fn new(state: PathBuf) -> Self {
-        Self { state }
+        Self { state, real: OnceLock::new() }
+    }
+
+    /// The state directory without symbolic links, as the kernel's rules want paths. It must exist.
+    pub(crate) fn real_state(&self) -> &Path {
+        self.real.get_or_init(|| self.state.canonicalize().unwrap_or_else(|_| self.state.clone()))
     }
 
     pub(crate) fn machines(&self) -> PathBuf {

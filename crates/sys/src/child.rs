@@ -19,8 +19,8 @@ pub struct Tied<'a> {
     pub args: Vec<String>,
     /// Its standard output and error; its standard input is `/dev/null`.
     pub output: [BorrowedFd<'a>; 2],
-    /// Two more descriptors and the numbers, from 3, that they get in the child.
-    pub extra: [(BorrowedFd<'a>, i32); 2],
+    /// More descriptors and the numbers, from 3 and below 100, that they get in the child.
+    pub extra: Vec<(BorrowedFd<'a>, i32)>,
 }
 
 impl Tied<'_> {
@@ -33,16 +33,16 @@ impl Tied<'_> {
         let stream = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(Stdio::from);
         let mut command = Command::new(self.exe);
         command.args(&self.args).process_group(0).stdin(Stdio::null()).stdout(stream(self.output[0])?).stderr(stream(self.output[1])?);
-        let extra = self.extra.map(|(fd, number)| (fd.as_raw_fd(), number));
+        let mut extra: Vec<_> = self.extra.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
         let parent = std::process::id() as i32;
         // SAFETY: between fork and exec only system calls that are safe there: no memory is allocated.
         unsafe {
             command.pre_exec(move || {
-                // First both go above the wanted numbers, so that neither overwrites the other.
-                let high = extra.map(|(fd, _)| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10));
-                let ok = high.iter().all(|fd| *fd >= 0)
-                    && libc::dup2(high[0], extra[0].1) >= 0
-                    && libc::dup2(high[1], extra[1].1) >= 0
+                // First all go above the wanted numbers, so that none overwrites another.
+                for (fd, _) in &mut extra {
+                    *fd = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 100);
+                }
+                let ok = extra.iter().all(|(fd, number)| *fd >= 0 && libc::dup2(*fd, *number) >= 0)
                     && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0;
                 if !ok {
                     return Err(io::Error::last_os_error());
@@ -71,7 +71,7 @@ mod tests {
             exe: Path::new("/bin/sh"),
             args: vec!["-c".into(), "cat <&3; echo four >&4".into()],
             output: [null.as_fd(), null.as_fd()],
-            extra: [(null.as_fd(), 3), (write.as_fd(), 4)],
+            extra: vec![(null.as_fd(), 3), (write.as_fd(), 4)],
         }
         .spawn();
         let mut child = child.unwrap();

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     match env::args_os().nth(1) {
         Some(verb) if verb == "lua-host" => return cmd::lua_host(),
         Some(verb) if verb == vmoon_driver_lua::zygote::VERB => return vmoon_driver_lua::zygote::main(),
+        Some(verb) if verb == vmoon_driver_lua::host::LAUNCHER => return vmoon_driver_lua::host::launch(env::args_os().skip(2)),
         _ => {}
     }
     if let Some(code) = cmd::run::at_once() {

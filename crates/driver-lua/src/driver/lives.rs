@@ -2,8 +2,9 @@
 //! that may.
 
 use crate::{
+    grants::{Granter, home, libraries},
     host::BACKLOG,
-    layout::{Layout, Life, MARK, Meta, Record, Start, mark, remove_dir},
+    layout::{FLAGS, Layout, Life, MARK, Meta, Record, Start, mark, remove_dir},
     ring::Remains,
     settings,
     zygote::{self, Answer, Fork, Zygotes},
@@ -23,6 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 use vmoon_core::{Code, Error, MachineId, Result, driver::Exit};
+use vmoon_lua_wire::program::Options;
 use vmoon_sys::{
     atomic, passing, paths,
     process::{Detached, Identity, Pidfd, Reaped, boot_id, reap},
@@ -155,8 +157,8 @@ pub(super) fn start(layout: &Layout, ways: Ways<'_>, record: &Record) -> Result<
     let runtime = settings::find(&record.settings.runtime).map_err(|message| Error::new(Code::RuntimeNotFound, message))?;
     let number = layout.last_number(id)? + 1;
     tidy(layout, id, number)?;
-    let start = plan(layout, record, number, runtime);
     let life = make_life(layout, id, number)?;
+    let start = plan(layout, record, &life, runtime)?;
     match bear(layout, ways, &life, start) {
         Ok(()) => Ok(()),
         Err(error) => {
@@ -168,20 +170,32 @@ pub(super) fn start(layout: &Layout, ways: Ways<'_>, record: &Record) -> Result<
 }
 
 /// What the holder is told.
-fn plan(layout: &Layout, record: &Record, number: u64, runtime: Option<PathBuf>) -> Start {
+fn plan(layout: &Layout, record: &Record, life: &Life, program: Option<PathBuf>) -> Result<Start> {
     let settings = &record.settings;
-    Start {
+    let state = layout.real_state();
+    let work = state.join("lua").join(record.id.to_string()).join("work");
+    // An installed interpreter is told of an interrupt by a file, too.
+    let flags = life.dir.join(FLAGS);
+    if program.is_some() {
+        paths::private_dir(&flags)?;
+    }
+    let flag = program.as_ref().and_then(|_| flags.canonicalize().ok());
+    let rules = Granter { state, home: home().as_deref() }
+        .rules(settings, &work, program.as_deref(), flag.as_deref())
+        .map_err(|why| Error::new(Code::SpecInvalid, format!("what the machine was granted cannot be granted now: {why}")))?;
+    Ok(Start {
         machine: record.id,
-        life: number,
-        work: layout.machine(record.id).join("work"),
-        runtime: runtime.map_or_else(|| settings::BUILTIN.to_owned(), |path| path.to_string_lossy().into_owned()),
+        life: life.number,
+        runtime: program.map_or_else(|| settings::BUILTIN.to_owned(), |path| path.to_string_lossy().into_owned()),
         overflow: settings.overflow,
         ring: settings.ring,
         spill: settings.spill,
         memory: settings.memory,
         grace_ms: GRACE_MS,
-        lua: Default::default(),
-    }
+        rules,
+        lua: Options { grants: libraries(settings, &work), interrupt: settings.interrupt, protocol: None },
+        work,
+    })
 }
 
 /// Makes the directory of a life.

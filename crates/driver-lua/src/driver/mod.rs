@@ -8,7 +8,7 @@ pub(crate) mod lives;
 mod usage;
 
 use crate::{
-    grants,
+    grants::{self, Granter},
     layout::{Layout, Record, remove_dir},
     link, probe,
     settings::{self, Settings},
@@ -220,6 +220,9 @@ impl Inner {
         {
             facts.insert("lua".into(), meta.runtime.into());
             facts.insert("pid".into(), meta.process.pid.into());
+            if let Some(layers) = life.layers() {
+                facts.insert("isolation".into(), layers.layers.iter().map(ToString::to_string).collect());
+            }
             facts.insert("life".into(), life.number.into());
             if let Some(memory) = memory::of(meta.process.pid) {
                 facts.insert("memory_bytes".into(), memory.pss.into());
@@ -253,11 +256,15 @@ impl Driver for LuaDriver {
 
     fn plan(&self, name: &str, spec: &MachineSpec, _: &HostFacts) -> Result<Plan, Problems> {
         let settings = Settings::read(spec)?;
-        let steps = vec![
+        let mut problems = Problems::default();
+        let warnings = Granter { state: self.0.layout.real_state(), home: grants::home().as_deref() }.judge(&settings.confinement, &mut problems);
+        problems.or(())?;
+        let mut steps = vec![
             format!("make a directory for the Lua machine {name}, with an empty working directory"),
             format!("record its settings: runtime {}, overflow {}", settings.runtime, settings.overflow.as_str()),
             grants::sentence(&settings),
         ];
+        steps.extend(warnings.into_iter().map(|warning| format!("beware: {warning}")));
         let settings = serde_json::to_value(&settings).unwrap_or_default();
         Ok(Plan { name: name.to_owned(), steps, settings })
     }

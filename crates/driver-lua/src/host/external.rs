@@ -5,10 +5,12 @@
 //! holder's own output goes. This file must not know the socket.
 
 use super::{
+    LAUNCHER,
     engine::Engine,
     exit_of,
     hub::{Command, Hub, Input, Outcome, Stream},
 };
+use crate::layout::{FLAGS, LAYERS, Start};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -18,18 +20,20 @@ use rustix::{
 };
 use std::{
     fs,
+    io::Read as _,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     process::Child,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use vmoon_confine::{Layer, Limits, Profile, Rules, Status};
 use vmoon_core::{
     driver::Exit,
     frame::{FailureKind, tag},
 };
 use vmoon_lua_wire::{
-    program::{self, InterruptMode, Options},
+    program::{self, InterruptMode},
     text::{self, Decoder, TextFrame, tag as wire},
 };
 use vmoon_sys::{
@@ -98,13 +102,8 @@ enum Gone {
 ///
 /// # Errors
 /// A sentence that says why it could not be started.
-pub(crate) fn start(
-    hub: &'static Hub,
-    path: &Path,
-    life: &Path,
-    streams: [BorrowedFd<'_>; 2],
-    options: &Options,
-) -> Result<Box<dyn Engine>, String> {
+pub(crate) fn start(hub: &'static Hub, start: &Start, life: &Path, streams: [BorrowedFd<'_>; 2]) -> Result<Box<dyn Engine>, String> {
+    let (path, options) = (Path::new(&start.runtime), &start.lua);
     let name = path.display();
     let failed = |error: std::io::Error| format!("could not start {name}: {error}");
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()));
@@ -112,14 +111,17 @@ pub(crate) fn start(
     let (from, output) = pipe()?;
     // Only our end: the interpreter expects to wait.
     rustix::io::ioctl_fionbio(&from, true).map_err(|error| failed(error.into()))?;
-    let mut child = Tied {
+    let mut tied = Tied {
         exe: path,
         args: program::arguments().into_iter().map(Into::into).collect(),
         output: streams,
-        extra: [(input.as_fd(), program::INPUT_FD), (output.as_fd(), program::OUTPUT_FD)],
-    }
-    .spawn()
-    .map_err(failed)?;
+        extra: vec![(input.as_fd(), program::INPUT_FD), (output.as_fd(), program::OUTPUT_FD)],
+    };
+    let mut child = if start.rules.profile == Profile::Trusted && start.rules.limits == Limits::default() {
+        tied.spawn().map_err(failed)?
+    } else {
+        launch(&mut tied, &start.rules, life).map_err(|why| format!("could not start {name}: {why}"))?
+    };
     drop((input, output));
     let pid = child.id() as i32;
     let watched = Identity::of(pid).map(|identity| Pidfd::open(&identity));
@@ -128,7 +130,7 @@ pub(crate) fn start(
         let exit = child.wait().map_or(Exit::Lost, exit_of);
         return Err(no_lua(path, &ended_text(&exit)));
     };
-    let flag = life.join("interrupt");
+    let flag = life.join(FLAGS).join("interrupt");
     let shared = Shared { running: 0, cut: false, signalled: false, mode: options.interrupt, group, flag: flag.clone() };
     let mut this = External {
         child,
@@ -158,6 +160,41 @@ pub(crate) fn start(
     };
     this.kill();
     Err(no_lua(path, &problem))
+}
+
+/// Starts the interpreter behind the launcher, which confines itself and then becomes it; writes down which layers hold.
+fn launch(tied: &mut Tied<'_>, rules: &Rules, life: &Path) -> Result<Child, String> {
+    const RULES_FD: i32 = 5;
+    const REPORT_FD: i32 = 6;
+    let text = |error: std::io::Error| error.to_string();
+    let file = rustix::fs::memfd_create("rules", rustix::fs::MemfdFlags::CLOEXEC).map_err(|error| text(error.into()))?;
+    let mut file = fs::File::from(file);
+    serde_json::to_writer(&file, rules).map_err(|error| error.to_string())?;
+    std::io::Seek::rewind(&mut file).map_err(text)?;
+    let (mut said, report) = std::io::pipe().map_err(text)?;
+    let mut args: Vec<String> = vec![LAUNCHER.into(), RULES_FD.to_string(), REPORT_FD.to_string()];
+    args.push(tied.exe.to_string_lossy().into_owned());
+    args.append(&mut tied.args);
+    let mut extra = tied.extra.clone();
+    extra.extend([(file.as_fd(), RULES_FD), (report.as_fd(), REPORT_FD)]);
+    // The program of this very process, wherever its file has gone.
+    let mut child = Tied { exe: Path::new("/proc/self/exe"), args, output: tied.output, extra }.spawn().map_err(text)?;
+    drop(report);
+    let mut lines = Vec::new();
+    let outcome = said.read_to_end(&mut lines).map_err(text).and_then(|_| vmoon_confine::launch::outcome(&lines));
+    match outcome {
+        Ok(mut report) => {
+            report.set(Layer::Lua, if rules.without.contains(&Layer::Lua) { Status::off("switched off on request") } else { Status::On });
+            // It only tells people.
+            let _ = atomic::write_json(&life.join(LAYERS), &report);
+            Ok(child)
+        }
+        Err(why) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(why)
+        }
+    }
 }
 
 fn no_lua(path: &Path, problem: &str) -> String {

@@ -14,7 +14,7 @@ pub(crate) mod store;
 mod term;
 
 use crate::{
-    layout::{Meta, Start},
+    layout::{LAYERS, Meta, Start},
     zygote::{Fork, Parent},
 };
 use hub::{Hub, Stream};
@@ -24,12 +24,16 @@ use rustix::{
 };
 use std::{
     ffi::OsString,
+    fs::File,
+    io::Write as _,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
+use vmoon_confine::{Layer, Prepared, Profile, Rules, Status};
 use vmoon_core::driver::Exit;
 use vmoon_sys::{
     atomic, passing,
@@ -37,6 +41,8 @@ use vmoon_sys::{
     random,
 };
 
+/// The hidden verb of the launcher that confines itself and becomes an installed interpreter.
+pub const LAUNCHER: &str = "lua-confine";
 /// Stack of the I/O thread, bytes: it keeps a few small buffers and calls no user code.
 const IO_STACK: usize = 128 << 10;
 /// Clients that may wait to be taken.
@@ -113,6 +119,10 @@ pub(crate) fn prepare() {
     one_heap();
     boot_id();
     builtin::prepare();
+    prepared();
+    // Children begin with a heap without holes: what they fill between our blocks they would have to copy.
+    // SAFETY: touches only memory that nobody uses.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// One heap for both threads: the second one allocates next to nothing.
@@ -151,12 +161,12 @@ fn start(given: Given) -> Result<std::convert::Infallible, String> {
 
     let engine: Box<dyn engine::Engine> = if embedded {
         record(&meta)?;
-        confine(&start)?;
+        confine(&start, &dir)?;
         spawn_io(hub)?;
         Box::new(builtin::Builtin::new(hub, start.memory, &start.lua)?)
     } else {
         spawn_io(hub)?;
-        let engine = external::start(hub, Path::new(&start.runtime), &dir, [out_write.as_fd(), err_write.as_fd()], &start.lua)?;
+        let engine = external::start(hub, &start, &dir, [out_write.as_fd(), err_write.as_fd()])?;
         meta.runtime = engine.runtime();
         record(&meta)?;
         engine
@@ -173,12 +183,38 @@ fn start(given: Given) -> Result<std::convert::Infallible, String> {
     engine::run(hub, engine)
 }
 
-/// The place where a machine with the embedded runtime is confined: there is one thread, every file and socket is open, and no
-/// code of the user has run. From here on nothing opens a file by its path, reads `/proc` or makes a socket, but for a record
-/// that the ring's header has, too (`exit.json`).
-fn confine(start: &Start) -> Result<(), String> {
-    let _ = start;
-    Ok(())
+/// Confines a machine with the embedded runtime: there is one thread, every file and socket is open, and no code of the user has
+/// run. From here on nothing opens a file by its path, reads `/proc` or makes a socket, but for a record that the ring's header has,
+/// too (`exit.json`).
+fn confine(start: &Start, dir: &Path) -> Result<(), String> {
+    let rules = &start.rules;
+    if *rules == (Rules { profile: Profile::Trusted, ..Rules::default() }) {
+        return Ok(());
+    }
+    let io = |error: std::io::Error| format!("could not make a file: {error}");
+    let mut record = File::create(dir.join(LAYERS)).map_err(io)?;
+    let broker = if rules.profile == Profile::Net && !rules.without.contains(&Layer::Broker) {
+        let report = File::create(dir.join("connections")).map_err(io)?;
+        let guard = vmoon_confine::net::start(&rules.hosts, Some(report.into())).map_err(|error| error.to_string())?;
+        guard.into_client().install().map_err(|error| error.to_string())?;
+        true
+    } else {
+        false
+    };
+    let mut report = vmoon_confine::apply(rules, prepared()).map_err(|error| error.to_string())?;
+    if broker {
+        report.set(Layer::Broker, Status::On);
+    }
+    report.set(Layer::Lua, if start.lua.grants.is_trusted() { Status::off("switched off on request") } else { Status::On });
+    // The end of a life that could not write this is told by its ring.
+    let text = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
+    record.write_all(&text).map_err(io)
+}
+
+/// What the kernel can do and the filters for it, once for a zygote and all its children.
+fn prepared() -> &'static Prepared {
+    static PREPARED: OnceLock<Prepared> = OnceLock::new();
+    PREPARED.get_or_init(Prepared::new)
 }
 
 /// What is known before the interpreter has said its version.
@@ -233,4 +269,9 @@ pub(crate) fn exit_of(status: std::process::ExitStatus) -> Exit {
         (None, Some(signal)) => Exit::Signal { signal },
         (None, None) => Exit::Lost,
     }
+}
+
+/// Runs the launcher: `args` are those behind [`LAUNCHER`].
+pub fn launch(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    vmoon_confine::launch::main(args)
 }

@@ -6,7 +6,7 @@
 use crate::ring::{HEADER, Here, Place, SLOTS, Segment, Words, exit_word, word};
 use rustix::{
     fs::{FallocateFlags, fallocate},
-    mm::{MapFlags, ProtFlags, mmap},
+    mm::{Advice, MapFlags, ProtFlags, madvise, mmap},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -17,6 +17,25 @@ use std::{
     path::{Path, PathBuf},
 };
 use vmoon_core::driver::Exit;
+
+/// Takes the space of a part of a file, so that a write to its mapping cannot fail.
+fn take(file: &File, from: u64, len: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), from, len) {
+        Ok(()) => Ok(()),
+        // A file system without fallocate: write the zeros.
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            let zeros = vec![0; 64 << 10];
+            let mut done = 0;
+            while done < len {
+                let n = (len - done).min(zeros.len() as u64) as usize;
+                file.write_all_at(&zeros[..n], from + done)?;
+                done += n as u64;
+            }
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
 
 /// What happens to output while nobody reads and the ring is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +100,7 @@ pub(crate) struct Store {
     first_slot: usize,
     acked: u64,
     overflow: Overflow,
-    spill: Option<File>,
-    spill_path: PathBuf,
+    spill: File,
     spill_end: u64,
     spill_cap: u64,
     /// Output is being dropped until a client comes.
@@ -106,22 +124,14 @@ impl Store {
         let capacity = capacity.next_multiple_of(4096);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(dir.join("ring"))?;
         let size = HEADER as u64 + capacity;
-        match fallocate(&file, FallocateFlags::empty(), 0, size) {
-            Ok(()) => {}
-            // A file system without fallocate: write the zeros.
-            Err(rustix::io::Errno::OPNOTSUPP) => {
-                let zeros = vec![0; 64 << 10];
-                let mut at = 0;
-                while at < size {
-                    let n = (size - at).min(zeros.len() as u64) as usize;
-                    file.write_all_at(&zeros[..n], at)?;
-                    at += n as u64;
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
+        take(&file, 0, size)?;
+        // Opened now: a confined process opens no file by its path.
+        let spill = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(dir.join("spill"))?;
         // SAFETY: a new shared mapping of a file of that size at an address the kernel chooses; it is never unmapped.
         let base = unsafe { mmap(std::ptr::null_mut(), size as usize, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0) }?;
+        // The kernel would read ahead, and fill a megabyte with zeros for the first byte that is written.
+        // SAFETY: advice changes no content.
+        let _ = unsafe { madvise(base, size as usize, Advice::Random) };
         let base: *mut u8 = base.cast();
         // SAFETY: the mapping is page-aligned, larger than the header and lives as long as the process.
         let words = unsafe { Words::new(base) };
@@ -136,8 +146,7 @@ impl Store {
             first_slot: 0,
             acked: 0,
             overflow,
-            spill: None,
-            spill_path: dir.join("spill"),
+            spill,
             spill_end: 0,
             spill_cap,
             dropping: false,
@@ -269,16 +278,7 @@ impl Store {
 
     /// Writes both to the spill file, or nothing: what a full disk took of them is overwritten by the next attempt.
     fn put_spill(&mut self, head: &[u8], body: &[u8]) -> bool {
-        if self.spill.is_none() {
-            match OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&self.spill_path) {
-                Ok(file) => self.spill = Some(file),
-                Err(_) => {
-                    self.disk_full = true;
-                    return false;
-                }
-            }
-        }
-        let Some(file) = &self.spill else { return false };
+        let file = &self.spill;
         let written = file.write_all_at(head, self.spill_end).and_then(|()| file.write_all_at(body, self.spill_end + head.len() as u64));
         // No space, a quota or a size limit: the VM waits.
         self.disk_full = written.is_err();
@@ -348,10 +348,8 @@ impl Store {
                 self.push(Segment { at: self.end(), len: 0, pos: self.next, place: Place::Ring });
                 self.forget();
             }
-            if let Some(file) = &self.spill {
-                // A failure only keeps the space; the positions start anew all the same.
-                let _ = file.set_len(0);
-            }
+            // A failure only keeps the space; the positions start anew all the same.
+            let _ = self.spill.set_len(0);
             self.spill_end = 0;
             self.disk_full = false;
         }

@@ -226,6 +226,12 @@ impl Settings {
             Profile::Net if confinement.net.is_empty() => {
                 problems.add("settings.net", "the profile net needs the hosts that may be connected to, as HOST:PORT");
             }
+            Profile::Net if self.runtime != BUILTIN => {
+                problems.add(
+                    "settings.profile",
+                    "the profile net needs the builtin runtime; installed interpreters cannot be given single hosts",
+                );
+            }
             Profile::Net => {}
             other if !confinement.net.is_empty() => {
                 problems.add("settings.net", format!("hosts are for the profile net, not for {other}"));
