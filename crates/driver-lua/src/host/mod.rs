@@ -9,6 +9,7 @@ pub(crate) mod core;
 pub mod engine;
 pub(crate) mod external;
 pub mod hub;
+mod names;
 mod poll;
 pub(crate) mod store;
 mod term;
@@ -196,7 +197,7 @@ fn confine(start: &Start, dir: &Path) -> Result<(), String> {
     let broker = if rules.profile == Profile::Net && !rules.without.contains(&Layer::Broker) {
         let report = File::create(dir.join("connections")).map_err(io)?;
         let guard = vmoon_confine::net::start(&rules.hosts, Some(report.into())).map_err(|error| error.to_string())?;
-        guard.into_client().install().map_err(|error| error.to_string())?;
+        guard.into_client().install().map_err(|_| "the broker for names is installed already".to_owned())?;
         true
     } else {
         false
