@@ -22,6 +22,9 @@
 //! is armed unless it still is; if the command runs when it fires, or the main thread has to wait, the I/O thread takes over
 //! the descriptors until the command ends. All state is behind one lock and every descriptor is non-blocking, so it is never wrong for either to look.
 
+mod end;
+mod watch;
+
 pub use super::core::{Command, Stream};
 use super::core::{Core, HANDSHAKE, PENDING, Query};
 use super::{poll::Polled, store::Class};
@@ -40,7 +43,7 @@ use vmoon_core::{
     driver::Exit,
     frame::{Failure, FailureKind, MAX_PAYLOAD, tag},
 };
-use vmoon_sys::{atomic, process::Identity, tree};
+use vmoon_sys::process::Identity;
 
 /// A command that runs longer than this is watched by the I/O thread.
 const TAKE_OVER: Duration = Duration::from_millis(1);
@@ -389,44 +392,6 @@ impl Hub {
         state.core.send();
     }
 
-    /// The program asked to end. Everything it said is kept; the process ends.
-    pub fn exit(&self, code: i32) -> ! {
-        let mut state = self.captured(self.lock());
-        state = self.flushed(state);
-        if let Some((id, started)) = state.core.running.as_ref().map(|running| (running.id, running.started)) {
-            state = self.put(state, tag::EXIT, id, &code.to_le_bytes(), Class::Answer);
-            state = self.put(state, tag::DONE, id, &(started.elapsed().as_micros() as u64).to_le_bytes(), Class::Answer);
-        }
-        self.end_with(state, &Exit::Code { code })
-    }
-
-    /// Ends the process with everything it started.
-    pub fn end(&self, exit: &Exit) -> ! {
-        self.end_with(self.lock(), exit)
-    }
-
-    fn end_with(&self, mut state: Guard<'_>, exit: &Exit) -> ! {
-        // Only what needs no waiting: the program may be in the middle of anything.
-        state.core.capture();
-        state.core.put_pending();
-        state.core.store.set_exit(exit);
-        // The header has it already, should the disk be full.
-        let _ = atomic::write_json(&self.exit_path, exit);
-        state.core.send();
-        // As their reaper we have a child as long as there is any descendant.
-        let mut status = 0;
-        // SAFETY: waitpid writes one int to a valid place; WNOHANG keeps it from waiting.
-        if unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } >= 0 {
-            let _ = tree::kill_offspring(&self.me, Duration::from_secs(5));
-        }
-        let code = match exit {
-            Exit::Code { code } => *code,
-            _ => 1,
-        };
-        // SAFETY: plain system call. Destructors of the interpreter must not run: it may be in the middle of a call.
-        unsafe { libc::_exit(code) }
-    }
-
     /// Waits until a frame is in the store.
     fn put<'a>(&'a self, mut state: Guard<'a>, tag: u8, id: u64, payload: &[u8], class: Class) -> Guard<'a> {
         let mut done = 0;
@@ -483,139 +448,6 @@ impl Hub {
         let value = Timespec { tv_sec: after.as_secs() as i64, tv_nsec: after.subsec_nanos().into() };
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: none, it_value: value });
-    }
-
-    /// The I/O thread.
-    pub(crate) fn io_thread(&self) {
-        let mut bytes = [0; 8];
-        loop {
-            let mut asleep = Polled::empty();
-            asleep.add(self.wake.as_raw_fd(), libc::POLLIN);
-            asleep.add(self.timer.as_raw_fd(), libc::POLLIN);
-            asleep.wait(None);
-            let _ = rustix::io::read(&self.wake, &mut bytes);
-            let fired = rustix::io::read(&self.timer, &mut bytes).is_ok();
-            let mut state = self.lock();
-            state.armed &= !fired;
-            if state.core.running.is_none() && !state.parked {
-                continue;
-            }
-            let young = state.core.running.as_ref().map_or(Duration::ZERO, |running| TAKE_OVER.saturating_sub(running.started.elapsed()));
-            if !state.parked && !super::term::asked() && !young.is_zero() {
-                // The timer was armed for an earlier command.
-                state.armed = true;
-                self.arm(young);
-                continue;
-            }
-            state.taken = true;
-            // The next command may wait already: its wake-up can have come together with the end of the last one.
-            while state.taken || state.parked {
-                state.taken = true;
-                state = self.attend(state);
-            }
-        }
-    }
-
-    /// One round of the I/O thread while a command runs.
-    fn attend<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
-        let now = Instant::now();
-        self.check_limits(&mut state, now);
-        // The signal or the interrupt may have come before this thread took over.
-        if super::term::asked() {
-            state.core.ask_to_quit();
-        }
-        let printed = !state.core.pending.is_empty();
-        state.core.capture();
-        state.core.put_pending();
-        state.core.announce(usize::MAX);
-        state.core.send();
-        self.act(&mut state);
-        // While output comes it is looked for regularly; when it has stopped, the next piece wakes us.
-        state.nudge = !printed;
-        let mut timeout = state.core.timeout(now);
-        let mut at_most = |limit: Duration| timeout = Some(timeout.map_or(limit, |known| known.min(limit)));
-        if printed {
-            at_most(PROMPT);
-        }
-        if state.parked && state.core.store.disk_full {
-            at_most(DISK_RETRY);
-        }
-        if let Some(limit) = self.next_limit(&state) {
-            at_most(limit.saturating_duration_since(now));
-        }
-        let polled = Polled::new(&state.core, self.wake.as_raw_fd());
-        state.watches_write = state.core.conn.as_ref().is_some_and(|conn| conn.wants_write(&state.core.store));
-        drop(state);
-        let woken = polled.clone_wait(timeout);
-        let mut state = self.lock();
-        if woken.ready(0) {
-            let _ = rustix::io::read(&self.wake, &mut [0; 8]);
-        }
-        if super::term::asked() {
-            state.core.ask_to_quit();
-        }
-        if state.taken {
-            self.serve(&mut state, &woken);
-            if state.parked && state.core.store.disk_full && state.tried.elapsed() >= DISK_RETRY {
-                state.tried = Instant::now();
-                state.core.changed = true;
-            }
-            self.act(&mut state);
-        }
-        state
-    }
-
-    /// Passes an interrupt on to the interpreter, and a change to the main thread if it waits for one.
-    fn act(&self, state: &mut Guard<'_>) {
-        if std::mem::take(&mut state.core.interrupt_now)
-            && let (Some(interrupt), Some(running)) = (self.interrupter.get(), &state.core.running)
-        {
-            interrupt(running.id);
-        }
-        if state.core.changed {
-            self.changed.notify_all();
-        }
-    }
-
-    fn next_limit(&self, state: &State) -> Option<Instant> {
-        let running = state.core.running.as_ref()?;
-        let deadline = running.deadline.filter(|_| running.cut.is_none());
-        let grace = running.cut_at.filter(|_| !state.parked).map(|at| at + self.grace);
-        let quit = state.core.quit.map(|at| at + QUIT_GRACE);
-        [deadline, grace, quit].into_iter().flatten().min()
-    }
-
-    fn check_limits(&self, state: &mut Guard<'_>, now: Instant) {
-        let parked = state.parked;
-        let Some(running) = &state.core.running else { return };
-        let id = running.id;
-        if running.cut.is_none() && running.deadline.is_some_and(|at| at <= now) {
-            state.core.interrupt(id, FailureKind::Deadline);
-            state.core.interrupt_now = false;
-            if let Some(interrupt) = self.interrupter.get() {
-                interrupt(id);
-            }
-            self.changed.notify_all();
-        } else if state.core.quit.is_some_and(|at| at + QUIT_GRACE <= now) {
-            self.end_now(state, &Exit::Code { code: 0 });
-        } else if !parked && running.cut_at.is_some_and(|at| at + self.grace <= now) {
-            if let Some(advice) = self.advice.get() {
-                state.core.capture();
-                state.core.pend(Stream::Err, advice.as_bytes());
-            }
-            self.end_now(state, &Exit::DidNotYield);
-        }
-    }
-
-    fn end_now(&self, state: &mut Guard<'_>, exit: &Exit) -> ! {
-        state.core.capture();
-        state.core.put_pending();
-        state.core.store.set_exit(exit);
-        let _ = atomic::write_json(&self.exit_path, exit);
-        state.core.send();
-        let _ = tree::kill_offspring(&self.me, Duration::from_secs(5));
-        // SAFETY: plain system call; the interpreter's thread does not yield, so nothing can be unwound.
-        unsafe { libc::_exit(if *exit == (Exit::Code { code: 0 }) { 0 } else { 1 }) }
     }
 
     fn serve(&self, state: &mut Guard<'_>, polled: &Polled) {
