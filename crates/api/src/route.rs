@@ -108,7 +108,15 @@ mod tests {
         let got: Read = Routed { params, query: "from=7&wait_ms=0&newer=field", body: None }.parse().unwrap();
         assert_eq!((got.session, got.from, got.max, got.wait_ms), (sent.session, sent.from, None, Some(0)));
 
-        let sent = Eval { session: "m".into(), code: b"\xff\0"[..].into(), token: None, deadline_ms: Some(1), wait_ms: None };
+        let sent = Eval {
+            session: "m".into(),
+            code: b"\xff\0"[..].into(),
+            args: None,
+            data: false,
+            token: None,
+            deadline_ms: Some(1),
+            wait_ms: None,
+        };
         let out = outgoing(Method::Post, "/v1/sessions/{session}/eval", &sent).unwrap();
         let got: Eval = Routed { params: [("session", "m".to_owned())].into(), query: "", body: Some(&out.body) }.parse().unwrap();
         assert_eq!((got.code, got.deadline_ms), (sent.code, Some(1)));
