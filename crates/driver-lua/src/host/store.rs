@@ -14,7 +14,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 use vmoon_core::driver::Exit;
 
@@ -404,9 +404,9 @@ impl Store {
                 }
                 let n = left.min((buf.len() - done) as u64) as usize;
                 let into = &mut buf[done..done + n];
-                match self.spill.as_ref().map(|file| file.read_exact_at(into, segment.pos + (here - segment.at))) {
-                    Some(Ok(())) => n,
-                    _ => return if done > 0 { Here::Bytes(done) } else { Here::Gap(left) },
+                match self.spill.read_exact_at(into, segment.pos + (here - segment.at)) {
+                    Ok(()) => n,
+                    Err(_) => return if done > 0 { Here::Bytes(done) } else { Here::Gap(left) },
                 }
             };
             done += n;

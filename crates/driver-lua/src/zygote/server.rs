@@ -30,7 +30,7 @@ use vmoon_sys::{
 };
 
 /// How long nobody may need it before it ends: the driver that has started it needs a moment to connect.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(1);
 /// Clients at once; each is a thread of a daemon that waits for a machine.
 const MAX_CLIENTS: usize = 1024;
 /// How many requests of one client are obeyed before the next client's turn.

@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{Read as _, Write as _},
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::net::UnixStream,
+    },
     path::PathBuf,
     time::Duration,
 };
@@ -172,7 +175,9 @@ impl Client {
     /// A client of the holder whose life directory is seen at `life`.
     pub(crate) fn at_path(life: &std::path::Path, from: u64) -> Self {
         let meta: serde_json::Value = serde_json::from_slice(&fs::read(life.join("meta.json")).unwrap()).unwrap();
-        let stream = UnixStream::connect(life.join("sock")).unwrap();
+        // Through a descriptor of the directory, so that its path may be of any length.
+        let dir = File::open(life).unwrap();
+        let stream = UnixStream::connect(format!("/proc/self/fd/{}/sock", dir.as_raw_fd())).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self::new(stream, meta["key"].as_str().unwrap(), from)
     }

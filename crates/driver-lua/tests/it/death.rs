@@ -23,9 +23,9 @@ impl Journal for Quiet {
     }
 }
 
-struct World {
-    dir: tempfile::TempDir,
-    driver: LuaDriver,
+pub(crate) struct World {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) driver: LuaDriver,
 }
 
 impl Drop for World {
@@ -35,14 +35,14 @@ impl Drop for World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // A path longer than a socket's may be.
         let dir = tempfile::Builder::new().prefix(&"long".repeat(40)).tempdir().unwrap();
         let driver = LuaDriver::new(LuaConfig { state: dir.path().to_owned(), host_exe: HOST.into(), host_args: vec![] });
         Self { dir, driver }
     }
 
-    async fn machine(&self, settings: serde_json::Value) -> (MachineId, Handle) {
+    pub(crate) async fn machine(&self, settings: serde_json::Value) -> (MachineId, Handle) {
         let id = MachineId::from_uuid(uuid::Uuid::now_v7());
         let serde_json::Value::Object(settings) = settings else { panic!() };
         let spec = MachineSpec { kind: "lua".into(), settings, ..MachineSpec::default() };
@@ -52,16 +52,16 @@ impl World {
         (id, handle)
     }
 
-    fn life(&self, id: MachineId, life: u64) -> std::path::PathBuf {
+    pub(crate) fn life(&self, id: MachineId, life: u64) -> std::path::PathBuf {
         self.dir.path().join("run").join(vmoon_sys::process::boot_id()).join(id.to_string()).join(life.to_string())
     }
 
-    fn process(&self, id: MachineId, life: u64) -> Identity {
+    pub(crate) fn process(&self, id: MachineId, life: u64) -> Identity {
         let meta: serde_json::Value = vmoon_sys::atomic::read_json(&self.life(id, life).join("meta.json")).unwrap().unwrap();
         serde_json::from_value(meta["process"].clone()).unwrap()
     }
 
-    async fn off(&self, handle: &Handle) -> Option<Exit> {
+    pub(crate) async fn off(&self, handle: &Handle) -> Option<Exit> {
         match self.driver.observe(handle).await.observed {
             Observed::Off(exit) => exit,
             other => panic!("{other:?}"),
@@ -73,7 +73,7 @@ fn channel(life: u64) -> Channel {
     Channel { name: "main".into(), kind: ChannelKind::Repl, life }
 }
 
-fn kill(process: &Identity) {
+pub(crate) fn kill(process: &Identity) {
     let fd = Pidfd::open(process).unwrap().unwrap();
     fd.send(rustix::process::Signal::KILL).unwrap();
     assert!(fd.wait(Duration::from_secs(10)).unwrap());

@@ -9,6 +9,7 @@ mod holder;
 mod interrupts;
 mod overflow;
 mod versions;
+mod zygote;
 
 use std::path::Path;
 use vmoon_sys::process::Identity;
