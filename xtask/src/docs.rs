@@ -28,6 +28,7 @@ const PAGES: &[Page] = &[
     Page { file: "machine-states.md", run: &["-p", "vmoon-core", "--example", "reference", "--", "machine-states"] },
     Page { file: "errors.md", run: &["-p", "vmoon-core", "--example", "reference", "--", "errors"] },
     Page { file: "cli.md", run: &["-p", "vmoon", "--", "help-markdown"] },
+    Page { file: "isolation.md", run: &["-p", "vmoon-confine", "--example", "isolation"] },
     Page { file: "api.md", run: &["-p", "vmoon-api", "--example", "api-reference"] },
 ];
 

@@ -3,6 +3,7 @@
 //! [`rules`] and [`grant`] are policy: plain data, decided by the driver, pure. The rest applies it to the calling process.
 
 mod apply;
+pub mod attempts;
 pub mod cgroup;
 pub mod grant;
 mod landlock;
