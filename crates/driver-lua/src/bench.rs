@@ -266,7 +266,7 @@ pub fn creation(exe: &Path, exe_args: &[OsString], state: &Path, n: usize, in_fl
 /// When a machine cannot be made or does not answer.
 pub fn idle(exe: &Path, exe_args: &[OsString], state: &Path, n: usize) -> Result<Idle> {
     let mut crowd = Crowd::new(exe, exe_args, state);
-    let mut one = |crowd: &mut Crowd| -> Result<()> {
+    let one = |crowd: &mut Crowd| -> Result<()> {
         let (newborn, mut talk) = crowd.make()?;
         talk.until(tag::HELLO).and_then(|()| talk.eval(1)).map_err(failed)?;
         let life = crowd.lives.len() - 1;

@@ -99,7 +99,11 @@ impl Stat {
         if pid <= 0 {
             return None;
         }
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+        // One read gives all: the line is shorter, and the kernel makes it anew for every read.
+        let file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+        let mut line = [0; 1024];
+        let n = io::Read::read(&mut &file, &mut line).ok()?;
+        Self::parse(&line[..n])
     }
 
     /// The command name may hold blanks and brackets: everything counts from the last bracket.
