@@ -75,6 +75,7 @@ macro_rules! with_endpoints {
             usage(Empty) -> UsageView: Get "/v1/usage" "Says what every machine uses: processor, memory, commands.";
             plan_machine(CreateMachine) -> PlanView: Post "/v1/plan" "Says what creating the machine would do; touches nothing.";
             create_machine(CreateMachine) -> Answered: Post "/v1/machines" "Creates a machine.";
+            clone_machine(CloneMachine) -> Answered: Post "/v1/machines/{machine}/clone" "Copies a running machine with its state; both go on.";
             show_machine(MachineRef) -> MachineView: Get "/v1/machines/{machine}" "Shows one machine, with facts and sessions.";
             request_machine(MachineRequest) -> Answered: Post "/v1/machines/{machine}/requests" "Asks a machine to start, stop, be deleted, ….";
             plan_request(MachineRequest) -> PlanView: Post "/v1/machines/{machine}/plan" "Says what that request would do; touches nothing.";

@@ -37,6 +37,18 @@ pub struct CreateMachine {
     pub deadline_ms: Option<u64>,
 }
 
+/// Copies a running machine with its state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CloneMachine {
+    /// Which.
+    pub machine: String,
+    /// The name of the copy, which is made on the same connection and runs at once.
+    pub name: String,
+    /// How long the operation may take, milliseconds; 30 minutes if not said.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
 /// Asks something of a machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MachineRequest {

@@ -20,8 +20,8 @@ pub struct Prepared {
 /// Which way the process will go on; the filter and the limits depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// As it is.
-    Stay,
+    /// As it is, and may fork siblings with this token.
+    Stay(u64),
     /// It becomes another program by one execveat(2) with these addresses of path, arguments and environment.
     Exec([u64; 3]),
 }
@@ -31,7 +31,7 @@ impl Prepared {
     pub fn new() -> Self {
         let landlock = landlock::abi();
         let filters = seccomp::supported().map(|()| {
-            [false, true].map(|tcp| [false, true].map(|map_code| Filter::new(Self::variant(&landlock, tcp, map_code, Next::Stay))))
+            [false, true].map(|tcp| [false, true].map(|map_code| Filter::new(Self::variant(&landlock, tcp, map_code, Next::Stay(0)))))
         });
         let mapped = rlimits::mapped().map_err(|error| format!("/proc/self/statm could not be read: {error}"));
         Self { landlock, mapped, filters }
@@ -44,7 +44,7 @@ impl Prepared {
 
     fn variant(landlock: &Result<u32, String>, tcp: bool, map_code: bool, next: Next) -> Variant {
         let exec = if let Next::Exec(addresses) = next { Some(addresses) } else { None };
-        Variant { tcp, map_code, no_truncate: landlock.as_ref().is_ok_and(|abi| *abi < 3), exec }
+        Variant { tcp, map_code, no_truncate: landlock.as_ref().is_ok_and(|abi| *abi < 3), exec, fork: exec.is_none() }
     }
 }
 
@@ -63,7 +63,19 @@ impl Default for Prepared {
 /// # Errors
 /// The layer that the kernel has and could not apply, and why. Part of the rules hold then: end the process.
 pub fn apply(rules: &Rules, prepared: &Prepared) -> Result<Report, Error> {
-    apply_for(rules, prepared, Next::Stay)
+    let mut token = [0; 8];
+    rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| Error::new(Layer::Seccomp, format!("there are no random numbers: {error}")))?;
+    apply_forkable(rules, prepared, u64::from_ne_bytes(token))
+}
+
+/// As [`apply`]; whoever knows the token can make the process fork siblings (`vmoon_sys::fork::sibling`). It is not kept: make it random, keep it
+/// elsewhere, and forget it here.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_forkable(rules: &Rules, prepared: &Prepared, token: u64) -> Result<Report, Error> {
+    apply_for(rules, prepared, Next::Stay(token))
 }
 
 pub(crate) fn apply_for(rules: &Rules, prepared: &Prepared, next: Next) -> Result<Report, Error> {
@@ -119,8 +131,8 @@ fn one(layer: Layer, rules: &Rules, prepared: &Prepared, next: Next) -> Result<S
                 need_no_new_privs(rules, layer)?;
                 let (tcp, map_code) = (rules.profile == Profile::Net, !rules.execute.is_empty());
                 match next {
-                    Next::Stay => filters[usize::from(tcp)][usize::from(map_code)].install()?,
-                    Next::Exec(_) => Filter::new(Prepared::variant(&prepared.landlock, tcp, true, next)).install()?,
+                    Next::Stay(token) => filters[usize::from(tcp)][usize::from(map_code)].install(token)?,
+                    Next::Exec(_) => Filter::new(Prepared::variant(&prepared.landlock, tcp, true, next)).install(0)?,
                 }
                 Ok(Status::On)
             }

@@ -116,6 +116,11 @@ fn known(abi: u32) -> u64 {
 
 /// Restricts the calling thread, and what it starts, to what the rules grant. `no_new_privs` must be set.
 pub(crate) fn restrict(rules: &Rules, abi: u32) -> Result<(), Error> {
+    enter(&ruleset(rules, abi)?, abi)
+}
+
+/// What the rules grant, to be entered by this process or by one that it is given to.
+pub(crate) fn ruleset(rules: &Rules, abi: u32) -> Result<OwnedFd, Error> {
     let failed = |what: &str| Error::new(Layer::Landlock, format!("{what}: {}", io::Error::last_os_error()));
     let handled = Ruleset { fs: known(abi), net: if abi >= 4 { NET } else { 0 }, scoped: if abi >= 6 { SCOPES } else { 0 } };
     // The structure has grown with the ABI: an older kernel is given the part it knows.
@@ -147,10 +152,15 @@ pub(crate) fn restrict(rules: &Rules, abi: u32) -> Result<(), Error> {
             }
         }
     }
+    Ok(ruleset)
+}
+
+/// Restricts the calling thread, and what it starts, by a ruleset besides what restricts it already. `no_new_privs` must be set.
+pub(crate) fn enter(ruleset: &OwnedFd, abi: u32) -> Result<(), Error> {
     let flags = if abi >= 7 { QUIET } else { 0 };
     // SAFETY: the call takes no memory.
     if unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), flags) } != 0 {
-        return Err(failed("the ruleset was refused"));
+        return Err(Error::new(Layer::Landlock, format!("the ruleset was refused: {}", io::Error::last_os_error())));
     }
     Ok(())
 }

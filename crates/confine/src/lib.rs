@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod grant;
 mod landlock;
 pub mod launch;
+pub mod narrow;
 pub mod net;
 pub mod paths;
 mod privileges;
@@ -16,6 +17,6 @@ mod rlimits;
 pub mod rules;
 mod seccomp;
 
-pub use apply::{Prepared, apply, probe};
+pub use apply::{Prepared, apply, apply_forkable, probe};
 pub use report::{Error, LayerStatus, Report, Status};
 pub use rules::{Layer, Limits, Profile, Rules};

@@ -84,6 +84,7 @@ codes! {
     MachineSuspended "machine.suspended" exit 4 http 409 AfterChange "The machine is suspended; resume it first.";
     MachineBroken "machine.broken" exit 4 http 409 AfterChange "The real thing behind the machine is missing; delete or forget it.";
     MachineGone "machine.gone" exit 3 http 410 Never "The machine was deleted or forgotten.";
+    MachineNotCopyable "machine.not_copyable" exit 4 http 409 AfterChange "The machine has something that cannot be copied; all of it is listed.";
     MachineDidNotYield "machine.did_not_yield" exit 1 http 409 AfterChange "The machine ignored the interrupt and was ended.";
 
     SessionNotFound "session.not_found" exit 3 http 404 Never "No session has that name or id.";

@@ -280,7 +280,7 @@ pub trait Driver: Send + Sync {
     /// Turns a specification into a plan. Pure; refuses before anything is touched, all problems at once.
     fn plan(&self, name: &str, spec: &MachineSpec, host: &HostFacts) -> Result<Plan, Problems>;
 
-    /// Creates the machine, stopped. MUST be idempotent per id; MUST tag what it makes with the id; MUST journal an undo
+    /// Creates the machine, stopped (a copy of a running one: running). MUST be idempotent per id; MUST tag what it makes with the id; MUST journal an undo
     /// value before each step that leaves something behind; writes the tag *complete* last.
     async fn create(&self, id: MachineId, plan: &Plan, journal: &dyn Journal) -> Result<Handle>;
 
@@ -328,6 +328,11 @@ pub trait Driver: Send + Sync {
         None
     }
 
+    /// Copying running machines, where that can be done.
+    fn clones(&self) -> Option<&dyn Clones> {
+        None
+    }
+
     /// Pausing, where the hypervisor has it.
     fn pause(&self) -> Option<&dyn Pause> {
         None
@@ -360,6 +365,18 @@ pub trait Files: Send + Sync {
     /// # Errors
     /// [`Code::MachineBroken`](crate::Code::MachineBroken) when there is none.
     async fn directory(&self, handle: &Handle) -> Result<std::os::fd::OwnedFd>;
+}
+
+/// Copies running machines with their state.
+#[async_trait]
+pub trait Clones: Send + Sync {
+    /// The plan of a machine that goes on from where this one is when [`Driver::create`] is called with it. That `create` leaves
+    /// it running; the original goes on, too, and MUST be unchanged if it fails.
+    ///
+    /// # Errors
+    /// [`Code::MachineNotCopyable`](crate::Code::MachineNotCopyable) with every reason that is known by now,
+    /// [`Code::MachineStopped`](crate::Code::MachineStopped) if it does not run.
+    async fn plan(&self, name: &str, original: &Handle) -> Result<Plan>;
 }
 
 /// Freezes a machine in memory.

@@ -36,6 +36,8 @@ pub mod tag {
     pub const ACK: u8 = b'A';
     /// End politely.
     pub const QUIT: u8 = b'Q';
+    /// About copying the process, between a driver and its holder only, on a connection of its own whose first frame it is.
+    pub const FORK: u8 = b'L';
     // Between an attached client and the daemon only.
     /// Stop sending until [`RESUME`].
     pub const PAUSE: u8 = b'P';
@@ -74,6 +76,8 @@ pub mod tag {
     pub const COMPLETENESS: u8 = b'c';
     /// JSON: `{"busy":bool,"from":byte offset,"names":[…]}`.
     pub const NAMES: u8 = b'k';
+    /// The answer to [`FORK`].
+    pub const FORKING: u8 = b'l';
     /// The frame could not be obeyed; payload: `code\nmessage`.
     pub const REFUSED: u8 = b'r';
 }

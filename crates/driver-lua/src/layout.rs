@@ -1,10 +1,10 @@
 //! Where the files of a machine and of its lives are, and what is in them.
 //!
-//! `<state>/lua/<machine>/machine.json` and `work/` belong to the machine; `<state>/run/<boot>/<machine>/<life>/` belongs to one
+//! `<state>/lua/<machine>/machine.json` and `work/` belong to the machine (`homes` says where the work directory of a copy is); `<state>/run/<boot>/<machine>/<life>/` belongs to one
 //! life of it: `start.json` (for a holder that is started as a program), `meta.json` (from the holder), `ring`, `spill`, `exit.json`,
 //! `status.json` (from its zygote), `layers.json` (what holds it), `sock`, `stderr`. The sockets of zygotes are beside the machines.
 
-use crate::{host::store::Overflow, settings::Settings, zygote::Parent};
+use crate::{forking::forget, host::store::Overflow, settings::Settings, zygote::Parent};
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
@@ -26,6 +26,9 @@ pub(crate) struct Record {
     pub(crate) settings: Settings,
     #[serde(default)]
     pub(crate) complete: bool,
+    /// Of a copy of a machine: the directory that has its work directory, below the state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) home: Option<PathBuf>,
 }
 
 /// What the holder is told at its start.
@@ -71,6 +74,24 @@ pub(crate) struct Meta {
     /// The zygote it was forked by; nothing if it was started as a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) zygote: Option<Parent>,
+    /// What lets it fork copies of itself; the holder has forgotten it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fork_token: Option<u64>,
+}
+
+impl Meta {
+    /// Writes it. No trace of the token is left in the memory of the allocator.
+    ///
+    /// # Errors
+    /// As [`atomic::write`].
+    pub(crate) fn record(&self, path: &Path) -> Result<()> {
+        // Enough for all of it, or growing would leave pieces behind.
+        let mut text = Vec::with_capacity(4096);
+        serde_json::to_writer(&mut text, self).map_err(|error| Error::internal("a record has no JSON form").source(error))?;
+        let written = atomic::write(path, &text);
+        forget(&mut text);
+        written
+    }
 }
 
 /// Which layers hold the process, by the process itself.
@@ -154,6 +175,10 @@ impl Layout {
         self.real.get_or_init(|| self.state.canonicalize().unwrap_or_else(|_| self.state.clone()))
     }
 
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
     pub(crate) fn machines(&self) -> PathBuf {
         self.state.join("lua")
     }
@@ -168,6 +193,20 @@ impl Layout {
 
     pub(crate) fn record(&self, id: MachineId) -> Result<Option<Record>> {
         atomic::read_json(&self.record_path(id))
+    }
+
+    pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        atomic::write_json(&self.record_path(record.id), record)
+    }
+
+    /// The work directory of a machine.
+    pub(crate) fn work(&self, record: &Record) -> PathBuf {
+        self.state.join(work(record))
+    }
+
+    /// The same without symbolic links above it.
+    pub(crate) fn real_work(&self, record: &Record) -> PathBuf {
+        self.real_state().join(work(record))
     }
 
     pub(crate) fn runs(&self) -> PathBuf {
@@ -226,6 +265,14 @@ fn numbers(dir: &Path) -> Result<Vec<u64>> {
         found.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
     }
     Ok(found)
+}
+
+/// The work directory of a machine, below the state directory.
+fn work(record: &Record) -> PathBuf {
+    match &record.home {
+        Some(home) => home.join("work"),
+        None => Path::new("lua").join(record.id.to_string()).join("work"),
+    }
 }
 
 /// Removes a directory with all that is in it; a missing one is fine. Somebody who looks at the machine at the same moment may

@@ -6,7 +6,9 @@
 
 pub mod bench;
 pub mod driver;
+pub(crate) mod forking;
 pub(crate) mod grants;
+pub(crate) mod homes;
 pub mod host;
 pub(crate) mod layout;
 pub(crate) mod link;

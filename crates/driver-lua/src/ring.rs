@@ -112,7 +112,7 @@ unsafe impl Send for Words {}
 
 impl Words {
     /// # Safety
-    /// `base` must be the page-aligned start of a mapping of at least [`HEADER`] bytes that is never unmapped.
+    /// `base` must be the page-aligned start of a mapping of at least [`HEADER`] bytes that outlives what is made.
     pub(crate) unsafe fn new(base: *mut u8) -> Self {
         Self(base.cast())
     }

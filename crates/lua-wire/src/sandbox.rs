@@ -57,7 +57,8 @@ pub struct Grants {
 }
 
 /// The chunk that makes a program's libraries hold to its grants: call it with the text of [`Grants::settings`] after the
-/// session's program was loaded and before any code of the user. It gives nothing. Load it under [`crate::CHUNK_NAME`].
+/// session's program was loaded and before any code of the user. It gives a function that takes another work
+/// directory, for a copy of the process. Load it under [`crate::CHUNK_NAME`].
 pub const SANDBOX: &str = include_str!("lua/sandbox.lua");
 
 impl Grants {

@@ -6,14 +6,14 @@
 use std::{fs, io, ops::Range};
 
 /// The memory in which the kernel has put our arguments and our environment (proc_pid_stat(5), fields 48 to 51).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Face {
     args: Range<usize>,
     env: Range<usize>,
 }
 
 /// The value of one variable of the initial environment, and the room it has.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Slot(Range<usize>);
 
 impl Face {

@@ -1,12 +1,15 @@
 //! Forking a process that has one thread, and the ends of the children.
 //!
-//! Only the zygote does this: it is small, so that a fork is cheap, and single-threaded, so that the child may go on as if
-//! nothing had happened.
+//! The zygote does this: it is small, so that a fork is cheap, and single-threaded, so that the child may go on as if
+//! nothing had happened. A holder does it to be copied ([`sibling`]).
 
 use crate::process::Reaped;
 use std::{
+    ffi::{c_int, c_long},
     io,
     os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    ptr,
+    sync::atomic::{AtomicPtr, Ordering},
 };
 
 /// Forks. In the child `run` is called, and the child ends when it returns, with the status it gives.
@@ -26,6 +29,59 @@ pub unsafe fn fork(run: impl FnOnce() -> i32) -> io::Result<i32> {
             unsafe { libc::_exit(status) }
         }
         pid => Ok(pid),
+    }
+}
+
+/// Which of the two a process is after [`sibling`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forked {
+    /// The one that has asked; the id of the other.
+    Original(i32),
+    /// The new one.
+    Copy,
+}
+
+/// Where the C library keeps the id of the main thread; null if the kernel does not tell.
+static THREAD_ID: AtomicPtr<c_int> = AtomicPtr::new(ptr::null_mut());
+
+/// Finds out what [`sibling`] needs and a confined process cannot ask for any more.
+pub fn prepare_sibling() {
+    const PR_GET_TID_ADDRESS: c_int = 40; // linux/prctl.h; only with CONFIG_CHECKPOINT_RESTORE
+    let mut at: *mut c_int = ptr::null_mut();
+    // SAFETY: the call writes one address to a valid place.
+    if unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut at) } == 0 {
+        THREAD_ID.store(at, Ordering::Relaxed);
+    }
+}
+
+/// Forks a copy of this process that is not its child but its sibling: a child of the same parent, which reaps it. `token` is for the
+/// filter of a confined process: clone(2) itself does not look at that argument without CLONE_PARENT_SETTID.
+///
+/// # Errors
+/// Those of clone(2), `PermissionDenied` if the token is wrong.
+///
+/// # Safety
+/// The caller is the main thread, and no other thread is inside the allocator or holds a lock that the copy will want: only the caller
+/// lives on in the copy.
+pub unsafe fn sibling(token: u64) -> io::Result<Forked> {
+    // SAFETY: plain system call.
+    let me = unsafe { libc::gettid() };
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with no stack given it returns twice, each time on its own copy of this stack.
+    match unsafe { libc::syscall(libc::SYS_clone, c_long::from(flags), 0 as c_long, token, 0 as c_long, 0 as c_long) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let at = THREAD_ID.load(Ordering::Relaxed);
+            // SAFETY: the kernel has told this address of ours, and the C library's fork writes the same to it. It is only believed if it
+            // holds what it should.
+            unsafe {
+                if !at.is_null() && at.read_volatile() == me {
+                    at.write_volatile(libc::gettid());
+                }
+            }
+            Ok(Forked::Copy)
+        }
+        pid => Ok(Forked::Original(pid as i32)),
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod atomic;
 pub mod child;
 pub mod clock;
+pub mod copy;
 pub mod face;
 pub mod fork;
 pub mod memory;

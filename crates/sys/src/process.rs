@@ -32,6 +32,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The process that has this id now, if it is a living child of that one.
+    pub fn of_child(pid: i32, parent: i32) -> Option<Self> {
+        let stat = Stat::read(pid).filter(|stat| stat.parent == parent && !stat.is_dead())?;
+        Some(Self { pid, start: stat.start, boot: boot_id().to_owned() })
+    }
+
     /// The identity of the process that has this pid now; `None` if there is none.
     pub fn of(pid: i32) -> Option<Self> {
         Some(Self { pid, start: Stat::read(pid)?.start, boot: boot_id().to_owned() })

@@ -15,6 +15,13 @@ pub fn fill(bytes: &mut [u8]) {
     }
 }
 
+/// A random number of 64 bits.
+pub fn number() -> u64 {
+    let mut bytes = [0; 8];
+    fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
 /// A 256-bit key as 64 hexadecimal digits.
 pub fn key() -> String {
     let mut bytes = [0; 32];

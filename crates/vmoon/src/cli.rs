@@ -64,6 +64,8 @@ pub(crate) enum Verb {
     /// Create machines
     #[command(visible_alias = "new")]
     Create(cmd::create::Args),
+    /// Copy a running machine with its state; both go on
+    Clone(cmd::clone::Args),
     /// Start machines
     Start(cmd::lifecycle::StartArgs),
     /// Ask machines to stop; never kills
@@ -176,6 +178,7 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::List(args) => cmd::list::run(ctx, args).await,
         Verb::Show(args) => cmd::show::run(ctx, args).await,
         Verb::Create(args) => cmd::create::run(ctx, args).await,
+        Verb::Clone(args) => cmd::clone::run(ctx, args).await,
         Verb::Start(args) => cmd::lifecycle::start(ctx, args).await,
         Verb::Stop(args) => cmd::lifecycle::stop(ctx, args).await,
         Verb::Kill(args) => cmd::lifecycle::kill(ctx, args).await,

@@ -19,6 +19,8 @@ pub(crate) struct Variant {
     pub(crate) no_truncate: bool,
     /// The one execveat(2) that may happen, by the addresses of its path, arguments and environment.
     pub(crate) exec: Option<[u64; 3]>,
+    /// Who knows the token may fork a sibling.
+    pub(crate) fork: bool,
 }
 
 /// Numbers from here on are unknown to this table and answered with ENOSYS: `file_setattr` of Linux 6.17 is the last that it knows of. Numbers since 424
@@ -140,6 +142,8 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_getrusage,
     libc::SYS_getrlimit,
     libc::SYS_sched_getaffinity,
+    libc::SYS_setsid,
+    libc::SYS_landlock_restrict_self, // only takes away; making rulesets is not here
     libc::SYS_set_tid_address,
     libc::SYS_set_robust_list,
     libc::SYS_rseq,
@@ -260,7 +264,14 @@ pub(crate) fn verdicts(variant: Variant) -> BTreeMap<u32, Verdict> {
     };
 
     // Threads, not processes. The C library falls back to clone, whose flags can be seen, if clone3 is not there.
-    when(libc::SYS_clone, vec![vec![bits(0, libc::CLONE_THREAD as u32 | NAMESPACES, libc::CLONE_THREAD as u32)]]);
+    let thread = vec![bits(0, libc::CLONE_THREAD as u32 | NAMESPACES, libc::CLONE_THREAD as u32)];
+    // A copy of the process, for whoever shows the token where this kind of clone(2) looks at nothing (vmoon_sys::fork::sibling).
+    let sibling = vec![
+        Condition::Whole { arg: 0, value: (libc::CLONE_PARENT | libc::SIGCHLD) as u64 },
+        Condition::Whole { arg: 1, value: 0 },
+        Condition::Token { arg: 2 },
+    ];
+    when(libc::SYS_clone, if variant.fork { vec![thread, sibling] } else { vec![thread] });
     if let Some([path, args, env]) = variant.exec {
         let whole = |arg, value| Condition::Whole { arg, value };
         when(libc::SYS_execveat, vec![vec![whole(1, path), whole(2, args), whole(3, env)]]);
@@ -377,6 +388,19 @@ mod tests {
                 assert_eq!(all.contains_key(&(libc::SYS_connect as u32)), tcp);
             }
         }
+    }
+
+    #[test]
+    fn a_fork_needs_the_token_and_is_no_other_kind_of_process() {
+        let cases = |variant| match verdicts(variant).remove(&(libc::SYS_clone as u32)) {
+            Some(Verdict::When(cases, _)) => cases,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(cases(Variant::default()).len(), 1, "threads only");
+        let forkable = cases(Variant { fork: true, ..Variant::default() });
+        assert_eq!(forkable.len(), 2);
+        assert!(forkable[1].contains(&Condition::Token { arg: 2 }) && forkable[1].contains(&Condition::Whole { arg: 1, value: 0 }));
+        assert!(forkable[1].contains(&Condition::Whole { arg: 0, value: 0x8000 | 17 }), "CLONE_PARENT and SIGCHLD, nothing else");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) enum Condition {
     OwnPid { arg: u8 },
     /// All 64 bits of it are this.
     Whole { arg: u8, value: u64 },
+    /// All 64 bits of it are a number that is known only when the program is installed.
+    Token { arg: u8 },
 }
 
 /// Where a number in the program comes from.
@@ -36,6 +38,8 @@ pub(crate) enum Condition {
 enum Constant {
     Number(u32),
     OwnPid,
+    TokenLow,
+    TokenHigh,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,20 +50,25 @@ struct Instruction {
     k: Constant,
 }
 
-/// A program, ready but for the id of the process.
+/// A program, ready but for the id of the process and its token.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     code: Vec<libc::sock_filter>,
-    /// Where the id of the process belongs.
-    pids: Vec<usize>,
+    /// What belongs where.
+    holes: Vec<(usize, Constant)>,
 }
 
 impl Program {
-    /// Its code for the process with this id.
-    pub(crate) fn for_pid(&self, pid: u32) -> Vec<libc::sock_filter> {
+    /// Its code for the process with this id and this token.
+    pub(crate) fn for_process(&self, pid: u32, token: u64) -> Vec<libc::sock_filter> {
         let mut code = self.code.clone();
-        for at in &self.pids {
-            code[*at].k = pid;
+        for (at, what) in &self.holes {
+            code[*at].k = match what {
+                Constant::Number(number) => *number,
+                Constant::OwnPid => pid,
+                Constant::TokenLow => token as u32,
+                Constant::TokenHigh => (token >> 32) as u32,
+            };
         }
         code
     }
@@ -113,12 +122,12 @@ pub(crate) fn compile(architecture: u32, verdicts: &BTreeMap<u32, Verdict>, unna
     let refuse = plain(RETURN, RET_ERRNO | libc::EPERM as u32);
     let start = [plain(LOAD, ARCHITECTURE), jump(EQUAL, 1, 0, Constant::Number(architecture)), refuse, plain(LOAD, NUMBER)];
     let code: Vec<Instruction> = start.into_iter().chain(tail.instructions.into_iter().rev()).collect();
-    let pids = code.iter().enumerate().filter(|(_, instruction)| instruction.k == Constant::OwnPid).map(|(at, _)| at).collect();
+    let holes = code.iter().enumerate().filter(|(_, i)| !matches!(i.k, Constant::Number(_))).map(|(at, i)| (at, i.k)).collect();
     let code = code
         .into_iter()
         .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: if let Constant::Number(k) = i.k { k } else { 0 } })
         .collect();
-    Program { code, pids }
+    Program { code, holes }
 }
 
 /// The end of a program, built from its last instruction to its first, since jumps only go forward: whatever is jumped to is there already, and what is the
@@ -216,16 +225,22 @@ impl Tail {
                 }
                 Condition::OwnPid { .. } => self.branch(EQUAL, Constant::OwnPid, yes, no),
                 Condition::Whole { value, .. } => {
-                    let upper = self.branch(EQUAL, Constant::Number((value >> 32) as u32), yes, no);
-                    let upper = self.load(low_half(arg) + 4, upper);
-                    self.branch(EQUAL, Constant::Number(value as u32), upper, no)
+                    self.whole(arg, [Constant::Number(value as u32), Constant::Number((value >> 32) as u32)], yes, no)
                 }
+                Condition::Token { .. } => self.whole(arg, [Constant::TokenLow, Constant::TokenHigh], yes, no),
             };
             if at > 0 || loaded != Some(arg) {
                 label = self.load(low_half(arg), label);
             }
         }
         label
+    }
+
+    /// Goes to `yes` if both halves of an argument, of which the lower one is loaded, are these.
+    fn whole(&mut self, arg: u8, [low, high]: [Constant; 2], yes: Label, no: Label) -> Label {
+        let upper = self.branch(EQUAL, high, yes, no);
+        let upper = self.load(low_half(arg) + 4, upper);
+        self.branch(EQUAL, low, upper, no)
     }
 
     /// Loads a word and goes on there, which must be what was written last.
@@ -246,7 +261,8 @@ fn left_in_accumulator(case: &[Condition]) -> Option<u8> {
 impl Condition {
     fn arg(&self) -> u8 {
         match self {
-            Condition::Bits { arg, .. } | Condition::Between { arg, .. } | Condition::OwnPid { arg } | Condition::Whole { arg, .. } => *arg,
+            Condition::Bits { arg, .. } | Condition::Between { arg, .. } | Condition::Whole { arg, .. } => *arg,
+            Condition::OwnPid { arg } | Condition::Token { arg } => *arg,
         }
     }
 }

@@ -235,6 +235,8 @@ fn observed(status: Status, seen: Seen) -> Step {
         };
     }
     let ending = match goal(slot.verb) {
+        // A copy of a running machine runs as soon as it exists.
+        Some(_) if slot.verb == Verb::Create && to == State::Running => Ending::Done,
         // A machine that ignored the polite stop runs, but was not restarted.
         Some(goal) if goal == to && !(slot.verb == Verb::Restart && from == State::Stopping) => Ending::Done,
         _ if slot.cancelled => Ending::Cancelled,

@@ -273,6 +273,7 @@ fn an_operation_is_done_only_when_its_goal_is_seen() {
             match ending {
                 Ending::Done => {
                     let (state, wanted): (State, &[Seen]) = match verb {
+                        Verb::Create if step.status.state == State::Running => (State::Running, &[Seen::On]),
                         Verb::Create => (State::Stopped, &[Seen::Off, Seen::OffIncomplete]),
                         Verb::Stop | Verb::Kill => (State::Stopped, &[Seen::Off, Seen::OffIncomplete]),
                         Verb::Start | Verb::Restart | Verb::Resume => (State::Running, &[Seen::On]),

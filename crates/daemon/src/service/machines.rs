@@ -7,17 +7,18 @@ use crate::{
 };
 use std::time::Duration;
 use vmoon_api::{
-    requests::{CreateMachine, WaitMachine},
+    requests::{CloneMachine, CreateMachine, WaitMachine},
     views::{Answered, MachineView, PlanView, Share},
 };
 use vmoon_core::{
     Code, Error, MachineId, OperationId, Result,
     connection::LOCAL,
-    driver::{Check, Plan, Verdict},
+    driver::{Check, Plan, Verdict, unsupported},
     event::EventKind,
     machine::{Answer, Phase, Slot, State, Status, Verb},
     name::{self, escape},
     operation::{OpRecord, Progress},
+    spec::{Lifetime, MachineSpec},
 };
 use vmoon_sys::{clock::now_ms, random};
 
@@ -78,11 +79,7 @@ impl Service {
         let connected = self.connection_for(request)?;
         let facts = connected.driver.facts().await?;
         let plan = connected.driver.plan(&request.name, &request.spec, &facts).map_err(Error::from)?;
-        let taken = self.context.machines().iter().any(|m| {
-            let view = m.view();
-            view.name == request.name && view.connection == connected.connection.name && view.spec.is_some()
-        });
-        if taken { Err(exists(&request.name)) } else { Ok((connected, plan)) }
+        if self.is_taken(&connected.connection.name, &request.name) { Err(exists(&request.name)) } else { Ok((connected, plan)) }
     }
 
     pub(super) async fn plan(&self, request: &CreateMachine) -> Result<PlanView> {
@@ -101,6 +98,42 @@ impl Service {
         // From here on it happens whether or not the client is still there: a stored machine has a task.
         let work = tokio::spawn(async move { this.create_planned(request, &connected, plan, place).await });
         work.await.map_err(|error| Error::internal("creating a machine panicked").source(error))?
+    }
+
+    /// Copies a running machine: a creation whose machine runs from its first moment.
+    pub(super) async fn copy(&self, request: CloneMachine) -> Result<Answered> {
+        name::check(&request.name)?;
+        let original = self.machine(&request.machine)?;
+        let view = original.view();
+        let connected = self.connections.iter().find(|c| c.connection.name == view.connection);
+        let (Some(connected), Some(spec), Some(handle)) = (connected, view.spec.clone(), original.handle()) else {
+            return Err(Error::new(Code::MachineState, format!("{} was not made by vmoon, or is not made yet", escape(&view.name))));
+        };
+        let clones = connected.driver.clones().ok_or_else(|| unsupported(&connected.connection.kind, "be copied while they run"))?;
+        if self.is_taken(&view.connection, &request.name) {
+            return Err(exists(&request.name));
+        }
+        let plan = clones.plan(&request.name, &handle).await?;
+        // Nobody is attached to the copy, so it must not go when nobody is.
+        let spec = MachineSpec { lifetime: Lifetime::Kept, ..spec };
+        let place = self.ledger.create(&self.context, &spec, true)?;
+        let request = CreateMachine {
+            name: request.name,
+            connection: Some(view.connection.clone()),
+            spec,
+            start: false,
+            deadline_ms: request.deadline_ms,
+        };
+        let (this, connected) = (self.clone(), connected.clone());
+        let work = tokio::spawn(async move { this.create_planned(request, &connected, plan, place).await });
+        work.await.map_err(|error| Error::internal("copying a machine panicked").source(error))?
+    }
+
+    fn is_taken(&self, connection: &str, name: &str) -> bool {
+        self.context.machines().iter().any(|m| {
+            let view = m.view();
+            view.name == name && view.connection == connection && view.spec.is_some()
+        })
     }
 
     async fn create_planned(&self, request: CreateMachine, connected: &Connected, plan: Plan, place: Place) -> Result<Answered> {

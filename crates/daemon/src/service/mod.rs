@@ -154,6 +154,10 @@ impl Api for Service {
         self.create(request).await
     }
 
+    async fn clone_machine(&self, request: CloneMachine) -> Result<Answered> {
+        self.copy(request).await
+    }
+
     async fn show_machine(&self, request: MachineRef) -> Result<MachineView> {
         self.show(&request.machine).await
     }

@@ -14,7 +14,7 @@ use vmoon_core::{
 impl Inner {
     /// Opens it for finding what is below it. Its parents are ours alone; it is not followed if it became a link.
     fn work(&self, id: MachineId) -> Result<OwnedFd> {
-        let path = self.layout.machine(id).join("work");
+        let path = self.layout.work(&self.record(id)?);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| {
             Error::new(Code::MachineBroken, "the work directory of the machine cannot be opened")

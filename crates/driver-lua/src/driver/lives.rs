@@ -23,6 +23,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use vmoon_confine::Profile;
 use vmoon_core::{Code, Error, MachineId, Result, driver::Exit};
 use vmoon_lua_wire::program::Options;
 use vmoon_sys::{
@@ -170,19 +171,24 @@ pub(super) fn start(layout: &Layout, ways: Ways<'_>, record: &Record) -> Result<
 }
 
 /// What the holder is told.
-fn plan(layout: &Layout, record: &Record, life: &Life, program: Option<PathBuf>) -> Result<Start> {
+pub(super) fn plan(layout: &Layout, record: &Record, life: &Life, program: Option<PathBuf>) -> Result<Start> {
     let settings = &record.settings;
     let state = layout.real_state();
-    let work = state.join("lua").join(record.id.to_string()).join("work");
+    let work = layout.real_work(record);
     // An installed interpreter is told of an interrupt by a file, too.
     let flags = life.dir.join(FLAGS);
     if program.is_some() {
         paths::private_dir(&flags)?;
     }
     let flag = program.as_ref().and_then(|_| flags.canonicalize().ok());
-    let rules = Granter { state, home: home().as_deref() }
+    let mut rules = Granter { state, home: home().as_deref() }
         .rules(settings, &work, program.as_deref(), flag.as_deref())
         .map_err(|why| Error::new(Code::SpecInvalid, format!("what the machine was granted cannot be granted now: {why}")))?;
+    if program.is_none() && rules.profile == Profile::Files {
+        let nursery = layout.make_nursery(record)?;
+        rules.execute.push(nursery.clone());
+        rules.write.push(nursery);
+    }
     Ok(Start {
         machine: record.id,
         life: life.number,

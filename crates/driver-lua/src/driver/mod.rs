@@ -3,6 +3,7 @@
 //! It keeps nothing in memory that it could not read again: machines and lives are directories, a holder is a process that
 //! `/proc` knows.
 
+mod clone;
 mod files;
 pub(crate) mod lives;
 mod usage;
@@ -29,7 +30,7 @@ use vmoon_core::{
     spec::{MachineSpec, Problems},
 };
 use vmoon_lua_wire::hello::Versions;
-use vmoon_sys::{atomic, memory, paths};
+use vmoon_sys::{memory, paths};
 
 /// The kind of machine.
 pub const KIND: &str = "lua";
@@ -105,8 +106,8 @@ impl Inner {
         paths::private_dir(&dir)?;
         paths::private_dir(&dir.join("work"))?;
         // Written last, in one piece: a directory without it is that of an unfinished creation.
-        let record = Record { id, name: name.to_owned(), settings, complete: true };
-        atomic::write_json(&self.layout.record_path(id), &record)?;
+        let record = Record { id, name: name.to_owned(), settings, complete: true, home: None };
+        self.layout.write(&record)?;
         Ok(handle)
     }
 
@@ -116,12 +117,15 @@ impl Inner {
 
     fn delete(&self, id: MachineId) -> Result<()> {
         let io = |error| Error::io("delete a Lua machine", error);
+        let home = self.layout.record(id).ok().flatten().and_then(|record| record.home);
         self.force(id)?;
         remove_dir(&self.layout.lives_dir(id)).map_err(io)?;
         for dir in self.layout.earlier_boots(id) {
             remove_dir(&dir).map_err(io)?;
         }
-        remove_dir(&self.layout.machine(id)).map_err(io)
+        remove_dir(&self.layout.machine(id)).map_err(io)?;
+        self.layout.leave_home(id, home.as_deref());
+        Ok(())
     }
 
     /// Ends it now. A start that is under way is overtaken first and then waited for.
@@ -136,7 +140,12 @@ impl Inner {
             return Ok(Sighting { observed: Observed::Missing, complete: false });
         }
         // A record that cannot be read is that of an unfinished creation or of a damaged disk; either way it exists.
-        let complete = self.layout.record(id).ok().flatten().is_some_and(|record| record.complete);
+        let record = self.layout.record(id).ok().flatten();
+        let complete = record.as_ref().is_some_and(|record| record.complete);
+        // A copy is no machine before its process is one.
+        if record.is_some_and(|record| !record.complete && record.home.is_some()) {
+            return Ok(Sighting { observed: Observed::Off(None), complete });
+        }
         for life in self.layout.lives(id)?.iter().rev().take(1) {
             if let Vital::Alive(_) = lives::examine(id, life)? {
                 let channel = Channel { name: MAIN.into(), kind: ChannelKind::Repl, life: life.number };
@@ -206,7 +215,7 @@ impl Inner {
         let settings = &record.settings;
         let mut facts = Map::new();
         facts.insert("runtime".into(), settings.runtime.clone().into());
-        facts.insert("directory".into(), self.layout.machine(id).join("work").to_string_lossy().into());
+        facts.insert("directory".into(), self.layout.work(&record).to_string_lossy().into());
         facts.insert("profile".into(), settings.confinement.profile.as_str().into());
         facts.insert("grants".into(), grants::list(&settings.confinement).into());
         facts.insert("overflow".into(), settings.overflow.as_str().into());
@@ -257,7 +266,8 @@ impl Driver for LuaDriver {
     fn plan(&self, name: &str, spec: &MachineSpec, _: &HostFacts) -> Result<Plan, Problems> {
         let settings = Settings::read(spec)?;
         let mut problems = Problems::default();
-        let warnings = Granter { state: self.0.layout.real_state(), home: grants::home().as_deref() }.judge(&settings.confinement, &mut problems);
+        let warnings =
+            Granter { state: self.0.layout.real_state(), home: grants::home().as_deref() }.judge(&settings.confinement, &mut problems);
         problems.or(())?;
         let mut steps = vec![
             format!("make a directory for the Lua machine {name}, with an empty working directory"),
@@ -274,8 +284,12 @@ impl Driver for LuaDriver {
             .map_err(|error| Error::internal("the plan is not one of the Lua driver").source(error))?;
         journal.progress(Progress { phase: "making the directory".into(), percent: None });
         journal.undo(Undo(json!({ "delete": id }))).await?;
-        let name = plan.name.clone();
-        self.blocking(move |inner| inner.create(id, &name, settings)).await
+        let (name, original) = (plan.name.clone(), clone::original(plan)?);
+        self.blocking(move |inner| match original {
+            Some(original) => inner.copy(id, &name, settings, original),
+            None => inner.create(id, &name, settings),
+        })
+        .await
     }
 
     async fn start(&self, handle: &Handle) -> Result<()> {
@@ -349,6 +363,10 @@ impl Driver for LuaDriver {
     async fn usage(&self, handles: &[Handle]) -> Vec<vmoon_core::driver::Usage> {
         let handles = handles.to_vec();
         self.blocking(move |inner| Ok(inner.usage(&handles))).await.unwrap_or_default()
+    }
+
+    fn clones(&self) -> Option<&dyn vmoon_core::driver::Clones> {
+        Some(self)
     }
 
     fn files(&self) -> Option<&dyn vmoon_core::driver::Files> {

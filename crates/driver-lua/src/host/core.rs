@@ -7,6 +7,7 @@ use super::{
     conn::{Conn, Read},
     store::{Appended, Class, Store},
 };
+use crate::forking::Talk;
 use rustix::io::Errno;
 use std::{
     collections::VecDeque,
@@ -140,6 +141,8 @@ pub(crate) struct Core {
     pub(crate) listen: OwnedFd,
     pub(crate) conn: Option<Conn>,
     pub(crate) guests: Vec<Guest>,
+    /// Who wants to copy the process.
+    pub(crate) asker: Option<Talk>,
     /// What this holder speaks.
     speaks: Versions,
     /// The reading ends of descriptors 1 and 2.
@@ -172,6 +175,7 @@ impl Core {
             listen,
             conn: None,
             guests: Vec::new(),
+            asker: None,
             speaks: Versions::OURS,
             captures,
             quit: None,
@@ -298,7 +302,7 @@ impl Core {
 
     /// Whether the interpreter's thread has something to do.
     pub(crate) fn has_work(&self) -> bool {
-        self.quit.is_some() || !self.queue.is_empty() || !self.queries.is_empty()
+        self.quit.is_some() || !self.queue.is_empty() || !self.queries.is_empty() || self.asker.is_some()
     }
 
     /// The next command, and whether it still has to be announced.
@@ -496,6 +500,13 @@ impl Core {
             let guest = &mut self.guests[index];
             let read = guest.conn.receive(MAX_HELLO);
             let inbox = std::mem::take(&mut guest.conn.inbox);
+            if let Ok(Some((frame, _))) = Frame::decode(&inbox)
+                && frame.tag == tag::FORK
+            {
+                let conn = self.guests.swap_remove(index).conn;
+                self.welcome(Talk::new(conn.fd), frame.payload);
+                continue;
+            }
             let verdict = match Frame::decode(&inbox) {
                 Ok(Some((frame, n))) => Some((self.judge(frame), n)),
                 Ok(None) if inbox.len() <= MAX_HELLO => None,
@@ -589,6 +600,6 @@ fn refusal(code: Code, message: &str) -> Vec<u8> {
 }
 
 /// Compares without telling by the time it takes where the first difference is.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (x, y)| sum | (x ^ y)) == 0
 }

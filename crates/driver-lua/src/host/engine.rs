@@ -1,8 +1,9 @@
 //! What an interpreter has to be able to do, and the loop that lets it.
 
-use super::hub::{Command, Hub, Outcome, Work};
+use super::hub::{Command, Hub, Outcome, Work, fork};
 use std::os::fd::BorrowedFd;
 use vmoon_core::{driver::Exit, frame::tag};
+use vmoon_sys::process::Identity;
 
 /// An interpreter. All calls come from the main thread.
 pub trait Engine {
@@ -29,12 +30,26 @@ pub trait Engine {
         None
     }
 
+    /// Whether all of it is in this process, so that a copy of the process is a copy of it.
+    fn can_be_copied(&self) -> bool {
+        false
+    }
+
+    /// Called in a copy of the process: what must differ is changed, and the work directory is another.
+    ///
+    /// # Errors
+    /// A sentence; the copy is then ended.
+    fn copied(&mut self, work: &str, process: Identity) -> Result<(), String> {
+        let _ = (work, process);
+        Err("this interpreter cannot be copied".into())
+    }
+
     /// Called once before the process ends politely.
     fn quit(&mut self) {}
 }
 
 /// Runs the holder's main thread. Returns only by ending the process.
-pub fn run(hub: &Hub, mut engine: Box<dyn Engine>) -> ! {
+pub fn run(hub: &'static Hub, mut engine: Box<dyn Engine>) -> ! {
     loop {
         let work = hub.next(&engine.watch());
         match work {
@@ -54,6 +69,7 @@ pub fn run(hub: &Hub, mut engine: Box<dyn Engine>) -> ! {
                     hub.end(&exit);
                 }
             }
+            Work::Fork(asker) => fork::serve(hub, &mut *engine, asker),
             Work::Quit => {
                 engine.quit();
                 hub.end(&Exit::Code { code: 0 });

@@ -23,6 +23,7 @@
 //! the descriptors until the command ends. All state is behind one lock and every descriptor is non-blocking, so it is never wrong for either to look.
 
 mod end;
+pub(crate) mod fork;
 mod watch;
 
 pub use super::core::{Command, Stream};
@@ -65,6 +66,8 @@ pub enum Work {
     Query(Query),
     /// The watched descriptor of that index can be read.
     Ready(usize),
+    /// Somebody who may wants to copy the process: obey with [`fork::serve`].
+    Fork(fork::Asker),
     /// End: call [`Hub::end`].
     Quit,
 }
@@ -125,6 +128,10 @@ struct State {
     armed: bool,
     /// The I/O thread looks whether the client can be written to.
     watches_write: bool,
+    /// This process.
+    me: Identity,
+    /// Where its end is recorded.
+    exit_path: PathBuf,
 }
 
 /// The holder, as its threads share it.
@@ -137,8 +144,6 @@ pub struct Hub {
     timer: OwnedFd,
     interrupter: OnceLock<Interrupter>,
     advice: OnceLock<&'static str>,
-    me: Identity,
-    exit_path: PathBuf,
     grace: Duration,
 }
 
@@ -162,6 +167,8 @@ impl Hub {
                 tried: Instant::now(),
                 armed: false,
                 watches_write: false,
+                me,
+                exit_path,
             }),
             changed: Condvar::new(),
             wake,
@@ -169,8 +176,6 @@ impl Hub {
             timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
             interrupter: OnceLock::new(),
             advice: OnceLock::new(),
-            me,
-            exit_path,
             grace,
         })
     }
@@ -203,6 +208,9 @@ impl Hub {
             }
             if let Some(query) = state.core.queries.pop_front() {
                 return Work::Query(query);
+            }
+            if let Some(asker) = state.core.asker.take() {
+                return Work::Fork(fork::Asker(asker));
             }
             if let Some((command, announce)) = state.core.take_command() {
                 state = self.begin(state, &command, announce);

@@ -3,6 +3,7 @@
 //! It owns the interpreter, what it has said and nobody has stored, and a private socket. It depends on nothing that may
 //! die before it: no daemon, no runtime directory, no terminal.
 
+mod asker;
 pub(crate) mod builtin;
 pub(crate) mod conn;
 pub(crate) mod core;
@@ -15,10 +16,14 @@ pub(crate) mod store;
 mod term;
 
 use crate::{
+    forking::scrub,
     layout::{LAYERS, Meta, Start},
     zygote::{Fork, Parent},
 };
-use hub::{Hub, Stream};
+use hub::{
+    Hub, Stream,
+    fork::{Looks, keep_looks},
+};
 use rustix::{
     fs::{Mode, OFlags},
     net::SocketType,
@@ -37,7 +42,7 @@ use std::{
 use vmoon_confine::{Layer, Prepared, Profile, Rules, Status};
 use vmoon_core::driver::Exit;
 use vmoon_sys::{
-    atomic, passing,
+    atomic, fork, passing,
     process::{Identity, boot_id},
     random,
 };
@@ -58,8 +63,6 @@ struct Given {
     dir: PathBuf,
     /// Its listening socket.
     listen: OwnedFd,
-    /// Where `ready\n` is written when the interpreter can be used, or what is wrong.
-    ready: OwnedFd,
     /// The zygote that has forked us.
     zygote: Option<Parent>,
 }
@@ -69,8 +72,11 @@ struct Given {
 /// It writes one line to descriptor 1 when its socket answers, then makes descriptors 1 and 2 its own. Until then errors go to
 /// descriptor 2 and the exit code is 1; afterwards it ends only by itself, with the exit code of the program.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match from_directory(args).and_then(start) {
-        Ok(never) => match never {},
+    match from_directory(args).and_then(|(given, ready)| Ok((start(given, &ready)?, ready))) {
+        Ok((started, ready)) => {
+            drop(ready);
+            run(started)
+        }
         Err(message) => {
             let text = format!("{message}\n");
             let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
@@ -79,7 +85,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn from_directory(args: impl IntoIterator<Item = OsString>) -> Result<Given, String> {
+/// What it is given, and where `ready\n` is written when the interpreter can be used.
+fn from_directory(args: impl IntoIterator<Item = OsString>) -> Result<(Given, OwnedFd), String> {
     let mut args = args.into_iter().peekable();
     // As a holder of an older build: what tests of the protocol's versions start.
     let older = args.next_if(|arg| arg == "--protocol").and_then(|_| args.next()).and_then(|arg| arg.to_str()?.parse().ok());
@@ -97,19 +104,20 @@ fn from_directory(args: impl IntoIterator<Item = OsString>) -> Result<Given, Str
         .and_then(|at| passing::listen(at.as_fd(), "sock", SocketType::STREAM, BACKLOG))
         .map_err(|error| format!("could not make the socket: {error}"))?;
     let ready = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(|error| error.to_string())?;
-    Ok(Given { start, key: random::key(), dir, listen, ready, zygote: None })
+    Ok((Given { start, key: random::key(), dir, listen, zygote: None }, ready))
 }
 
 /// Goes on as a holder in a process that a zygote has just forked. Returns only if that fails, with the exit code of the process.
-pub(crate) fn forked(fork: Fork, listen: OwnedFd, ready: OwnedFd, zygote: Identity) -> i32 {
-    let failed = rustix::io::fcntl_dupfd_cloexec(&ready, 3);
-    let given = Given { start: fork.start, key: fork.key, dir: fork.dir, listen, ready, zygote: Some(Parent { process: zygote }) };
-    match start(given) {
-        Ok(never) => match never {},
+pub(crate) fn forked(fork: Fork, listen: OwnedFd, ready: OwnedFd, zygote: Identity, looks: Looks) -> i32 {
+    keep_looks(looks);
+    let given = Given { start: fork.start, key: fork.key, dir: fork.dir, listen, zygote: Some(Parent { process: zygote }) };
+    match start(given, &ready) {
+        Ok(started) => {
+            drop(ready);
+            run(started)
+        }
         Err(message) => {
-            if let Ok(failed) = failed {
-                let _ = rustix::io::write(&failed, message.as_bytes());
-            }
+            let _ = rustix::io::write(&ready, message.as_bytes());
             1
         }
     }
@@ -119,6 +127,7 @@ pub(crate) fn forked(fork: Fork, listen: OwnedFd, ready: OwnedFd, zygote: Identi
 pub(crate) fn prepare() {
     one_heap();
     boot_id();
+    fork::prepare_sibling();
     builtin::prepare();
     prepared();
     // Children begin with a heap without holes: what they fill between our blocks they would have to copy.
@@ -132,8 +141,11 @@ fn one_heap() {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
-fn start(given: Given) -> Result<std::convert::Infallible, String> {
-    let Given { start, key, dir, listen, ready, zygote } = given;
+/// A holder whose interpreter can be used.
+type Started = (&'static Hub, Box<dyn engine::Engine>);
+
+fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
+    let Given { start, key, dir, listen, zygote } = given;
     let me = Identity::of(std::process::id() as i32).ok_or("/proc is not mounted")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| format!("could not become a reaper: {error}"))?;
     keep_signals_harmless();
@@ -157,27 +169,35 @@ fn start(given: Given) -> Result<std::convert::Infallible, String> {
         Hub::new(core, me.clone(), dir.join("exit.json"), Duration::from_millis(start.grace_ms)).map_err(|error| error.to_string())?;
     // One hub for the whole life of the process.
     let hub: &'static Hub = Box::leak(Box::new(hub));
-    let mut meta = Meta { key, process: me, life: start.life, runtime: runtime_name(&start.runtime), zygote };
-    let record = |meta: &Meta| atomic::write_json(&dir.join("meta.json"), meta).map_err(|error| error.chain());
+    let mut meta = Meta { key, process: me, life: start.life, runtime: runtime_name(&start.runtime), zygote, fork_token: None };
+    let path = dir.join("meta.json");
 
     let engine: Box<dyn engine::Engine> = if embedded {
-        record(&meta)?;
-        confine(&start, &dir)?;
+        let mut token = random::number();
+        meta.fork_token = Some(token);
+        meta.record(&path).map_err(|error| error.chain())?;
+        confine(&start, &dir, token)?;
+        wipe(&mut token);
+        scrub::<{ 8 << 10 }>();
+        meta.fork_token.as_mut().map(wipe);
         spawn_io(hub)?;
         Box::new(builtin::Builtin::new(hub, start.memory, &start.lua)?)
     } else {
         spawn_io(hub)?;
         let engine = external::start(hub, &start, &dir, [out_write.as_fd(), err_write.as_fd()])?;
         meta.runtime = engine.runtime();
-        record(&meta)?;
+        meta.record(&path).map_err(|error| error.chain())?;
         engine
     };
     hub.set_runtime(engine.runtime());
     rustix::stdio::dup2_stdout(&out_write).map_err(|error| error.to_string())?;
     rustix::stdio::dup2_stderr(&err_write).map_err(|error| error.to_string())?;
     drop((out_write, err_write));
-    let _ = rustix::io::write(&ready, b"ready\n");
-    drop(ready);
+    let _ = rustix::io::write(ready, b"ready\n");
+    Ok((hub, engine))
+}
+
+fn run((hub, engine): Started) -> ! {
     // What compiling the program has left free is given back: most machines are idle most of the time.
     // SAFETY: touches only memory that nobody uses.
     unsafe { libc::malloc_trim(0) };
@@ -187,7 +207,8 @@ fn start(given: Given) -> Result<std::convert::Infallible, String> {
 /// Confines a machine with the embedded runtime: there is one thread, every file and socket is open, and no code of the user has
 /// run. From here on nothing opens a file by its path, reads `/proc` or makes a socket, but for a record that the ring's header has,
 /// too (`exit.json`).
-fn confine(start: &Start, dir: &Path) -> Result<(), String> {
+/// Whoever knows the token can have it forked.
+fn confine(start: &Start, dir: &Path, token: u64) -> Result<(), String> {
     let rules = &start.rules;
     if *rules == (Rules { profile: Profile::Trusted, ..Rules::default() }) {
         return Ok(());
@@ -202,7 +223,7 @@ fn confine(start: &Start, dir: &Path) -> Result<(), String> {
     } else {
         false
     };
-    let mut report = vmoon_confine::apply(rules, prepared()).map_err(|error| error.to_string())?;
+    let mut report = vmoon_confine::apply_forkable(rules, prepared(), token).map_err(|error| error.to_string())?;
     if broker {
         report.set(Layer::Broker, Status::On);
     }
@@ -224,6 +245,12 @@ fn runtime_name(runtime: &str) -> String {
         return builtin::RUNTIME.to_owned();
     }
     Path::new(runtime).file_name().map_or_else(|| runtime.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Forgets a number.
+fn wipe(number: &mut u64) {
+    // SAFETY: a valid, aligned place. Volatile: the compiler knows that nobody reads it any more.
+    unsafe { std::ptr::write_volatile(number, 0) };
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), String> {

@@ -6,14 +6,17 @@
 use crate::ring::{HEADER, Here, Place, SLOTS, Segment, Words, exit_word, word};
 use rustix::{
     fs::{FallocateFlags, fallocate},
-    mm::{Advice, MapFlags, ProtFlags, madvise, mmap},
+    mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap},
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::fs::{FileExt as _, OpenOptionsExt as _},
+    },
     path::Path,
 };
 use vmoon_core::driver::Exit;
@@ -35,6 +38,17 @@ fn take(file: &File, from: u64, len: u64) -> io::Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Makes the ring and the spill file of a life in its directory; the space of the first is taken from the disk.
+///
+/// # Errors
+/// As [`Store::create`].
+pub(crate) fn files(dir: &Path, capacity: u64) -> io::Result<[File; 2]> {
+    let ring = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(dir.join("ring"))?;
+    take(&ring, 0, HEADER as u64 + capacity.next_multiple_of(4096))?;
+    let spill = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(dir.join("spill"))?;
+    Ok([ring, spill])
 }
 
 /// What happens to output while nobody reads and the ring is full.
@@ -112,8 +126,16 @@ pub(crate) struct Store {
     lost: u64,
 }
 
-// SAFETY: the pointers are to a mapping that lives as long as the process and is written only through `&mut Store`.
+// SAFETY: the pointers are to a mapping that lives as long as the store and is written only through `&mut Store`.
 unsafe impl Send for Store {}
+
+impl Drop for Store {
+    /// Only the store of a copied process is ever dropped: the copy must not reach into the ring of its original.
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `map` has made, of that size; `words` and `data` are gone with this value.
+        let _ = unsafe { munmap(self.data.sub(HEADER).cast(), HEADER + self.capacity as usize) };
+    }
+}
 
 impl Store {
     /// Makes the ring file in `dir`, its space taken from the disk at once so that a full disk cannot hurt later.
@@ -121,19 +143,24 @@ impl Store {
     /// # Errors
     /// Those of the file system, `StorageFull` above all.
     pub(crate) fn create(dir: &Path, capacity: u64, spill_cap: u64, overflow: Overflow) -> io::Result<Self> {
-        let capacity = capacity.next_multiple_of(4096);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(dir.join("ring"))?;
-        let size = HEADER as u64 + capacity;
-        take(&file, 0, size)?;
         // Opened now: a confined process opens no file by its path.
-        let spill = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(dir.join("spill"))?;
-        // SAFETY: a new shared mapping of a file of that size at an address the kernel chooses; it is never unmapped.
+        Self::map(files(dir, capacity)?, capacity, spill_cap, overflow)
+    }
+
+    /// Begins with two files that [`files`] has made for this capacity.
+    ///
+    /// # Errors
+    /// When there is no address space.
+    pub(crate) fn map([file, spill]: [File; 2], capacity: u64, spill_cap: u64, overflow: Overflow) -> io::Result<Self> {
+        let capacity = capacity.next_multiple_of(4096);
+        let size = HEADER as u64 + capacity;
+        // SAFETY: a new shared mapping of a file of that size at an address the kernel chooses; it is unmapped by `drop` only.
         let base = unsafe { mmap(std::ptr::null_mut(), size as usize, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0) }?;
         // The kernel would read ahead, and fill a megabyte with zeros for the first byte that is written.
         // SAFETY: advice changes no content.
         let _ = unsafe { madvise(base, size as usize, Advice::Random) };
         let base: *mut u8 = base.cast();
-        // SAFETY: the mapping is page-aligned, larger than the header and lives as long as the process.
+        // SAFETY: the mapping is page-aligned, larger than the header and lives as long as this store.
         let words = unsafe { Words::new(base) };
         let mut this = Self {
             words,
@@ -157,6 +184,11 @@ impl Store {
         this.push(Segment { at: 0, len: 0, pos: 0, place: Place::Ring });
         words.begin(capacity);
         Ok(this)
+    }
+
+    /// The one descriptor that is kept.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.spill.as_raw_fd()
     }
 
     /// The offset behind the newest byte.

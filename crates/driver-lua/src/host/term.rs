@@ -32,6 +32,11 @@ pub(super) fn install(wake: RawFd, term: RawFd) {
     }
 }
 
+/// A copy of the process has not been asked.
+pub(super) fn forget() {
+    ASKED.store(false, SeqCst);
+}
+
 /// Whether the signal has come.
 pub(super) fn asked() -> bool {
     ASKED.load(SeqCst)

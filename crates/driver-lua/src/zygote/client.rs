@@ -19,6 +19,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use vmoon_core::MachineId;
 use vmoon_sys::{
     clock,
     passing::{self, MAX_MESSAGE, Received},
@@ -81,12 +82,26 @@ impl Conn {
 
     /// A connection to the zygote of that name; its hello is read.
     fn open(dir: BorrowedFd<'_>, name: &str) -> io::Result<Self> {
+        Self::meet(dir, name).map(|(conn, _)| conn)
+    }
+
+    /// The same, and which process it is.
+    fn meet(dir: BorrowedFd<'_>, name: &str) -> io::Result<(Self, Identity)> {
         let this = Self { fd: passing::connect(dir, name, SocketType::SEQPACKET)? };
         peer::check(&this.fd).map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error.to_string()))?;
         match this.answer()? {
-            (Answer::Hello { version, min_version, .. }, _) if (min_version..=version).contains(&VERSION) => Ok(this),
+            (Answer::Hello { version, min_version, process }, _) if (min_version..=version).contains(&VERSION) => Ok((this, process)),
             (Answer::Hello { .. }, _) => Err(io::Error::new(io::ErrorKind::Unsupported, "the zygote speaks another version")),
             _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Has the zygote record how a copy of one of its children ends.
+    fn adopt(&self, pid: i32, machine: MachineId, life: u64) -> io::Result<()> {
+        self.send(&serde_json::to_vec(&Request::Adopt { pid, machine, life })?, &[])?;
+        match self.answer()? {
+            (Answer::Adopted, _) => Ok(()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -242,6 +257,22 @@ pub(crate) fn settle(layout_boot: &Path, parent: &Parent) {
     if parent.process.is_alive() {
         settle_all(layout_boot);
     }
+}
+
+/// Has a zygote record how this process ends, a child of it that it has not forked itself.
+///
+/// # Errors
+/// `NotFound` if it is gone, `Unsupported` if it is too old for that.
+pub(crate) fn adopt(boot: &Path, parent: &Parent, pid: i32, machine: MachineId, life: u64) -> io::Result<()> {
+    let dir = open_dir(boot)?;
+    for name in names(&dir) {
+        if let Ok((conn, process)) = Conn::meet(dir.as_fd(), &name)
+            && process == parent.process
+        {
+            return conn.adopt(pid, machine, life);
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 /// Waits until no zygote has a request that was sent before this call, by somebody who is dead now, say.

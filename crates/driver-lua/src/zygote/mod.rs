@@ -10,7 +10,7 @@
 mod client;
 mod server;
 
-pub(crate) use client::{Conn, Parent, Zygotes, settle, settle_all};
+pub(crate) use client::{Conn, Parent, Zygotes, adopt, settle, settle_all};
 pub use server::main;
 
 use crate::layout::Start;
@@ -21,6 +21,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+use vmoon_core::MachineId;
 use vmoon_sys::process::Identity;
 
 /// The version of these messages.
@@ -43,6 +44,9 @@ pub(crate) enum Request {
     /// Fork a holder. Beside it: its listening socket, and a pipe to which it writes `ready\n` or what is wrong. Answered by
     /// [`Answer::Forked`] or [`Answer::Failed`].
     Fork(Box<Fork>),
+    /// Record how this child of the zygote ends, which it has not forked itself: a copy of one that it has. Answered by
+    /// [`Answer::Adopted`]; an older zygote answers [`Answer::Failed`].
+    Adopt { pid: i32, machine: MachineId, life: u64 },
     /// Answered by [`Answer::Settled`] when every request that anybody has sent before is done, and the end of every child
     /// that has ended is recorded.
     Settle,
@@ -74,6 +78,8 @@ pub(crate) enum Answer {
     Forked { pid: i32 },
     /// It could not be forked, or the request is none.
     Failed { error: String },
+    /// See [`Request::Adopt`].
+    Adopted,
     /// See [`Request::Settle`].
     Settled,
 }

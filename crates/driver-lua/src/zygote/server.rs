@@ -5,7 +5,10 @@
 //! so it changes little.
 
 use super::{Answer, Fork, PREFIX, Request, VERSION};
-use crate::{host, layout};
+use crate::{
+    host::{self, hub::fork::Looks},
+    layout,
+};
 use rustix::{
     fs::{Mode, OFlags},
     process::{Pid, PidfdFlags, pidfd_open},
@@ -229,6 +232,10 @@ impl Zygote {
                 },
                 Err(fds) => failed(format!("a request to fork has {} descriptors instead of 2", fds.len())),
             },
+            Ok(Request::Adopt { pid, machine, life }) => {
+                self.children.insert(pid, (machine, life));
+                Some((Answer::Adopted, None))
+            }
             Err(error) => failed(format!("not a request: {error}")),
         }
     }
@@ -239,6 +246,7 @@ impl Zygote {
         let mark = layout::mark(machine, life);
         let parent = self.me.clone();
         let face = &self.face;
+        let looks = Looks { face: face.clone(), mark: self.mark.clone() };
         // SAFETY: one thread, here and in the child until it starts another; no reference to arguments or environment is
         // kept; the child uses none of the descriptors it closes, for it never returns from here.
         let forked = unsafe {
@@ -248,7 +256,7 @@ impl Zygote {
                 fork::unblock_signals();
                 face.set_args(&["vmoon", super::HOLDER, &mark]);
                 let _ = rustix::process::setsid();
-                host::forked(fork, listen, ready, parent)
+                host::forked(fork, listen, ready, parent, looks)
             });
             self.mark.set(b"");
             forked

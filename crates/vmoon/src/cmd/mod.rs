@@ -1,6 +1,7 @@
 //! The verbs, one file each. A verb asks the daemon and hands the answer to [`crate::out`]; it prints nothing itself.
 
 pub(crate) mod attach;
+pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod connection;
 pub(crate) mod cp;

@@ -1,6 +1,7 @@
 //! The real binary, driven as a user drives it. Every home is private, and nothing may be left running in it.
 
 mod bad;
+mod clone;
 mod data;
 mod files;
 mod home;

@@ -4,6 +4,7 @@ use super::*;
 
 const ARCH: u32 = 0xC000_003E;
 const PID: u32 = 4321;
+const TOKEN: u64 = 0x1234_5678_9ABC_DEF0;
 
 /// Runs a program on one call: what seccomp(2) would do.
 fn run(code: &[libc::sock_filter], arch: u32, number: u32, args: [u64; 6]) -> u32 {
@@ -42,7 +43,7 @@ fn every_number_gets_its_verdict() {
         verdicts.insert(number, if number % 3 == 0 { Verdict::Errno(38) } else { Verdict::Allow });
     }
     let program = compile(ARCH, &verdicts, libc::EPERM as u16, 450);
-    let code = program.for_pid(PID);
+    let code = program.for_process(PID, TOKEN);
     assert!(program.len() > 300, "the long jump is tested, too: {}", program.len());
     for number in (0..1000).chain([X32 - 1, X32, X32 | 39, u32::MAX]) {
         let wanted = match verdicts.get(&number) {
@@ -65,8 +66,9 @@ fn conditions_look_at_the_half_that_counts() {
         vec![Condition::OwnPid { arg: 0 }],
         vec![Condition::Between { arg: 2, low: 36, high: 38 }],
         vec![Condition::Whole { arg: 4, value: 0xAB_0000_0001 }],
+        vec![Condition::Token { arg: 5 }],
     ];
-    let code = compile(ARCH, &BTreeMap::from([(7, Verdict::When(cases, 13))]), 1, 10).for_pid(PID);
+    let code = compile(ARCH, &BTreeMap::from([(7, Verdict::When(cases, 13))]), 1, 10).for_process(PID, TOKEN);
     let allowed = |args: [u64; 6]| match run(&code, ARCH, 7, args) {
         RET_ALLOW => true,
         other => {
@@ -83,12 +85,16 @@ fn conditions_look_at_the_half_that_counts() {
         assert_eq!(allowed([0, 0, value, 0, 0, 0]), wanted, "{value}");
     }
     assert!(allowed([0, 0, 0, 0, 0xAB_0000_0001, 0]));
+    assert!(allowed([0, 0, 0, 0, 0, TOKEN]));
+    for wrong in [TOKEN ^ 1, TOKEN ^ 1 << 63, TOKEN >> 32, TOKEN & 0xffff_ffff] {
+        assert!(!allowed([0, 0, 0, 0, 0, wrong]), "{wrong:x}");
+    }
     assert!(!allowed([0, 0, 0, 0, 1, 0]) && !allowed([0, 0, 0, 0, 0xAB_0000_0000, 0]));
 }
 
 #[test]
 fn nothing_named_means_nothing_allowed() {
-    let code = compile(ARCH, &BTreeMap::new(), 1, 0).for_pid(PID);
+    let code = compile(ARCH, &BTreeMap::new(), 1, 0).for_process(PID, TOKEN);
     for number in [0, 1, 500] {
         assert_ne!(run(&code, ARCH, number, [0; 6]), RET_ALLOW);
     }

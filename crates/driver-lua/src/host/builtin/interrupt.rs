@@ -9,7 +9,10 @@ use mlua::ffi::{self, lua_Debug, lua_State};
 use std::{
     ffi::{CStr, c_int},
     ptr,
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::*},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU64, Ordering::*},
+    },
 };
 use vmoon_sys::{process::Identity, tree};
 
@@ -26,6 +29,10 @@ static WANTED: AtomicU64 = AtomicU64::new(0);
 static CUT: AtomicBool = AtomicBool::new(false);
 /// The program waits for a child that it started with `os.execute`.
 static CHILDREN: AtomicBool = AtomicBool::new(false);
+/// This process.
+static PROCESS: Mutex<Option<Identity>> = Mutex::new(None);
+/// What interrupts a copied process: the number of a timer, the first of which is 0; -1 in a process that was not copied.
+static TIMER: AtomicIsize = AtomicIsize::new(-1);
 
 const MASK: c_int = ffi::LUA_MASKCALL | ffi::LUA_MASKRET | ffi::LUA_MASKCOUNT;
 
@@ -75,18 +82,58 @@ pub(super) fn install(hub: &Hub) {
     }
     // SAFETY: plain system calls without arguments.
     let (pid, thread) = unsafe { (libc::getpid(), libc::gettid()) };
-    let me = Identity::of(pid);
+    *process() = Identity::of(pid);
     hub.set_interrupter(move |id| {
         WANTED.store(id, Release);
+        let me = process().clone();
         if CHILDREN.load(Acquire)
             && let Some(me) = &me
         {
             // As Ctrl-C on a terminal: the program's child gets it, not the program that waits for it.
             tree::signal_offspring(me, rustix::process::Signal::INT);
         }
-        // SAFETY: a signal to a thread of our own that lives as long as the process.
-        unsafe { libc::syscall(libc::SYS_tgkill, pid, thread, libc::SIGUSR1) };
+        let timer = TIMER.load(Acquire);
+        if timer >= 0 {
+            let at_once = libc::timespec { tv_sec: 0, tv_nsec: 1 };
+            let once = libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: at_once };
+            // SAFETY: a timer that `copied` has made and nobody deletes.
+            unsafe { libc::timer_settime(timer as libc::timer_t, 0, &raw const once, ptr::null_mut()) };
+        } else {
+            // SAFETY: a signal to a thread of our own that lives as long as the process.
+            unsafe { libc::syscall(libc::SYS_tgkill, pid, thread, libc::SIGUSR1) };
+        }
     });
+}
+
+fn process() -> MutexGuard<'static, Option<Identity>> {
+    PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This process is a copy: it is interrupted by a timer of its own, for its filter lets signals pass to the pid of its original only
+/// (and its ruleset does not). To be called on the main thread.
+///
+/// # Errors
+/// A sentence: the kernel gives no timer.
+pub(super) fn copied(me: Identity) -> Result<(), String> {
+    for number in [&RUNNING, &WANTED] {
+        // Commands are counted anew.
+        number.store(0, Release);
+    }
+    let mut timer: libc::timer_t = ptr::null_mut();
+    // SAFETY: the event is plain data of which zero is a value; the call writes the timer to a valid place.
+    let made = unsafe {
+        let mut event: libc::sigevent = std::mem::zeroed();
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = libc::SIGUSR1;
+        event.sigev_notify_thread_id = libc::gettid();
+        libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer)
+    };
+    if made != 0 {
+        return Err(format!("the kernel gives no timer: {}", std::io::Error::last_os_error()));
+    }
+    TIMER.store(timer as isize, Release);
+    *process() = Some(me);
+    Ok(())
 }
 
 /// A command begins on `lua`.

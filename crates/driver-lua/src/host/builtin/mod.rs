@@ -22,6 +22,7 @@ use std::{
 };
 use vmoon_core::frame::FailureKind;
 use vmoon_lua_wire::{self as wire, program::Options};
+use vmoon_sys::process::Identity;
 
 /// The name of the REPL program's chunk: its functions are not interrupted and do not appear in tracebacks.
 pub(super) const CHUNK: &CStr = c"=[vmoon]";
@@ -77,6 +78,10 @@ pub(crate) struct Builtin {
     eval: c_int,
     is_complete: c_int,
     complete: c_int,
+    /// The library's own `math.randomseed`.
+    randomseed: c_int,
+    /// What tells the sandbox of another work directory, if there is a sandbox.
+    moved: Option<c_int>,
 }
 
 /// What a new state runs before anything else.
@@ -110,18 +115,20 @@ impl Builtin {
         if lua.is_null() {
             return Err("there is no memory for a Lua state".into());
         }
-        let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0 };
+        let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0, randomseed: 0, moved: None };
         let program = Program { repl: wire::REPL, sandbox: wire::sandbox::SANDBOX, settings: &settings };
         // SAFETY: a fresh state; `open` runs protected and finds a live pointer to the sources.
         unsafe {
             ffi::lua_pushcfunction(lua, open);
             ffi::lua_pushlightuserdata(lua, ptr::from_ref(&program).cast_mut().cast());
-            if ffi::lua_pcall(lua, 1, 3, 0) != ffi::LUA_OK {
+            if ffi::lua_pcall(lua, 1, 5, 0) != ffi::LUA_OK {
                 return Err(String::from_utf8_lossy(&text(lua, -1)).into_owned());
             }
             this.eval = ffi::lua_tointeger(lua, 1) as c_int;
             this.is_complete = ffi::lua_tointeger(lua, 2) as c_int;
             this.complete = ffi::lua_tointeger(lua, 3) as c_int;
+            this.randomseed = ffi::lua_tointeger(lua, 4) as c_int;
+            this.moved = (ffi::lua_isnil(lua, 5) == 0).then(|| ffi::lua_tointeger(lua, 5) as c_int);
             ffi::lua_settop(lua, 0);
         }
         interrupt::install(hub);
@@ -202,6 +209,25 @@ impl Engine for Builtin {
         outcome
     }
 
+    fn can_be_copied(&self) -> bool {
+        true
+    }
+
+    fn copied(&mut self, work: &str, process: Identity) -> Result<(), String> {
+        interrupt::copied(process)?;
+        let copied = Copied { randomseed: self.randomseed, moved: self.moved, work };
+        // SAFETY: light values need no memory, `change` runs protected, `copied` outlives it.
+        unsafe {
+            ffi::lua_settop(self.lua, 0);
+            ffi::lua_pushcfunction(self.lua, change);
+            ffi::lua_pushlightuserdata(self.lua, ptr::from_ref(&copied).cast_mut().cast());
+            let done = ffi::lua_pcall(self.lua, 1, 0, 0) == ffi::LUA_OK;
+            let result = if done { Ok(()) } else { Err(String::from_utf8_lossy(&text(self.lua, -1)).into_owned()) };
+            ffi::lua_settop(self.lua, 0);
+            result
+        }
+    }
+
     fn is_complete(&mut self, _: &Hub, code: &[u8]) -> Vec<u8> {
         if self.ask(self.is_complete, code, 2) == ffi::LUA_OK {
             [self.text(1), self.text(2)].concat()
@@ -235,7 +261,8 @@ fn flush_c_output() {
     unsafe { libc::fflush(ptr::null_mut()) };
 }
 
-/// Opens the libraries and loads the REPL program; gives references to its three functions.
+/// Opens the libraries and loads the REPL program; gives references to its three functions, to `math.randomseed`, and to what tells
+/// the sandbox of another work directory, or nil.
 unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
     // SAFETY: runs protected, on the state's own stack; nothing with a destructor lives here.
     unsafe {
@@ -248,6 +275,9 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
         ffi::lua_getfield(lua, -1, c"execute".as_ptr());
         ffi::lua_pushcclosure(lua, execute, 1);
         ffi::lua_setfield(lua, -2, c"execute".as_ptr());
+        ffi::lua_getglobal(lua, c"math".as_ptr());
+        ffi::lua_getfield(lua, -1, c"randomseed".as_ptr());
+        let randomseed = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
         ffi::lua_settop(lua, 0);
         compile(lua, program.repl);
         ffi::lua_createtable(lua, 0, 4);
@@ -263,14 +293,19 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
             let reference = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
             ffi::lua_pushinteger(lua, reference.into());
         }
-        if !program.settings.is_empty() {
+        ffi::lua_pushinteger(lua, randomseed.into());
+        if program.settings.is_empty() {
+            ffi::lua_pushnil(lua);
+        } else {
             compile(lua, program.sandbox);
             ffi::lua_pushlstring(lua, program.settings.as_ptr().cast(), program.settings.len());
-            ffi::lua_call(lua, 1, 0);
+            ffi::lua_call(lua, 1, 1);
+            let moved = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
+            ffi::lua_pushinteger(lua, moved.into());
         }
         // What loading has left behind would only cost memory.
         ffi::lua_gc(lua, ffi::LUA_GCCOLLECT);
-        3
+        5
     }
 }
 
@@ -300,6 +335,29 @@ unsafe fn distribution_paths(lua: *mut lua_State) {
             ffi::lua_setfield(lua, -2, field.as_ptr());
         }
         ffi::lua_settop(lua, 0);
+    }
+}
+
+/// What a copy of the process has to change in its state.
+struct Copied<'a> {
+    randomseed: c_int,
+    moved: Option<c_int>,
+    work: &'a str,
+}
+
+/// Changes it; argument: a light pointer to a [`Copied`].
+unsafe extern "C-unwind" fn change(lua: *mut lua_State) -> c_int {
+    // SAFETY: runs protected; the pointer is to a `Copied` that outlives this call.
+    unsafe {
+        let copied = &*ffi::lua_touserdata(lua, 1).cast::<Copied<'_>>();
+        ffi::lua_rawgeti(lua, ffi::LUA_REGISTRYINDEX, copied.randomseed.into());
+        preload::seed_by(lua);
+        if let Some(moved) = copied.moved {
+            ffi::lua_rawgeti(lua, ffi::LUA_REGISTRYINDEX, moved.into());
+            ffi::lua_pushlstring(lua, copied.work.as_ptr().cast(), copied.work.len());
+            ffi::lua_call(lua, 1, 0);
+        }
+        0
     }
 }
 

@@ -84,18 +84,29 @@ pub(super) unsafe fn new_state(allocate: lua_Alloc, memory: *mut c_void) -> *mut
 /// # Safety
 /// In a protected call, with the standard libraries open and three free slots on the stack.
 pub(super) unsafe fn seed(lua: *mut lua_State) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let top = ffi::lua_gettop(lua);
+        ffi::lua_getglobal(lua, c"math".as_ptr());
+        ffi::lua_getfield(lua, -1, c"randomseed".as_ptr());
+        seed_by(lua);
+        ffi::lua_settop(lua, top);
+    }
+}
+
+/// The same by the library's function on top of the stack, which it takes.
+///
+/// # Safety
+/// As [`seed`].
+pub(super) unsafe fn seed_by(lua: *mut lua_State) {
     let mut bytes = [0; 16];
     random::fill(&mut bytes);
     let number = |at: usize| bytes[at..].first_chunk().map_or(0, |bytes| lua_Integer::from_le_bytes(*bytes));
     // SAFETY: by the caller's promise; nothing with a destructor lives here.
     unsafe {
-        let top = ffi::lua_gettop(lua);
-        ffi::lua_getglobal(lua, c"math".as_ptr());
-        ffi::lua_getfield(lua, -1, c"randomseed".as_ptr());
         ffi::lua_pushinteger(lua, number(0));
         ffi::lua_pushinteger(lua, number(8));
         ffi::lua_call(lua, 2, 0);
-        ffi::lua_settop(lua, top);
     }
 }
 

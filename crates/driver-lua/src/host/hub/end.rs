@@ -29,13 +29,13 @@ impl Hub {
         state.core.put_pending();
         state.core.store.set_exit(exit);
         // The header has it already, should the disk be full.
-        let _ = atomic::write_json(&self.exit_path, exit);
+        let _ = atomic::write_json(&state.exit_path, exit);
         state.core.send();
         // As their reaper we have a child as long as there is any descendant.
         let mut status = 0;
         // SAFETY: waitpid writes one int to a valid place; WNOHANG keeps it from waiting.
         if unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } >= 0 {
-            let _ = tree::kill_offspring(&self.me, Duration::from_secs(5));
+            let _ = tree::kill_offspring(&state.me, Duration::from_secs(5));
         }
         let code = match exit {
             Exit::Code { code } => *code,
@@ -50,9 +50,9 @@ impl Hub {
         state.core.capture();
         state.core.put_pending();
         state.core.store.set_exit(exit);
-        let _ = atomic::write_json(&self.exit_path, exit);
+        let _ = atomic::write_json(&state.exit_path, exit);
         state.core.send();
-        let _ = tree::kill_offspring(&self.me, Duration::from_secs(5));
+        let _ = tree::kill_offspring(&state.me, Duration::from_secs(5));
         // SAFETY: plain system call; the interpreter's thread does not yield, so nothing can be unwound.
         unsafe { libc::_exit(if *exit == (Exit::Code { code: 0 }) { 0 } else { 1 }) }
     }

@@ -1,0 +1,71 @@
+//! `vmoon clone`: a copy of a running machine that goes on from where it is.
+
+use super::lifecycle::{self, Done, Value as _};
+use crate::{
+    ctx::Ctx,
+    exit::Exit,
+    out::{Format, time},
+    wait::{self, WaitArgs},
+};
+use std::time::Duration;
+use vmoon_api::{
+    Api as _,
+    requests::{CloneMachine, MachineRef},
+};
+use vmoon_core::{Code, Error, Result, machine::Answer, name::escape, target::Target};
+
+const EXAMPLES: &str = "Examples:
+  vmoon clone lab lab2
+  vmoon clone lab try-1 && vmoon eval try-1 'risky()'";
+
+/// What to copy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The machine to copy: [CONNECTION:]NAME, an id or a prefix of one; it must run, and no command may
+    #[arg(value_name = "MACHINE", add = crate::cmd::completions::machines())]
+    machine: String,
+    /// The name of the copy
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Copies it.
+pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
+    let target = Target::parse(&args.machine)?;
+    if target.session.is_some() || target.is_glob() {
+        return Err(Error::new(Code::Usage, format!("\"{}\" does not name one machine", escape(&args.machine))));
+    }
+    vmoon_core::name::check(&args.name)?;
+    let until = args.wait.limit.until(wait::DEFAULT)?;
+    let request = CloneMachine { machine: args.machine.clone(), name: args.name.clone(), deadline_ms: args.wait.deadline_ms()? };
+    let began = vmoon_sys::clock::instant();
+    let answered = ctx.daemon.ask(async |client| client.clone_machine(request.clone()).await).await?;
+    let mut machine = answered.machine;
+    let name = escape(&machine.name);
+    let operation = match answered.answer {
+        Answer::Started { operation } | Answer::Joined { operation } => operation,
+        Answer::Already => return Err(Error::new(Code::MachineExists, format!("{name} exists already"))),
+        Answer::Refused { code } => return Err(Error::new(code, code.meaning().trim_end_matches('.').to_owned())),
+    };
+    let done = if args.wait.no_wait {
+        Done { machine, text: operation.to_string(), operation: Some(operation) }
+    } else {
+        wait::operation(ctx, operation, &format!("copying {} to {name}", escape(&args.machine)), until).await?;
+        let took = vmoon_sys::clock::instant().duration_since(began);
+        if ctx.out.format().is_machine() {
+            let request = MachineRef { machine: machine.id.to_string() };
+            machine = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
+        }
+        let text = format!("copied {} to {name} ({})", escape(&args.machine), time::took(took.max(Duration::from_micros(100))));
+        Done { machine, text, operation: None }
+    };
+    if ctx.out.format().is_machine() && ctx.out.format() != Format::Name {
+        ctx.out.one(&done.value(), "", &[])?;
+    } else {
+        lifecycle::report(ctx, &done)?;
+    }
+    Ok(Exit::OK)
+}
