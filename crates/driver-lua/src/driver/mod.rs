@@ -221,7 +221,7 @@ impl Inner {
             facts.insert("lua".into(), meta.runtime.into());
             facts.insert("pid".into(), meta.process.pid.into());
             if let Some(layers) = life.layers() {
-                facts.insert("isolation".into(), layers.layers.iter().map(ToString::to_string).collect());
+                facts.insert("isolation".into(), layers.layers.iter().map(|layer| format!("{} {}", layer.layer, layer.status)).collect());
             }
             facts.insert("life".into(), life.number.into());
             if let Some(memory) = memory::of(meta.process.pid) {

@@ -133,8 +133,11 @@ fn session_text(session: &SessionView) -> String {
 
 /// A JSON value as people write it.
 fn plain(value: &serde_json::Value) -> String {
+    use serde_json::Value;
     match value {
-        serde_json::Value::String(text) => text.clone(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }
