@@ -154,6 +154,27 @@ pub(crate) fn list(confinement: &Confinement) -> Vec<String> {
     list
 }
 
+/// The limits that hold, one phrase each.
+pub(crate) fn limits(settings: &Settings) -> Vec<String> {
+    let confinement = &settings.confinement;
+    let mib = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {} MiB", bytes >> 20));
+    let mut list: Vec<String> = [
+        mib("memory", settings.memory),
+        confinement.cpu.map(|seconds| format!("processor time {seconds} s")),
+        settings.command_time.map(|seconds| format!("command time {seconds} s")),
+        mib("file size", confinement.file_size),
+        confinement.open_files.map(|files| format!("{files} open files")),
+        mib("work directory (soft)", confinement.work_size),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if confinement.profile != Profile::Trusted {
+        list.push("no processes".to_owned());
+    }
+    list
+}
+
 /// The step of a plan that says what the machine may do.
 pub(crate) fn sentence(settings: &Settings) -> String {
     let confinement = &settings.confinement;

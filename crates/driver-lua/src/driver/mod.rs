@@ -215,6 +215,7 @@ impl Inner {
         if let Some(limit) = settings.memory {
             facts.insert("memory_limit_bytes".into(), limit.into());
         }
+        facts.insert("limits".into(), grants::limits(settings).into());
         if let Some(life) = self.layout.lives(id)?.last()
             && let Vital::Alive(meta) = lives::examine(id, life)?
         {

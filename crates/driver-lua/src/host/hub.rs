@@ -23,11 +23,13 @@
 //! the descriptors until the command ends. All state is behind one lock and every descriptor is non-blocking, so it is never wrong for either to look.
 
 mod end;
+pub(crate) mod room;
 mod watch;
 
 pub use super::core::{Command, Stream};
 use super::core::{Core, HANDSHAKE, PENDING, Query};
 use super::{poll::Polled, store::Class};
+use room::Room;
 use rustix::{
     event::{EventfdFlags, eventfd},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
@@ -137,6 +139,7 @@ pub struct Hub {
     timer: OwnedFd,
     interrupter: OnceLock<Interrupter>,
     advice: OnceLock<&'static str>,
+    room: OnceLock<Room>,
     me: Identity,
     exit_path: PathBuf,
     grace: Duration,
@@ -169,6 +172,7 @@ impl Hub {
             timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
             interrupter: OnceLock::new(),
             advice: OnceLock::new(),
+            room: OnceLock::new(),
             me,
             exit_path,
             grace,

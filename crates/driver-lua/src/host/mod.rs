@@ -18,7 +18,7 @@ use crate::{
     layout::{LAYERS, Meta, Start},
     zygote::{Fork, Parent},
 };
-use hub::{Hub, Stream};
+use hub::{Hub, Stream, room::Room};
 use rustix::{
     fs::{Mode, OFlags},
     net::SocketType,
@@ -157,6 +157,9 @@ fn start(given: Given) -> Result<std::convert::Infallible, String> {
         Hub::new(core, me.clone(), dir.join("exit.json"), Duration::from_millis(start.grace_ms)).map_err(|error| error.to_string())?;
     // One hub for the whole life of the process.
     let hub: &'static Hub = Box::leak(Box::new(hub));
+    if let Some(limit) = start.work_size {
+        hub.set_room(Room::new(&start.work, limit).map_err(|error| format!("could not open the work directory: {error}"))?);
+    }
     let mut meta = Meta { key, process: me, life: start.life, runtime: runtime_name(&start.runtime), zygote };
     let record = |meta: &Meta| atomic::write_json(&dir.join("meta.json"), meta).map_err(|error| error.chain());
 

@@ -31,6 +31,7 @@ pub(crate) struct Args {
 pub(crate) fn exit(exit: &driver::Exit) -> String {
     match exit {
         driver::Exit::Code { code } => format!("exit code {code}"),
+        driver::Exit::Signal { signal: libc::SIGXCPU } => "its processor time was used up".into(),
         driver::Exit::Signal { signal } => format!("signal {signal}"),
         driver::Exit::Killed => "killed".into(),
         driver::Exit::DidNotYield => "ignored an interrupt and was ended".into(),

@@ -4,6 +4,7 @@ mod bad;
 mod data;
 mod files;
 mod home;
+mod limits;
 mod machines;
 mod many;
 mod output;
