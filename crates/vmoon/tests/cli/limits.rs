@@ -45,7 +45,7 @@ fn files_and_the_work_directory_have_their_size() {
     let grow = "local f = io.open('big', 'a') for i = 1, 60 do f:write(('x'):rep(1 << 20)) f:flush() \
                 local t = os.clock() while os.clock() - t < 0.1 do end end";
     let got = home.run(&["eval", "lab", grow]);
-    assert!(got.code == 1 && got.err.contains("the work directory holds"), "{got:?}");
+    assert!(got.code == 130 && got.err.contains("the work directory holds"), "{got:?}");
     assert_eq!(home.run(&["eval", "lab", "return os.remove('big')"]).ok(), "true\n");
     let shown = home.run(&["show", "lab"]).ok();
     assert!(shown.contains("work directory (soft) 2 MiB"), "{shown}");
