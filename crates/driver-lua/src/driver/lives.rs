@@ -181,7 +181,7 @@ fn plan(layout: &Layout, record: &Record, life: &Life, program: Option<PathBuf>)
     }
     let flag = program.as_ref().and_then(|_| flags.canonicalize().ok());
     let rules = Granter { state, home: home().as_deref() }
-        .rules(settings, &work, program.as_deref(), flag.as_deref())
+        .rules(settings, Some(&work), program.as_deref(), flag.as_deref())
         .map_err(|why| Error::new(Code::SpecInvalid, format!("what the machine was granted cannot be granted now: {why}")))?;
     Ok(Start {
         machine: record.id,
@@ -194,7 +194,7 @@ fn plan(layout: &Layout, record: &Record, life: &Life, program: Option<PathBuf>)
         grace_ms: GRACE_MS,
         work_size: settings.confinement.work_size,
         rules,
-        lua: Options { grants: libraries(settings, &work), interrupt: settings.interrupt, protocol: None },
+        lua: Options { grants: libraries(settings, Some(&work)), interrupt: settings.interrupt, protocol: None },
         work,
     })
 }
