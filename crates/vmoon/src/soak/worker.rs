@@ -200,7 +200,16 @@ impl Worker {
             deadline_ms,
             wait_ms: None,
         };
-        self.world.ask(async |client| client.eval(request.clone()).await).await
+        loop {
+            match self.world.ask(async |client| client.eval(request.clone()).await).await {
+                // A daemon that was just started did not know yet that the machine lives anew: nothing was run.
+                Err(error) if error.code() == Code::SessionEnded && self.count == Some(0) => {
+                    self.world.tally.borrow_mut().asked_again += 1;
+                    tokio::task::yield_now().await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     async fn count(&mut self) -> Result<()> {
