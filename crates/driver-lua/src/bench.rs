@@ -54,6 +54,7 @@ fn start_of(machine: MachineId, work: &Path) -> Start {
         spill: 0,
         memory: None,
         grace_ms: 1000,
+        work_size: None,
         rules: crate::layout::trusted(),
         lua: Default::default(),
     }

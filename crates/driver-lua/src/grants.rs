@@ -31,6 +31,11 @@ struct Usual {
     execute: Vec<PathBuf>,
 }
 
+/// Where packages in Lua are, of what there is, without symbolic links.
+pub(crate) fn packages() -> Vec<PathBuf> {
+    there(PACKAGES.into_iter())
+}
+
 fn usual() -> &'static Usual {
     static USUAL: OnceLock<Usual> = OnceLock::new();
     USUAL.get_or_init(|| {
@@ -76,12 +81,18 @@ impl Granter<'_> {
         warnings
     }
 
-    /// The rules of a machine's process. `work` is its work directory, `program` the interpreter it runs, if not the embedded one,
+    /// The rules of a process. `work` is its work directory, if it has one, `program` the interpreter it runs, if not the embedded one,
     /// `flag` a directory of files by which it is told something.
     ///
     /// # Errors
     /// A sentence: what was granted when the machine was created cannot be granted any more.
-    pub(crate) fn rules(&self, settings: &Settings, work: &Path, program: Option<&Path>, flag: Option<&Path>) -> Result<Rules, String> {
+    pub(crate) fn rules(
+        &self,
+        settings: &Settings,
+        work: Option<&Path>,
+        program: Option<&Path>,
+        flag: Option<&Path>,
+    ) -> Result<Rules, String> {
         let confinement = &settings.confinement;
         let mut rules = Rules {
             profile: confinement.profile,
@@ -106,10 +117,10 @@ impl Granter<'_> {
             rules.execute.extend(usual.execute.iter().cloned());
             // C modules in the work directory and in granted folders are the program's own.
             rules.execute.extend(rules.read.iter().cloned());
-            rules.execute.push(work.to_owned());
+            rules.execute.extend(work.map(Path::to_owned));
             rules.read.extend(usual.read.iter().cloned());
             rules.write.extend(usual.write.iter().cloned());
-            rules.write.push(work.to_owned());
+            rules.write.extend(work.map(Path::to_owned));
         }
         if let Some(program) = program {
             let needs = needs(program).map_err(|error| error.to_string())?;
@@ -122,7 +133,7 @@ impl Granter<'_> {
 }
 
 /// What the Lua side is told.
-pub(crate) fn libraries(settings: &Settings, work: &Path) -> Grants {
+pub(crate) fn libraries(settings: &Settings, work: Option<&Path>) -> Grants {
     let confinement = &settings.confinement;
     if confinement.without.contains(&Layer::Lua) {
         return Grants::default();
@@ -140,7 +151,7 @@ pub(crate) fn libraries(settings: &Settings, work: &Path) -> Grants {
         read: texts(&confinement.read),
         write: texts(&confinement.write),
         execute: Vec::new(),
-        work: (confinement.profile != Profile::Sealed).then(|| text(work)),
+        work: work.filter(|_| confinement.profile != Profile::Sealed).map(text),
         hosts: confinement.net.iter().map(|host| format!("{}:{}", host.host, host.port)).collect(),
     }
 }
@@ -151,6 +162,27 @@ pub(crate) fn list(confinement: &Confinement) -> Vec<String> {
     let mut list: Vec<String> = confinement.read.iter().map(|path| format!("read {}", shown(path))).collect();
     list.extend(confinement.write.iter().map(|path| format!("read and write {}", shown(path))));
     list.extend(confinement.net.iter().map(|host| format!("connect to {}:{}", escape(&host.host), host.port)));
+    list
+}
+
+/// The limits that hold, one phrase each.
+pub(crate) fn limits(settings: &Settings) -> Vec<String> {
+    let confinement = &settings.confinement;
+    let mib = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {} MiB", bytes >> 20));
+    let mut list: Vec<String> = [
+        mib("memory", settings.memory),
+        confinement.cpu.map(|seconds| format!("processor time {seconds} s")),
+        settings.command_time.map(|seconds| format!("command time {seconds} s")),
+        mib("file size", confinement.file_size),
+        confinement.open_files.map(|files| format!("{files} open files")),
+        mib("work directory (soft)", confinement.work_size),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if confinement.profile != Profile::Trusted {
+        list.push("no processes".to_owned());
+    }
     list
 }
 
@@ -177,7 +209,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.confinement.profile = profile;
         settings.confinement.read = vec![granted.to_owned()];
-        Granter { state: Path::new("/state"), home: None }.rules(&settings, Path::new("/state/work"), program, None)
+        Granter { state: Path::new("/state"), home: None }.rules(&settings, Some(Path::new("/state/work")), program, None)
     }
 
     #[test]
@@ -221,8 +253,8 @@ mod tests {
         let rules = rules_of(Profile::Trusted, Path::new("/no/such/folder"), None).unwrap();
         assert!(rules.read.is_empty() && rules.execute.is_empty());
         let mut settings = Settings::default();
-        assert!(!libraries(&settings, Path::new("/work")).is_trusted());
+        assert!(!libraries(&settings, Some(Path::new("/work"))).is_trusted());
         settings.confinement.without = vec![Layer::Lua];
-        assert!(libraries(&settings, Path::new("/work")).is_trusted());
+        assert!(libraries(&settings, Some(Path::new("/work"))).is_trusted());
     }
 }

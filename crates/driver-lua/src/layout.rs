@@ -50,6 +50,9 @@ pub(crate) struct Start {
     pub(crate) memory: Option<u64>,
     /// How long an interrupted command may go on before its process is ended, milliseconds.
     pub(crate) grace_ms: u64,
+    /// The most its work directory may hold, bytes.
+    #[serde(default)]
+    pub(crate) work_size: Option<u64>,
     /// What the process may do; everything if that is not said.
     #[serde(default = "trusted")]
     pub(crate) rules: Rules,

@@ -4,6 +4,7 @@
 //! This file must not know machines, sessions or the daemon; there is no async runtime on this path. Everything it says goes to
 //! standard error, its answer is the exit code.
 
+mod access;
 mod deadline;
 mod foreign;
 mod vm;
@@ -14,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use vmoon_confine::Prepared;
 
 /// The exit code when the program was interrupted.
 pub const INTERRUPTED: u8 = 130;
@@ -48,10 +50,14 @@ pub struct Program {
     pub runtime: Option<String>,
     /// End it after so long.
     pub deadline: Option<Duration>,
+    /// What it may do: the settings `profile`, `read`, `write`, `net`, `memory`, `cpu`, `file-size` and `open-files` of a machine.
+    /// Without a profile it is `sealed`, or `net` where hosts are named. Besides it may read the folder of its file, unless that
+    /// is a place such as the home directory, and installed packages.
+    pub access: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Runs the program and gives the exit code: its own, or 1 if it failed, [`INTERRUPTED`], [`DEADLINE`], [`OURS`],
-/// [`UNUSABLE`] or [`MISSING`]. Must be called while the process has one thread; does not return where the program calls
+/// [`UNUSABLE`], [`MISSING`], or 2 where what it may do makes no sense. Must be called while the process has one thread; does not return where the program calls
 /// `os.exit`, and with a deadline it may return twice, in two processes: give the code back to the caller in both.
 pub fn run(program: &Program) -> u8 {
     restore_signals();
@@ -63,12 +69,24 @@ pub fn run(program: &Program) -> u8 {
 
 fn start(program: &Program) -> u8 {
     match program.runtime.as_deref() {
-        None | Some("builtin") => match load(&program.source) {
-            Ok(chunk) => vm::run(&chunk, &program.args),
-            Err(code) => code,
-        },
+        None | Some("builtin") => embedded(program).unwrap_or_else(|code| code),
         Some(runtime) => foreign::exec(runtime, program),
     }
+}
+
+fn embedded(program: &Program) -> Result<u8, u8> {
+    // Before the process is confined, which may hide the file.
+    let chunk = load(&program.source)?;
+    let access = access::decide(&program.access, &program.source, None)?;
+    let weakness = if access.is_free() { Ok(None) } else { access.confine(&Prepared::new()) };
+    match weakness {
+        Ok(weakness) => weakness.iter().for_each(|sentence| complain(sentence)),
+        Err(sentence) => {
+            complain(&sentence);
+            return Err(OURS);
+        }
+    }
+    Ok(vm::run(&chunk, &program.args, &access))
 }
 
 /// What the program gets from its parent: our own runtime ignores SIGPIPE, and would make every child ignore it.

@@ -93,11 +93,12 @@ impl Task {
         }
     }
 
-    /// The sessions of a machine that has none yet: stored together with the news that it runs.
+    /// The sessions of a new life: stored together with the news that it runs, so that nobody who hears of it finds none.
     pub(super) fn first_sessions(&mut self, channels: &[Channel]) {
-        if self.sessions.borrow().is_empty() {
-            self.opening = channels.iter().map(|channel| self.new_session(channel.clone())).collect();
-        }
+        let known = self.sessions.borrow().clone();
+        let missing =
+            |channel: &&Channel| !known.iter().any(|s| s.row.channel == **channel || (s.row.channel.name == channel.name && !s.ended()));
+        self.opening = channels.iter().filter(missing).map(|channel| self.new_session(channel.clone())).collect();
     }
 
     pub(super) fn put_session(tx: &mut Tx<'_>, row: &SessionRow) -> rusqlite::Result<()> {

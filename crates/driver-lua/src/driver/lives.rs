@@ -182,7 +182,7 @@ pub(super) fn plan(layout: &Layout, record: &Record, life: &Life, program: Optio
     }
     let flag = program.as_ref().and_then(|_| flags.canonicalize().ok());
     let mut rules = Granter { state, home: home().as_deref() }
-        .rules(settings, &work, program.as_deref(), flag.as_deref())
+        .rules(settings, Some(&work), program.as_deref(), flag.as_deref())
         .map_err(|why| Error::new(Code::SpecInvalid, format!("what the machine was granted cannot be granted now: {why}")))?;
     if program.is_none() && rules.profile == Profile::Files {
         let nursery = layout.make_nursery(record)?;
@@ -198,8 +198,9 @@ pub(super) fn plan(layout: &Layout, record: &Record, life: &Life, program: Optio
         spill: settings.spill,
         memory: settings.memory,
         grace_ms: GRACE_MS,
+        work_size: settings.confinement.work_size,
         rules,
-        lua: Options { grants: libraries(settings, &work), interrupt: settings.interrupt, protocol: None },
+        lua: Options { grants: libraries(settings, Some(&work)), interrupt: settings.interrupt, protocol: None },
         work,
     })
 }

@@ -224,13 +224,14 @@ impl Inner {
         if let Some(limit) = settings.memory {
             facts.insert("memory_limit_bytes".into(), limit.into());
         }
+        facts.insert("limits".into(), grants::limits(settings).into());
         if let Some(life) = self.layout.lives(id)?.last()
             && let Vital::Alive(meta) = lives::examine(id, life)?
         {
             facts.insert("lua".into(), meta.runtime.into());
             facts.insert("pid".into(), meta.process.pid.into());
             if let Some(layers) = life.layers() {
-                facts.insert("isolation".into(), layers.layers.iter().map(ToString::to_string).collect());
+                facts.insert("isolation".into(), layers.layers.iter().map(|layer| format!("{} {}", layer.layer, layer.status)).collect());
             }
             facts.insert("life".into(), life.number.into());
             if let Some(memory) = memory::of(meta.process.pid) {

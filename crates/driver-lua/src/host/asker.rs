@@ -1,6 +1,6 @@
 //! Who connects to the holder in order to copy it.
 
-use super::core::{Core, same};
+use super::core::Core;
 use crate::forking::{Said, Talk, Told};
 use vmoon_core::frame::tag;
 
@@ -37,4 +37,9 @@ impl Core {
         }
         why
     }
+}
+
+/// Compares without telling by the time it takes where the first difference is.
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (x, y)| sum | (x ^ y)) == 0
 }

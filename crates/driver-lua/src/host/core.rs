@@ -4,6 +4,7 @@
 //! [`super::hub`]. This file must not know Lua.
 
 use super::{
+    asker::same,
     conn::{Conn, Read},
     store::{Appended, Class, Store},
 };
@@ -597,9 +598,4 @@ impl Core {
 /// The payload of a REFUSED frame.
 fn refusal(code: Code, message: &str) -> Vec<u8> {
     format!("{}\n{message}", code.as_str()).into_bytes()
-}
-
-/// Compares without telling by the time it takes where the first difference is.
-pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (x, y)| sum | (x ^ y)) == 0
 }

@@ -130,7 +130,13 @@ pub(crate) fn start(hub: &'static Hub, start: &Start, life: &Path, streams: [Bor
         let exit = child.wait().map_or(Exit::Lost, exit_of);
         return Err(no_lua(path, &ended_text(&exit)));
     };
-    let flag = life.join(FLAGS).join("interrupt");
+    let flags = life.join(FLAGS);
+    // Who plans a life in which it is to be read has made it already.
+    match fs::create_dir(&flags) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let flag = flags.join("interrupt");
     let shared = Shared { running: 0, cut: false, signalled: false, mode: options.interrupt, group, flag: flag.clone() };
     let mut this = External {
         child,

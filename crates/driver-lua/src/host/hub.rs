@@ -24,11 +24,13 @@
 
 mod end;
 pub(crate) mod fork;
+pub(crate) mod room;
 mod watch;
 
 pub use super::core::{Command, Stream};
 use super::core::{Core, HANDSHAKE, PENDING, Query};
 use super::{poll::Polled, store::Class};
+use room::Room;
 use rustix::{
     event::{EventfdFlags, eventfd},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
@@ -144,6 +146,7 @@ pub struct Hub {
     timer: OwnedFd,
     interrupter: OnceLock<Interrupter>,
     advice: OnceLock<&'static str>,
+    room: OnceLock<Room>,
     grace: Duration,
 }
 
@@ -176,6 +179,7 @@ impl Hub {
             timer: timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,
             interrupter: OnceLock::new(),
             advice: OnceLock::new(),
+            room: OnceLock::new(),
             grace,
         })
     }

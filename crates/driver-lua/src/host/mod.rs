@@ -23,6 +23,7 @@ use crate::{
 use hub::{
     Hub, Stream,
     fork::{Looks, keep_looks},
+    room::Room,
 };
 use rustix::{
     fs::{Mode, OFlags},
@@ -169,6 +170,9 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
         Hub::new(core, me.clone(), dir.join("exit.json"), Duration::from_millis(start.grace_ms)).map_err(|error| error.to_string())?;
     // One hub for the whole life of the process.
     let hub: &'static Hub = Box::leak(Box::new(hub));
+    if let Some(limit) = start.work_size {
+        hub.set_room(Room::new(&start.work, limit).map_err(|error| format!("could not open the work directory: {error}"))?);
+    }
     let mut meta = Meta { key, process: me, life: start.life, runtime: runtime_name(&start.runtime), zygote, fork_token: None };
     let path = dir.join("meta.json");
 

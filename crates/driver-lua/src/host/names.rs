@@ -10,7 +10,7 @@ use vmoon_confine::net::resolve;
 /// # Safety
 /// As of the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn getaddrinfo(
+pub(crate) unsafe extern "C" fn getaddrinfo(
     node: *const c_char,
     service: *const c_char,
     hints: *const addrinfo,
@@ -25,7 +25,7 @@ pub unsafe extern "C" fn getaddrinfo(
 /// # Safety
 /// As of the C library's: a list that [`getaddrinfo`] gave.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn freeaddrinfo(list: *mut addrinfo) {
+pub(crate) unsafe extern "C" fn freeaddrinfo(list: *mut addrinfo) {
     // SAFETY: passed on as it came.
     unsafe { resolve::freeaddrinfo(list) }
 }
@@ -35,7 +35,7 @@ pub unsafe extern "C" fn freeaddrinfo(list: *mut addrinfo) {
 /// # Safety
 /// As of the C library's: a string.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn gethostbyname(name: *const c_char) -> *mut hostent {
+pub(crate) unsafe extern "C" fn gethostbyname(name: *const c_char) -> *mut hostent {
     // SAFETY: passed on as it came.
     unsafe { resolve::gethostbyname(name) }
 }

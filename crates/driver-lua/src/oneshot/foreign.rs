@@ -1,73 +1,132 @@
-//! Becomes another Lua interpreter that shall run the program.
+//! Becomes another Lua interpreter that shall run the program, confined unless it is trusted.
 //!
 //! This file must not know the embedded Lua.
 
-use super::{MISSING, OURS, Program, Source, UNUSABLE, complain};
+use super::{Chunk, OURS, Program, Source, UNUSABLE, access, complain};
 use std::{
-    ffi::CString,
+    ffi::{CString, OsString},
     fs::File,
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::{
         fd::IntoRawFd as _,
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
+    path::Path,
 };
+use vmoon_lua_wire::sandbox::SANDBOX;
 
 /// Runs the code of `-e` in any Lua: a script whose first argument is the code. Prints its values.
 const WRAPPER: &str = "local c=table.remove(arg,1) arg[0]='-e' arg[-1]='vmoon' for i=-9,-2 do arg[i]=nil end \
     local f,m=(loadstring or load)(c,'=(command line)') if not f then io.stderr:write('vmoon: ',m,'\\n') os.exit(1) end \
     local function p(...) if select('#',...)>0 then print(...) end end p(f((table.unpack or unpack)(arg)))";
 
-/// A path under which the interpreter finds the wrapper: an open file without a name, which it inherits.
-fn wrapper() -> io::Result<Vec<u8>> {
-    let fd = rustix::fs::memfd_create(c"vmoon-run", rustix::fs::MemfdFlags::empty())?;
-    let mut file = File::from(fd);
-    file.write_all(WRAPPER.as_bytes())?;
-    Ok(format!("/dev/fd/{}", file.into_raw_fd()).into_bytes())
+/// Runs any program confined: its first arguments are the paths of the sandbox and of the program's text, what is granted, the name
+/// of the chunk, `arg[0]`, and whether values are printed.
+const CONFINED: &str = "local t={} for i=1,6 do t[i]=table.remove(arg,1) end \
+    arg[0]=t[5] arg[-1]='vmoon' for i=-9,-2 do arg[i]=nil end \
+    local l,u=loadstring or load,table.unpack or unpack \
+    local function r(n) local f=assert(io.open(n,'rb')) local s=f:read('*a') f:close() return s or '' end \
+    local c=r(t[2]) assert(l(r(t[1]),'=[vmoon]'))(t[3]) \
+    local f,m=(loadstring or load)(c,t[4]) if not f then io.stderr:write('vmoon: ',m,'\\n') os.exit(1) end \
+    local function p(...) if t[6]=='1' and select('#',...)>0 then print(...) end end p(f(u(arg)))";
+
+/// A path under which the interpreter finds this text: an open file without a name, which it inherits.
+fn inherited(text: &[u8]) -> Result<OsString, u8> {
+    let made = || -> io::Result<OsString> {
+        let fd = rustix::fs::memfd_create(c"vmoon-run", rustix::fs::MemfdFlags::empty())?;
+        let mut file = File::from(fd);
+        file.write_all(text)?;
+        Ok(format!("/dev/fd/{}", file.into_raw_fd()).into())
+    };
+    made().map_err(|error| {
+        complain(&format!("the code cannot be handed to another interpreter: {error}"));
+        OURS
+    })
 }
 
 /// Replaces this process; gives a code only if that fails.
 pub(super) fn exec(runtime: &str, program: &Program) -> u8 {
-    let mut argv: Vec<Vec<u8>> = vec![runtime.into()];
+    let became = || {
+        let path = access::interpreter(runtime)?;
+        let access = access::decide(&program.access, &program.source, Some(&path))?;
+        if access.is_free() { free(&path, program) } else { confined(&path, program, &access) }
+    };
+    match became() {
+        Ok(never) => match never {},
+        Err(code) => code,
+    }
+}
+
+/// The program is the interpreter's own.
+fn free(path: &Path, program: &Program) -> Result<std::convert::Infallible, u8> {
+    let mut argv: Vec<Vec<u8>> = vec![path.as_os_str().as_bytes().to_vec()];
     match &program.source {
-        Source::Code(code) => match wrapper() {
-            Ok(path) => argv.extend([path, code.clone()]),
-            Err(error) => {
-                complain(&format!("the code cannot be handed to another interpreter: {error}"));
-                return OURS;
-            }
-        },
+        Source::Code(code) => argv.extend([inherited(WRAPPER.as_bytes())?.into_vec(), code.clone()]),
         Source::File(path) => {
             // An interpreter takes a name that begins with a dash for an option.
             let name = path.as_os_str().as_bytes();
             argv.push(if name.starts_with(b"-") { [b"./", name].concat() } else { name.to_vec() });
-            if let Err(code) = super::read_file(path) {
-                return code;
-            }
+            super::read_file(path)?;
         }
         Source::Stdin => argv.push(b"-".to_vec()),
     }
     argv.extend(program.args.iter().map(|arg| arg.clone().into_vec()));
-    let Ok(argv) = argv.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>() else {
-        complain("an argument of another interpreter cannot hold a zero byte");
-        return OURS;
-    };
+    let argv = argv.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(|_| zero_byte())?;
     let mut pointers: Vec<_> = argv.iter().map(|arg| arg.as_ptr()).collect();
     pointers.push(std::ptr::null());
     // SAFETY: a list of C strings that ends with a null pointer; the process has one thread.
-    unsafe { libc::execvp(pointers[0], pointers.as_ptr()) };
-    let error = io::Error::last_os_error();
-    let shown = vmoon_core::name::escape(runtime);
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            complain(&format!(
-                "there is no interpreter {shown} on this computer; install it, or leave --runtime out for the built-in Lua 5.4"
-            ));
-            MISSING
-        }
-        _ => {
-            complain(&format!("the interpreter {shown} cannot be run: {error}"));
-            UNUSABLE
-        }
+    unsafe { libc::execv(pointers[0], pointers.as_ptr()) };
+    Err(not_run(path, &io::Error::last_os_error().to_string()))
+}
+
+/// The launcher confines this process before it becomes the interpreter, and a script the libraries before the program runs.
+fn confined(path: &Path, program: &Program, access: &access::Access) -> Result<std::convert::Infallible, u8> {
+    let Chunk { text, mut name, zero, print } = super::load(&program.source)?;
+    name.pop();
+    let grants = &access.grants;
+    let settings = if grants.is_trusted() { None } else { Some(grants.settings()) };
+    // A trusted program with limits alone keeps its libraries: an empty script holds nothing.
+    let sandbox = inherited(if settings.is_some() { SANDBOX.as_bytes() } else { b"" })?;
+    let mut command: Vec<OsString> = vec![path.into(), inherited(CONFINED.as_bytes())?, sandbox, inherited(&text)?];
+    command.extend([settings.unwrap_or_default().into(), OsString::from_vec(name), zero, if print { "1" } else { "0" }.into()]);
+    command.extend(program.args.iter().cloned());
+    if command.iter().any(|arg| arg.as_bytes().contains(&0)) {
+        return Err(zero_byte());
     }
+    if let Some(sentence) = access::weakness(&access.rules, &vmoon_confine::probe()) {
+        complain(&sentence);
+    }
+    let mut report = memory()?;
+    let mut rules = memory()?;
+    let handed = serde_json::to_writer(&rules, &access.rules).map_err(io::Error::from).and_then(|()| rules.rewind());
+    let said = report.try_clone();
+    let (Ok(()), Ok(said)) = (handed, said) else {
+        complain("the rules cannot be handed to the launcher");
+        return Err(OURS);
+    };
+    let numbers = [rules.into_raw_fd(), said.into_raw_fd()].map(|fd| OsString::from(fd.to_string()));
+    // Returns only if the interpreter could not be executed.
+    let _ = vmoon_confine::launch::main(numbers.into_iter().chain(command));
+    let mut lines = Vec::new();
+    let _ = report.rewind().and_then(|()| report.read_to_end(&mut lines));
+    let why = vmoon_confine::launch::outcome(&lines).err().unwrap_or_default();
+    Err(not_run(path, &why))
+}
+
+/// A file in memory that the interpreter does not inherit.
+fn memory() -> Result<File, u8> {
+    rustix::fs::memfd_create(c"vmoon-run", rustix::fs::MemfdFlags::CLOEXEC).map(File::from).map_err(|error| {
+        complain(&format!("the rules cannot be handed to the launcher: {error}"));
+        OURS
+    })
+}
+
+fn zero_byte() -> u8 {
+    complain("an argument of another interpreter cannot hold a zero byte");
+    OURS
+}
+
+fn not_run(path: &Path, why: &str) -> u8 {
+    complain(&format!("the interpreter {} cannot be run: {why}", vmoon_core::name::escape(&path.to_string_lossy())));
+    UNUSABLE
 }

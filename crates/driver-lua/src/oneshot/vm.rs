@@ -3,7 +3,8 @@
 //! Raw calls, because this path is measured against the standalone interpreter. Frames that Lua may jump out of hold no
 //! value with a destructor.
 
-use super::{Chunk, DEADLINE, INTERRUPTED, OURS, complain};
+use super::{Chunk, DEADLINE, INTERRUPTED, OURS, access::Access, complain};
+use crate::host::builtin::{CHUNK, Memory, allocate};
 use mlua::ffi::{self, lua_State};
 use std::{
     ffi::{CStr, OsString, c_char, c_int},
@@ -32,18 +33,28 @@ static CUT: AtomicU8 = AtomicU8::new(0);
 struct Job<'a> {
     chunk: &'a Chunk,
     args: &'a [OsString],
+    /// What the libraries are told that they grant; empty where nothing is to be held.
+    settings: &'a [u8],
+    /// Where else modules are looked for: templates, or nothing.
+    templates: &'a [u8],
     code: u8,
 }
 
 /// Runs the chunk; the exit code.
-pub(super) fn run(chunk: &Chunk, args: &[OsString]) -> u8 {
-    let mut job = Job { chunk, args, code: OURS };
+pub(super) fn run(chunk: &Chunk, args: &[OsString], access: &Access) -> u8 {
+    let settings = if access.grants.is_trusted() { String::new() } else { access.grants.settings() };
+    let templates = access.folder.as_deref().map(templates).unwrap_or_default();
+    let mut job = Job { chunk, args, settings: settings.as_bytes(), templates: &templates, code: OURS };
     // SAFETY: the state is made, used and closed here by one thread; `job` outlives the call that is given its address.
     unsafe {
         let l = ffi::luaL_newstate();
         if l.is_null() {
             complain("there is no memory for a Lua state");
             return OURS;
+        }
+        if access.memory.is_some() {
+            // What is there already was allocated by realloc, too.
+            ffi::lua_setallocf(l, allocate, Memory::leaked(access.memory));
         }
         ffi::lua_pushcfunction(l, protected);
         ffi::lua_pushlightuserdata(l, (&raw mut job).cast());
@@ -63,6 +74,7 @@ unsafe extern "C-unwind" fn protected(l: *mut lua_State) -> c_int {
         let job = &mut *ffi::lua_touserdata(l, 1).cast::<Job>();
         ffi::luaL_openlibs(l);
         modules(l);
+        confine(l, job);
         ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
         arguments(l, job);
         if compile(l, job.chunk) != ffi::LUA_OK {
@@ -121,6 +133,40 @@ unsafe fn modules(l: *mut lua_State) {
             }
         }
         ffi::lua_settop(l, -2);
+    }
+}
+
+/// Where modules beside the program are, as Lua looks for them; nothing if the folder's name would be taken for something else.
+fn templates(folder: &std::path::Path) -> Vec<u8> {
+    let folder = folder.as_os_str().as_bytes();
+    if folder.iter().any(|byte| matches!(byte, b';' | b'?')) {
+        return Vec::new();
+    }
+    [b";", folder, b"/?.lua;", folder, b"/?/init.lua"].concat()
+}
+
+/// Holds the libraries to what is granted; the program's own folder is the last place where modules are looked for.
+unsafe fn confine(l: *mut lua_State, job: &Job<'_>) {
+    // SAFETY: inside the protected call; every branch leaves the stack as high as it was.
+    unsafe {
+        let top = ffi::lua_gettop(l);
+        if !job.templates.is_empty() {
+            ffi::lua_getglobal(l, c"package".as_ptr());
+            ffi::lua_getfield(l, -1, c"path".as_ptr());
+            push(l, job.templates);
+            ffi::lua_concat(l, 2);
+            ffi::lua_setfield(l, -2, c"path".as_ptr());
+        }
+        if !job.settings.is_empty() {
+            let sandbox = vmoon_lua_wire::sandbox::SANDBOX;
+            let (text, name) = (sandbox.as_ptr().cast(), CHUNK.as_ptr());
+            if ffi::luaL_loadbufferx(l, text, sandbox.len(), name, c"t".as_ptr()) != ffi::LUA_OK {
+                ffi::lua_error(l);
+            }
+            push(l, job.settings);
+            ffi::lua_call(l, 1, 0);
+        }
+        ffi::lua_settop(l, top);
     }
 }
 

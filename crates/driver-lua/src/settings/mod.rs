@@ -78,6 +78,9 @@ pub(crate) struct Confinement {
     pub(crate) file_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) open_files: Option<u64>,
+    /// The most the work directory may hold, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) work_size: Option<u64>,
     /// Layers that are left off.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) without: Vec<Layer>,
@@ -94,6 +97,7 @@ impl Default for Confinement {
             cpu: None,
             file_size: None,
             open_files: None,
+            work_size: None,
             without: Vec::new(),
         }
     }
@@ -135,6 +139,10 @@ pub(crate) fn known() -> Vec<Setting> {
         setting("cpu", "the processor time of one life, for example 600 (seconds), 10m or 2h; no limit by default"),
         setting("command-time", "how long a command may run that brings no deadline of its own; no limit by default"),
         setting("file-size", "the largest file it may write, a size; 16GiB by default, none with the profile trusted"),
+        setting(
+            "work-size",
+            "the most its work directory may hold, a size; looked at while commands run, so a soft limit; none by default",
+        ),
         setting("open-files", "how many files it may have open; 256 by default, none with the profile trusted"),
         setting(
             "interrupt",
@@ -210,6 +218,7 @@ impl Settings {
             "cpu" => confinement.cpu = value::seconds(value, path, problems),
             "command-time" => self.command_time = value::seconds(value, path, problems),
             "file-size" => confinement.file_size = value::size_between(value, 0, 1 << 50, path, problems),
+            "work-size" => confinement.work_size = value::size_between(value, 1 << 20, 1 << 50, path, problems),
             "open-files" => confinement.open_files = value::count(value, 8, 1 << 20, path, problems),
             "without" => confinement.without = value::layers(value, path, problems),
             _ => {

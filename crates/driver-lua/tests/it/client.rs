@@ -16,7 +16,7 @@ use vmoon_core::{
     frame::{Call, Eval, Frame, in_stream, tag},
 };
 use vmoon_lua_wire::hello::{ClientHello, HolderHello, Versions};
-use vmoon_sys::process::{Detached, Identity, Pidfd};
+use vmoon_sys::process::{Detached, Identity, Pidfd, Reaped};
 
 pub(crate) const HOST: &str = env!("CARGO_BIN_EXE_vmoon-lua-host");
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) lua: serde_json::Value,
     /// Speak no newer protocol than this one.
     pub(crate) protocol: Option<u32>,
+    /// What the process may do; everything if that is not said.
+    pub(crate) rules: Option<vmoon_confine::Rules>,
 }
 
 impl Default for Options {
@@ -53,6 +55,7 @@ impl Default for Options {
             grace_ms: 1000,
             lua: serde_json::json!({}),
             protocol: None,
+            rules: None,
         }
     }
 }
@@ -67,11 +70,14 @@ impl Holder {
         fs::create_dir(dir.path().join("work")).unwrap();
         fs::create_dir(dir.path().join("life")).unwrap();
         let mut this = Self { process: Identity { pid: 0, start: 0, boot: String::new() }, dir };
-        let start = serde_json::json!({
+        let mut start = serde_json::json!({
             "machine": "01890000-0000-7000-8000-000000000001", "life": 1, "work": this.dir.path().join("work"), "runtime": "builtin",
             "overflow": options.overflow, "ring": options.ring, "spill": options.spill, "memory": options.memory,
             "grace_ms": options.grace_ms, "lua": options.lua,
         });
+        if let Some(rules) = &options.rules {
+            start["rules"] = serde_json::to_value(rules).unwrap();
+        }
         fs::write(this.life().join("start.json"), start.to_string()).unwrap();
         let (mut ready, writer) = std::io::pipe().unwrap();
         let stderr = File::create(this.dir.path().join("stderr")).unwrap();
@@ -122,6 +128,17 @@ impl Holder {
             assert!(fd.wait(PATIENCE).unwrap(), "the holder does not end");
         }
         vmoon_sys::atomic::read_json(&self.life().join("exit.json")).unwrap()
+    }
+}
+
+impl Holder {
+    /// How the process has ended, by its parent, which is this one.
+    pub(crate) fn status(&self) -> Exit {
+        match self.process.reap() {
+            Reaped::Code(code) => Exit::Code { code },
+            Reaped::Signal(signal) => Exit::Signal { signal },
+            Reaped::Running | Reaped::Stranger => Exit::Lost,
+        }
     }
 }
 

@@ -182,7 +182,7 @@ async fn a_link_survives_the_death_of_its_holder_in_the_middle_of_a_stream() {
 #[tokio::test]
 async fn left_overs_of_a_killed_holder_are_ended() {
     let world = World::new();
-    let (id, handle) = world.machine(serde_json::json!({})).await;
+    let (id, handle) = world.machine(serde_json::json!({ "profile": "trusted" })).await;
     world.driver.start(&handle).await.unwrap();
     let mut link = world.driver.open(&handle, &channel(1), 0).await.unwrap();
     let code = "for _, c in ipairs{'sleep 1000 &', 'setsid sleep 1001 &', '(setsid sh -c \"sleep 1002; true\" &)'} do os.execute(c) end print('up')";
@@ -204,7 +204,7 @@ async fn left_overs_of_a_killed_holder_are_ended() {
 #[tokio::test]
 async fn force_ends_a_machine_with_everything_and_says_so() {
     let world = World::new();
-    let (id, handle) = world.machine(serde_json::json!({ "ring": "256KiB" })).await;
+    let (id, handle) = world.machine(serde_json::json!({ "ring": "256KiB", "profile": "trusted" })).await;
     world.driver.start(&handle).await.unwrap();
     let mut link = world.driver.open(&handle, &channel(1), 0).await.unwrap();
     eval(&mut link, 1, "os.execute('setsid sleep 1000 &') while true do end").await;

@@ -7,6 +7,7 @@ mod data;
 mod death;
 mod holder;
 mod interrupts;
+mod isolation;
 mod overflow;
 mod versions;
 mod zygote;

@@ -1,6 +1,9 @@
 //! `vmoon create`: machines from a specification.
 
-use super::lifecycle::{self, Done, Named};
+use super::{
+    access::{Access, seconds},
+    lifecycle::{self, Done, Named},
+};
 use crate::{
     ctx::Ctx,
     exit::Exit,
@@ -9,7 +12,7 @@ use crate::{
     wait::{self, WaitArgs},
 };
 use futures_util::{StreamExt as _, stream};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashSet},
     time::Duration,
@@ -31,6 +34,7 @@ const EXAMPLES: &str = "Examples:
   vmoon create lab --start
   vmoon create small --memory 256M --start
   vmoon create 'fold-{001..500}' --label team=bio --start -q
+  vmoon create fetch --net example.org:443 --read ./data --command-time 5m
   vmoon create lab --expire-idle 30m --start
   vmoon create lab --runtime luajit --dry-run";
 
@@ -47,9 +51,11 @@ pub(crate) struct Args {
     /// The Lua interpreter: builtin, lua5.1 to lua5.4, luajit, or a path [default: builtin]
     #[arg(long, help_heading = "Lua machines")]
     runtime: Option<String>,
-    /// The most memory it may use
-    #[arg(long, value_name = "SIZE", value_parser = time::parse_bytes, help_heading = "Lua machines")]
-    memory: Option<u64>,
+    #[command(flatten)]
+    access: Access,
+    /// How long a command may run that brings no deadline of its own, in whole seconds
+    #[arg(long, value_name = "TIME", value_parser = seconds, help_heading = "What it may do")]
+    command_time: Option<u64>,
     /// What happens to output while no daemon reads and the ring is full: spill, wait or drop [default: spill]
     #[arg(long, value_parser = ["spill", "wait", "drop"], help_heading = "Lua machines")]
     overflow: Option<String>,
@@ -85,26 +91,16 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A duration of whole seconds, at least one.
-fn seconds(text: &str) -> Result<u64, String> {
-    let duration = time::parse_duration(text)?;
-    if duration.subsec_nanos() != 0 || duration.is_zero() {
-        Err("write whole seconds, at least one".into())
-    } else {
-        Ok(duration.as_secs())
-    }
-}
-
 impl Args {
-    fn spec(&self) -> MachineSpec {
-        let mut settings = Map::new();
+    fn spec(&self) -> Result<MachineSpec> {
+        let mut settings = self.access.settings()?;
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
                 settings.insert(name.to_owned(), value);
             }
         };
         set("runtime", self.runtime.clone().map(Value::from));
-        set("memory", self.memory.map(Value::from));
+        set("command-time", self.command_time.map(Value::from));
         set("overflow", self.overflow.clone().map(Value::from));
         set("ring", self.ring.map(Value::from));
         set("spill", self.spill.map(Value::from));
@@ -112,13 +108,14 @@ impl Args {
             set(name, Some(setting(value)));
         }
         let labels: BTreeMap<String, String> = self.labels.iter().cloned().collect();
-        MachineSpec { kind: self.kind.clone(), settings, labels, lifetime: Lifetime::Kept, idle_seconds: self.expire_idle }
+        Ok(MachineSpec { kind: self.kind.clone(), settings, labels, lifetime: Lifetime::Kept, idle_seconds: self.expire_idle })
     }
 
     fn requests(&self) -> Result<Vec<CreateMachine>> {
         let mut requests = Vec::new();
         let deadline_ms = self.wait.deadline_ms()?;
         let mut seen = HashSet::new();
+        let spec = self.spec()?;
         for text in all_braces(&self.names)? {
             let (connection, name) = match text.split_once(':') {
                 Some((connection, name)) => (Some(connection.to_owned()), name.to_owned()),
@@ -128,7 +125,7 @@ impl Args {
             if !seen.insert((connection.clone(), name.clone())) {
                 return Err(Error::new(Code::Usage, format!("the name {name} stands there twice")));
             }
-            requests.push(CreateMachine { name, connection, spec: self.spec(), start: self.start, deadline_ms });
+            requests.push(CreateMachine { name, connection, spec: spec.clone(), start: self.start, deadline_ms });
         }
         Ok(requests)
     }

@@ -1,5 +1,6 @@
 //! The verbs, one file each. A verb asks the daemon and hands the answer to [`crate::out`]; it prints nothing itself.
 
+pub(crate) mod access;
 pub(crate) mod attach;
 pub(crate) mod clone;
 pub(crate) mod completions;

@@ -1,5 +1,6 @@
 //! `vmoon run`: a Lua program in this very process, or a temporary session.
 
+use super::access::{Access, seconds};
 use crate::{ctx::Ctx, exit::Exit, out::time, repl};
 use std::{
     env,
@@ -25,10 +26,15 @@ use vmoon_driver_lua::oneshot::{self, Program, Source};
 const EXAMPLES: &str = "With no program on a terminal a temporary session is opened, which is gone when you leave it. The exit code is the
 program's own; 125 to 127 are ours: it could not be run, it is not readable, it is not there.
 
+A program may compute, read its standard input, the folder of its file and installed Lua packages, and nothing else, unless it is
+granted more; --profile trusted grants whatever you may do. A folder that holds more than the program (your home directory, /tmp)
+must be named with --read.
+
 Examples:
   vmoon run fold.lua genome.fa -v
   vmoon run -e 'return 6 * 7'
   generate | vmoon run - one two
+  vmoon run --read ../genomes --write out fold.lua
   vmoon run --runtime lua5.1 --deadline 30s old.lua";
 
 /// How long a new machine is waited for.
@@ -47,6 +53,11 @@ pub(crate) struct Args {
     /// End the program and what it has started after so long (exit code 8)
     #[arg(long, value_name = "TIME", value_parser = time::parse_duration)]
     deadline: Option<Duration>,
+    #[command(flatten)]
+    access: Access,
+    /// In a temporary session, how long a command may run that brings no deadline of its own, in whole seconds
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with_all = ["code", "words"], help_heading = "What it may do")]
+    command_time: Option<u64>,
     /// The program's file, - for standard input, and its arguments
     #[arg(value_name = "FILE", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
@@ -54,14 +65,14 @@ pub(crate) struct Args {
 
 impl Args {
     /// The program; `None` for a temporary session.
-    fn program(self, keyboard: bool) -> Option<Program> {
+    fn program(self, keyboard: bool) -> Result<Option<Program>> {
         let mut words = self.words.into_iter();
         let source = match self.code {
             Some(code) => Source::Code(code.into_vec()),
             None => match words.next() {
                 Some(word) if word == "-" => Source::Stdin,
                 Some(word) => Source::File(PathBuf::from(word)),
-                None if keyboard => return None,
+                None if keyboard => return Ok(None),
                 None => Source::Stdin,
             },
         };
@@ -69,7 +80,7 @@ impl Args {
         if args.first().is_some_and(|arg| arg == "--") {
             args.remove(0);
         }
-        Some(Program { source, args, runtime: self.runtime, deadline: self.deadline })
+        Ok(Some(Program { source, args, runtime: self.runtime, deadline: self.deadline, access: self.access.settings()? }))
     }
 }
 
@@ -80,12 +91,14 @@ pub(crate) fn at_once() -> Option<ExitCode> {
     if args.next()? != "run" {
         return None;
     }
-    plain(args).and_then(|args| args.program(false)).map(|program| ExitCode::from(oneshot::run(&program)))
+    // What is wrong is said where everything is.
+    let program = plain(args)?.program(false).ok()??;
+    Some(ExitCode::from(oneshot::run(&program)))
 }
 
 /// The arguments, if they hold nothing but what is dealt with here; what is wrong with others is said by the real parser.
 fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
-    let mut found = Args { code: None, runtime: None, deadline: None, words: Vec::new() };
+    let mut found = Args { code: None, runtime: None, deadline: None, access: Access::default(), command_time: None, words: Vec::new() };
     loop {
         let arg = args.next()?;
         match arg.to_str() {
@@ -93,6 +106,7 @@ fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
             Some("--runtime") => found.runtime = Some(args.next()?.into_string().ok()?),
             Some("--deadline") => found.deadline = Some(time::parse_duration(args.next()?.to_str()?).ok()?),
             Some("--") if found.code.is_some() => {}
+            Some(option) if option.starts_with("--") => found.access.take(option, &args.next()?)?,
             Some(text) if text != "-" && text.starts_with('-') => return None,
             _ => found.words.push(arg),
         }
@@ -105,20 +119,21 @@ fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
 
 /// Runs the program, or opens a temporary session.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
-    let runtime = args.runtime.clone();
+    let (runtime, access, command_time) = (args.runtime.clone(), args.access.clone(), args.command_time);
     let keyboard = io::stdin().is_terminal() && io::stdout().is_terminal();
-    match args.program(keyboard) {
+    match args.program(keyboard)? {
         Some(program) => Ok(Exit(oneshot::run(&program))),
-        None => temporary(ctx, runtime).await,
+        None => {
+            let mut settings = access.settings()?;
+            settings.extend(runtime.map(|runtime| ("runtime".to_owned(), runtime.into())));
+            settings.extend(command_time.map(|seconds| ("command-time".to_owned(), seconds.into())));
+            temporary(ctx, settings).await
+        }
     }
 }
 
 /// A session that is gone when it is left; the daemon deletes it too when its writer is.
-async fn temporary(ctx: &Ctx, runtime: Option<String>) -> Result<Exit> {
-    let mut settings = serde_json::Map::new();
-    if let Some(runtime) = runtime {
-        settings.insert("runtime".into(), runtime.into());
-    }
+async fn temporary(ctx: &Ctx, settings: serde_json::Map<String, serde_json::Value>) -> Result<Exit> {
     let spec = MachineSpec { kind: "lua".into(), settings, lifetime: Lifetime::Attached, ..MachineSpec::default() };
     let mut bytes = [0; 4];
     vmoon_sys::random::fill(&mut bytes);
@@ -176,7 +191,7 @@ mod tests {
     use std::ffi::OsStr;
 
     fn quick(words: &[&str]) -> Option<Program> {
-        plain(words.iter().map(OsString::from)).and_then(|args| args.program(false))
+        plain(words.iter().map(OsString::from)).and_then(|args| args.program(false).unwrap())
     }
 
     fn slow(words: &[&str]) -> Program {
@@ -186,7 +201,7 @@ mod tests {
             args: Args,
         }
         let all = [OsStr::new("vmoon")].into_iter().chain(words.iter().map(OsStr::new));
-        <Cli as clap::Parser>::parse_from(all).args.program(false).unwrap()
+        <Cli as clap::Parser>::parse_from(all).args.program(false).unwrap().unwrap()
     }
 
     #[test]
@@ -200,6 +215,8 @@ mod tests {
             &["-e", "x", "-q", "--deadline", "5s"],
             &["-e", "x", "--", "-q"],
             &["--deadline", "5s", "--runtime", "lua5.1", "-e", "-1", "y"],
+            &["--read", "/a", "--write", "b", "--read", "-c", "--memory", "1G", "--cpu", "5s", "x.lua", "--read", "y"],
+            &["--profile", "files", "--net", "a:1", "--file-size", "1K", "--open-files", "9", "-"],
         ] {
             assert_eq!(quick(words), Some(slow(words)), "{words:?}");
         }

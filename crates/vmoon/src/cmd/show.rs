@@ -31,6 +31,7 @@ pub(crate) struct Args {
 pub(crate) fn exit(exit: &driver::Exit) -> String {
     match exit {
         driver::Exit::Code { code } => format!("exit code {code}"),
+        driver::Exit::Signal { signal: libc::SIGXCPU } => "its processor time was used up".into(),
         driver::Exit::Signal { signal } => format!("signal {signal}"),
         driver::Exit::Killed => "killed".into(),
         driver::Exit::DidNotYield => "ignored an interrupt and was ended".into(),
@@ -133,8 +134,11 @@ fn session_text(session: &SessionView) -> String {
 
 /// A JSON value as people write it.
 fn plain(value: &serde_json::Value) -> String {
+    use serde_json::Value;
     match value {
-        serde_json::Value::String(text) => text.clone(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }

@@ -200,7 +200,16 @@ impl Worker {
             deadline_ms,
             wait_ms: None,
         };
-        self.world.ask(async |client| client.eval(request.clone()).await).await
+        loop {
+            match self.world.ask(async |client| client.eval(request.clone()).await).await {
+                // A daemon that was just started did not know yet that the machine lives anew: nothing was run.
+                Err(error) if error.code() == Code::SessionEnded && self.count == Some(0) => {
+                    self.world.tally.borrow_mut().asked_again += 1;
+                    tokio::task::yield_now().await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     async fn count(&mut self) -> Result<()> {
@@ -324,17 +333,17 @@ impl Worker {
 
     async fn delete(&mut self) -> Result<()> {
         self.request(Request::DeleteForce).await?;
-        let gone = loop {
+        let left = loop {
             match self.show().await {
-                Err(error) if matches!(error.code(), Code::MachineNotFound | Code::MachineGone) => break true,
+                Err(error) if matches!(error.code(), Code::MachineNotFound | Code::MachineGone) => break None,
                 Err(error) => return Err(error),
                 // A daemon that was killed finishes what it had begun; the operation may be another one by then.
                 Ok(view) if view.operation.is_some() => self.request(Request::DeleteForce).await?,
-                Ok(_) => break false,
+                Ok(view) => break Some(view),
             }
         };
-        self.check(gone, || "it was deleted and is there".to_owned());
-        (self.count, self.exists) = (None, !gone);
+        self.check(left.is_none(), || format!("it was deleted and is there: {left:?}"));
+        (self.count, self.exists) = (None, left.is_some());
         self.counted("delete");
         Ok(())
     }

@@ -5,6 +5,7 @@ mod clone;
 mod data;
 mod files;
 mod home;
+mod limits;
 mod machines;
 mod many;
 mod output;

@@ -1,6 +1,7 @@
 //! The real binary as people meet it: `vmoon run` with its streams and exit codes, and sessions on a real pseudo-terminal.
 
 mod attach;
+mod confined;
 mod home;
 mod run;
 mod terminal;

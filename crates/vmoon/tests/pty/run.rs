@@ -105,7 +105,7 @@ fn the_deadline_ends_the_program_and_all_it_has_started() {
     let pid = home.path().join("pid");
     let code = format!("os.execute([[setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' & sleep 1000]])", pid.display());
     let began = Instant::now();
-    let output = home.vmoon(["run", "--deadline", "300ms", "-e", &code], b"");
+    let output = home.vmoon(["run", "--profile", "trusted", "--deadline", "300ms", "-e", &code], b"");
     assert_eq!(output.status.code(), Some(8), "{output:?}");
     assert!(text(&output.stderr).contains("deadline of 300ms"), "{output:?}");
     assert!(began.elapsed() < Duration::from_secs(20));

@@ -36,6 +36,13 @@ impl Home {
         Client::new(self.runtime().join("vmoon/api.sock"))
     }
 
+    /// A directory that a test may grant to its machines.
+    pub(super) fn granted(&self) -> PathBuf {
+        let dir = self.dir.path().join("granted");
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
     /// A directory with nothing in it.
     pub(super) fn empty_dir(&self) -> PathBuf {
         let dir = self.dir.path().join("empty");

@@ -42,11 +42,16 @@ async fn transcript(api: &dyn Api, machine: &str, command: u64) -> Vec<u8> {
 }
 
 fn eval(machine: &str, code: &str, token: &str, wait_ms: Option<u64>) -> Eval {
-    Eval { session: machine.into(), code: code.into(), token: Some(token.into()), deadline_ms: None, wait_ms }
+    Eval { session: machine.into(), code: code.into(), token: Some(token.into()), deadline_ms: None, wait_ms, args: None, data: false }
 }
 
 async fn create(home: &Home, name: &str) {
-    let spec = vmoon_core::spec::MachineSpec { kind: "lua".into(), ..Default::default() };
+    create_with(home, name, serde_json::json!({})).await;
+}
+
+async fn create_with(home: &Home, name: &str, settings: serde_json::Value) {
+    let serde_json::Value::Object(settings) = settings else { panic!("an object") };
+    let spec = vmoon_core::spec::MachineSpec { kind: "lua".into(), settings, ..Default::default() };
     let request = CreateMachine { name: name.into(), connection: None, spec, start: true, deadline_ms: None };
     home.client().create_machine(request).await.unwrap();
 }
@@ -119,9 +124,9 @@ async fn sessions_stream_on_while_the_runtime_directory_is_removed() {
 async fn a_hundred_megabytes_printed_while_no_daemon_lives_are_there_afterwards() {
     let home = Home::new();
     home.vmoon(&["list"]);
-    create(&home, "big").await;
+    create_with(&home, "big", serde_json::json!({ "write": home.granted() })).await;
     // It begins when it is told to, which is after the daemon was killed.
-    let flag = home.state().join("go");
+    let flag = home.granted().join("go");
     let code = format!(
         "local p = {:?} while true do local f = io.open(p) if f then f:close() break end end\n\
          local line = ('x'):rep(99) for i = 1, 1000000 do print(line) end\n\
@@ -131,7 +136,7 @@ async fn a_hundred_megabytes_printed_while_no_daemon_lives_are_there_afterwards(
     home.client().eval(eval("big", &code, "flood", Some(0))).await.unwrap();
     home.kill_daemon();
     std::fs::write(&flag, "").unwrap();
-    home.until("the program has printed everything", || home.state().join("go.done").exists());
+    home.until("the program has printed everything", || home.granted().join("go.done").exists());
     home.vmoon(&["list"]);
     let number = done(&home, "big", &code, "flood").await;
     let found = transcript(&home.client(), "big", number).await;
@@ -144,7 +149,7 @@ async fn a_hundred_megabytes_printed_while_no_daemon_lives_are_there_afterwards(
 async fn a_killed_holder_is_seen_as_stopped_with_its_reason_and_leaves_nothing() {
     let home = Home::new();
     home.vmoon(&["list"]);
-    create(&home, "a").await;
+    create_with(&home, "a", serde_json::json!({ "profile": "trusted" })).await;
     let code = "print('last words') os.execute('sleep 1000 &') while true do end";
     let running = home.client().eval(eval("a", code, "t", Some(200))).await.unwrap();
     assert_eq!(running.stdout.lossy(), "last words\n");

@@ -13,7 +13,10 @@ async fn one() -> Home {
 }
 
 async fn run(home: &Home, code: &str) -> CommandView {
-    home.client().eval(Eval { session: "a".into(), code: code.into(), token: None, deadline_ms: None, wait_ms: None }).await.unwrap()
+    home.client()
+        .eval(Eval { session: "a".into(), code: code.into(), token: None, deadline_ms: None, wait_ms: None, args: None, data: false })
+        .await
+        .unwrap()
 }
 
 fn text(view: &CommandView) -> String {
@@ -91,7 +94,15 @@ async fn white_space_is_kept() {
 async fn a_deadline_ends_the_command_and_keeps_the_machine() {
     let home = one().await;
     run(&home, "x = 42").await;
-    let request = Eval { session: "a".into(), code: "while true do end".into(), token: None, deadline_ms: Some(200), wait_ms: None };
+    let request = Eval {
+        session: "a".into(),
+        code: "while true do end".into(),
+        token: None,
+        deadline_ms: Some(200),
+        wait_ms: None,
+        args: None,
+        data: false,
+    };
     let view = home.client().eval(request).await.unwrap();
     assert_eq!(view.error.unwrap().code, Code::CommandDeadline);
     assert_eq!(run(&home, "return x").await.values.unwrap().lossy(), "42");
@@ -108,7 +119,8 @@ async fn detaching_twice_writing_to_the_dead_and_using_a_name_again() {
     }
     let first = home.client().show_machine(MachineRef { machine: "a".into() }).await.unwrap().id;
     home.vmoon(&["kill", "a"]);
-    let eval = Eval { session: "a".into(), code: "return 1".into(), token: None, deadline_ms: None, wait_ms: None };
+    let eval =
+        Eval { session: "a".into(), code: "return 1".into(), token: None, deadline_ms: None, wait_ms: None, args: None, data: false };
     assert_eq!(home.client().eval(eval.clone()).await.unwrap_err().code(), Code::MachineStopped);
     let input = Input { session: "a".into(), data: "x".into(), end: false };
     assert_eq!(home.client().input(input).await.unwrap_err().code(), Code::MachineStopped);
@@ -149,7 +161,15 @@ async fn six_hundred_sessions_all_answer() {
     let mut answers = HashSet::new();
     for i in 0..SESSIONS {
         let code = format!("return {i}");
-        let request = Eval { session: format!("s{i}"), code: code.as_str().into(), token: None, deadline_ms: None, wait_ms: None };
+        let request = Eval {
+            session: format!("s{i}"),
+            code: code.as_str().into(),
+            token: None,
+            deadline_ms: None,
+            wait_ms: None,
+            args: None,
+            data: false,
+        };
         answers.insert(client.eval(request).await.unwrap().values.unwrap().lossy().into_owned());
     }
     assert_eq!(answers.len(), SESSIONS);
@@ -163,7 +183,15 @@ async fn the_embedders_workflow() {
     run(&home, "x = 42").await;
     run(&home, "function twice(n) return n * 2 end").await;
     let other = home.client();
-    let eval = Eval { session: "a".into(), code: "print(twice(x))".into(), token: None, deadline_ms: None, wait_ms: None };
+    let eval = Eval {
+        session: "a".into(),
+        code: "print(twice(x))".into(),
+        token: None,
+        deadline_ms: None,
+        wait_ms: None,
+        args: None,
+        data: false,
+    };
     let view = other.eval(eval).await.unwrap();
     assert_eq!(text(&view), "84\n");
     home.kill_daemon();

@@ -25,7 +25,7 @@ use vmoon_lua_wire::{self as wire, program::Options};
 use vmoon_sys::process::Identity;
 
 /// The name of the REPL program's chunk: its functions are not interrupted and do not appear in tracebacks.
-pub(super) const CHUNK: &CStr = c"=[vmoon]";
+pub(crate) const CHUNK: &CStr = c"=[vmoon]";
 
 /// What it says it is.
 pub(super) const RUNTIME: &str = "Lua 5.4";
@@ -43,13 +43,21 @@ fn hub() -> &'static Hub {
 }
 
 /// How much memory the state uses and may use, bytes.
-struct Memory {
+pub(crate) struct Memory {
     used: AtomicUsize,
     limit: usize,
 }
 
-/// The allocator of the state.
-unsafe extern "C" fn allocate(memory: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
+impl Memory {
+    /// For one state, as the argument of [`allocate`]; never freed.
+    pub(crate) fn leaked(limit: Option<u64>) -> *mut c_void {
+        let memory = Box::leak(Box::new(Memory { used: AtomicUsize::new(0), limit: limit.map_or(usize::MAX, |bytes| bytes as usize) }));
+        ptr::from_mut(memory).cast()
+    }
+}
+
+/// The allocator of a state, with what [`Memory::leaked`] has given.
+pub(crate) unsafe extern "C" fn allocate(memory: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
     // SAFETY: `memory` is the leaked value given to lua_newstate; Lua passes blocks that this function gave it.
     unsafe {
         let memory = &*memory.cast::<Memory>();
@@ -109,9 +117,8 @@ impl Builtin {
     pub(crate) fn new(hub: &'static Hub, memory: Option<u64>, options: &Options) -> Result<Self, String> {
         let _ = HUB.set(hub);
         let settings: String = if options.grants.is_trusted() { String::new() } else { options.grants.settings() };
-        let memory = Box::leak(Box::new(Memory { used: AtomicUsize::new(0), limit: memory.map_or(usize::MAX, |bytes| bytes as usize) }));
         // SAFETY: the allocator's argument is leaked, so it lives as long as the state.
-        let lua = unsafe { preload::new_state(allocate, ptr::from_mut(memory).cast()) };
+        let lua = unsafe { preload::new_state(allocate, Memory::leaked(memory)) };
         if lua.is_null() {
             return Err("there is no memory for a Lua state".into());
         }

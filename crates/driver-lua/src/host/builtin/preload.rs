@@ -52,7 +52,7 @@ unsafe extern "C-unwind" fn append(_: *mut lua_State, bytes: *const c_void, len:
 ///
 /// # Safety
 /// As that function.
-pub(super) unsafe fn load(lua: *mut lua_State, source: &str, chunk: &CStr) -> c_int {
+pub(crate) unsafe fn load(lua: *mut lua_State, source: &str, chunk: &CStr) -> c_int {
     let compiled = COMPILED.get().and_then(|all| all.iter().find(|(address, _)| *address == source.as_ptr() as usize));
     // SAFETY: by the caller's promise; the code lives as long as the process, and was made by this very interpreter.
     unsafe {
@@ -67,7 +67,7 @@ pub(super) unsafe fn load(lua: *mut lua_State, source: &str, chunk: &CStr) -> c_
 ///
 /// # Safety
 /// As that function. The state is never closed: its first block is not of `allocate`.
-pub(super) unsafe fn new_state(allocate: lua_Alloc, memory: *mut c_void) -> *mut lua_State {
+pub(crate) unsafe fn new_state(allocate: lua_Alloc, memory: *mut c_void) -> *mut lua_State {
     let mut first = First { block: scattered(), used: false, allocate, memory };
     // SAFETY: `first` lives until the allocator is replaced, which is before anybody else uses the state.
     unsafe {
@@ -83,7 +83,7 @@ pub(super) unsafe fn new_state(allocate: lua_Alloc, memory: *mut c_void) -> *mut
 ///
 /// # Safety
 /// In a protected call, with the standard libraries open and three free slots on the stack.
-pub(super) unsafe fn seed(lua: *mut lua_State) {
+pub(crate) unsafe fn seed(lua: *mut lua_State) {
     // SAFETY: by the caller's promise.
     unsafe {
         let top = ffi::lua_gettop(lua);

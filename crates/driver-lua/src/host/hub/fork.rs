@@ -1,9 +1,10 @@
 //! The holder is copied: the original stands still, forks, and goes on; the copy becomes another machine.
 //!
 //! The copy has the main thread only, in the middle of [`serve`], with the hub's lock held by itself. The I/O thread of the original
-//! was either waiting for that lock or for a descriptor: outside the lock it neither allocates nor holds anything.
+//! was either waiting for that lock or for a descriptor: outside the lock it holds nothing, and allocates only while it looks at the work directory
+//! (`room`), which is waited for.
 
-use super::{Guard, Hub};
+use super::{Guard, Hub, room::Room};
 use crate::{
     forking::{Birth, PATIENCE, STILL, Said, Talk, Told, scrub},
     host::{self, core::Core, engine::Engine, hub::Stream, store::Store, term},
@@ -11,6 +12,8 @@ use crate::{
 };
 use rustix::{
     event::{EventfdFlags, eventfd},
+    fs::{Mode, OFlags},
+    io::Errno,
     time::{TimerfdClockId, TimerfdFlags, timerfd_create},
 };
 use std::{
@@ -57,8 +60,10 @@ pub(crate) fn serve(hub: &'static Hub, engine: &mut dyn Engine, asker: Asker) {
     // Whoever closes the connection has found something that cannot be copied.
     let Ok((Told::Fork { mut token }, _)) = talk.hear(tag::FORK, STILL) else { return };
     let mut state = hub.lock();
+    let still = hub.room.get().map(Room::still);
     // SAFETY: the main thread; the lock is held, see the head of this file.
     let forked = unsafe { sibling(token) };
+    drop(still);
     // Neither of the two keeps it: code that is loaded later would find it.
     host::wipe(&mut token);
     scrub::<{ 64 << 10 }>();
@@ -94,6 +99,7 @@ impl Hub {
         let core = &state.core;
         let mut all = vec![0, 1, 2, self.wake.as_raw_fd(), self.term.as_raw_fd(), self.timer.as_raw_fd()];
         all.extend([core.listen.as_raw_fd(), core.store.descriptor(), talk.descriptor()]);
+        all.extend(self.room.get().map(|room| room.descriptor().as_raw_fd()));
         all.extend(core.captures.iter().map(|(fd, _)| fd.as_raw_fd()));
         all.extend(core.conn.iter().chain(core.guests.iter().map(|guest| &guest.conn)).map(|conn| conn.fd.as_raw_fd()));
         all
@@ -119,6 +125,15 @@ impl Hub {
             }
         }
         rustix::process::chdir(&birth.work)?;
+        if let Some(room) = self.room.get() {
+            match rustix::fs::open(".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(work) => replace(room.descriptor(), &work)?,
+                // Profile sealed: nothing can be written there.
+                Err(Errno::ACCESS) => {}
+                Err(error) => return Err(error.into()),
+            }
+            room.begin_anew();
+        }
         match (birth.narrow, beside.next()) {
             (Some(abi), Some(ruleset)) => {
                 vmoon_confine::narrow::enter(&ruleset, abi).map_err(|error| io::Error::other(error.to_string()))?

@@ -44,6 +44,7 @@ impl Hub {
     fn attend<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         let now = Instant::now();
         self.check_limits(&mut state, now);
+        state = self.check_room(state, now);
         // The signal or the interrupt may have come before this thread took over.
         if term::asked() {
             state.core.ask_to_quit();
@@ -106,7 +107,8 @@ impl Hub {
         let deadline = running.deadline.filter(|_| running.cut.is_none());
         let grace = running.cut_at.filter(|_| !state.parked).map(|at| at + self.grace);
         let quit = state.core.quit.map(|at| at + QUIT_GRACE);
-        [deadline, grace, quit].into_iter().flatten().min()
+        let room = running.cut.is_none().then(|| self.next_room(running.id)).flatten();
+        [deadline, grace, quit, room].into_iter().flatten().min()
     }
 
     fn check_limits(&self, state: &mut Guard<'_>, now: Instant) {

@@ -1,0 +1,52 @@
+//! What a machine may use: each limit ends the command or the machine that passes it, and nothing else.
+
+use crate::home::Home;
+
+#[test]
+fn memory_and_descriptors_are_catchable() {
+    let home = Home::new();
+    home.run(&["create", "lab", "--memory", "256M", "--set", "open-files=64", "--start"]).ok();
+    for (bomb, message) in [
+        ("local t = {} for i = 1, 1e9 do t[i] = i end", "not enough memory"),
+        ("local s = 'x' while true do s = s .. s end", "not enough memory"),
+        ("return ('x'):rep(1e15)", "resulting string too large"),
+        ("local function f() return 1 + f() end f()", "stack overflow"),
+    ] {
+        let got = home.run(&["eval", "lab", bomb]);
+        assert!(got.code == 1 && got.err.contains(message), "{bomb}: {got:?}");
+        assert_eq!(home.run(&["eval", "lab", "return 6 * 7"]).ok(), "42\n");
+    }
+    let code = "local f = {} for i = 1, 1000 do local h, why = io.open('f' .. i, 'w') if not h then return i > 50, why end f[i] = h end";
+    let got = home.run(&["eval", "lab", code]).ok();
+    assert!(got.starts_with("true\t") && got.contains("Too many open files"), "{got}");
+}
+
+#[test]
+fn processor_time_ends_the_machine_that_used_it_up_and_no_other() {
+    let home = Home::new();
+    home.run(&["create", "lab", "other", "--set", "cpu=1s", "--start"]).ok();
+    let got = home.run(&["eval", "lab", "while true do end"]);
+    assert_eq!(got.code, 1, "{got:?}");
+    home.run(&["wait", "lab", "--until", "stopped"]).ok();
+    assert!(home.run(&["show", "lab"]).ok().contains("processor time was used up"));
+    assert_eq!(home.run(&["eval", "other", "return 6 * 7"]).ok(), "42\n");
+    home.run(&["start", "lab"]).ok();
+    assert_eq!(home.run(&["eval", "lab", "return 'anew'"]).ok(), "anew\n");
+}
+
+#[test]
+fn files_and_the_work_directory_have_their_size() {
+    let home = Home::new();
+    home.run(&["create", "lab", "--set", "work-size=2MiB", "--set", "file-size=64MiB", "--start"]).ok();
+    let sparse = "local f = io.open('sparse', 'w') f:seek('set', 1 << 40) f:write('x') return f:flush()";
+    let got = home.run(&["eval", "lab", sparse]);
+    assert!(got.code == 0 && got.out.contains("File too large"), "{got:?}");
+    // Longer than one look takes: what grows beyond the limit is interrupted, what cleans up is not.
+    let grow = "local f = io.open('big', 'a') for i = 1, 60 do f:write(('x'):rep(1 << 20)) f:flush() \
+                local t = os.clock() while os.clock() - t < 0.1 do end end";
+    let got = home.run(&["eval", "lab", grow]);
+    assert!(got.code == 130 && got.err.contains("the work directory holds"), "{got:?}");
+    assert_eq!(home.run(&["eval", "lab", "return os.remove('big')"]).ok(), "true\n");
+    let shown = home.run(&["show", "lab"]).ok();
+    assert!(shown.contains("work directory (soft) 2 MiB"), "{shown}");
+}
