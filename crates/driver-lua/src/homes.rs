@@ -97,17 +97,23 @@ impl Layout {
 
     /// Removes a nursery but for the homes of machines that exist; whether nothing of it is left.
     fn clear(&self, nursery: &Path) -> bool {
-        if chmod(nursery, Mode::RWXU).is_err_and(|error| error == Errno::NOENT) {
+        // A program may have put anything there, links above all; nobody who could is alive by now.
+        if !is_real_dir(nursery) {
             return true;
         }
+        let _ = chmod(nursery, Mode::RWXU);
         let entries = fs::read_dir(nursery).into_iter().flatten().flatten();
         let mut empty = true;
         for entry in entries {
             let path = entry.path();
             let lives = owner_of(&entry.file_name()).is_some_and(|owner| self.machine(owner).is_dir());
             // A home whose machine is gone may hold the homes of its copies.
-            let gone =
-                !lives && self.clear(&path.join(CLONES)) && if path.is_dir() { remove_dir(&path) } else { fs::remove_file(&path) }.is_ok();
+            let gone = !lives
+                && if is_real_dir(&path) {
+                    self.clear(&path.join(CLONES)) && remove_dir(&path).is_ok()
+                } else {
+                    fs::remove_file(&path).is_ok()
+                };
             empty &= gone;
         }
         if empty && fs::remove_dir(nursery).is_ok() {
@@ -116,6 +122,11 @@ impl Layout {
         let _ = chmod(nursery, BLIND);
         false
     }
+}
+
+/// Whether it is a directory and no link to one.
+fn is_real_dir(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
 /// Whose home a directory of this name is.
@@ -188,8 +199,16 @@ mod tests {
         let copy = place.machine(Some(&first));
         place.delete(&copy);
         assert!(place.dir.path().join(place.layout.nursery(&first)).is_dir(), "what the original is granted is this very directory");
-        fs::write(place.dir.path().join(place.layout.nursery(&first)).join("junk"), "x").unwrap();
+        let nursery = place.dir.path().join(place.layout.nursery(&first));
+        fs::write(nursery.join("junk"), "x").unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::create_dir_all(elsewhere.path().join(CLONES)).unwrap();
+        fs::write(elsewhere.path().join(CLONES).join("precious"), "x").unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), nursery.join("trap")).unwrap();
+        fs::create_dir(nursery.join("other")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join(CLONES), nursery.join("other").join(CLONES)).unwrap();
         place.delete(&first);
         assert_eq!(place.left(), 0);
+        assert!(elsewhere.path().join(CLONES).join("precious").exists(), "a link was followed");
     }
 }
