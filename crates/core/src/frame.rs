@@ -13,6 +13,9 @@ use std::fmt;
 pub const HEADER: usize = 13;
 /// The largest payload, in bytes: 16 MiB.
 pub const MAX_PAYLOAD: usize = 16 << 20;
+/// No stream is longer and no command has a larger number: 2⁶⁰. Whoever says so lies; what is below can be added up without a
+/// thought.
+pub const MAX_OFFSET: u64 = 1 << 60;
 
 /// What a frame means. Tags are bytes so that a newer peer's frames can be carried unread.
 pub mod tag {

@@ -15,7 +15,7 @@ use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
 use vmoon_core::{
     Code, Error, MachineId, Result,
     driver::{Exit, LinkItem, LinkReader, LinkWriter, Offset, SessionLink},
-    frame::{Frame, in_stream, tag},
+    frame::{Frame, MAX_OFFSET, in_stream, tag},
 };
 use vmoon_lua_wire::hello::{ClientHello, HolderHello, negotiate};
 use vmoon_sys::process::Pidfd;
@@ -60,6 +60,9 @@ pub(crate) async fn connect(driver: LuaDriver, id: MachineId, life: &Life, meta:
             writer.protocol = negotiate(speaks, answer.versions())?;
             if let Some(error) = answer.error {
                 return Err(error.to_error());
+            }
+            if [answer.at, answer.end, answer.last_command].iter().any(|said| *said > MAX_OFFSET) {
+                return Err(impossible());
             }
             reader.at = answer.at;
             Ok(Some(SessionLink {
@@ -164,6 +167,11 @@ impl LinkReader for SocketReader {
     }
 }
 
+/// What no stream can be: its machine's process is not what it was. Nothing that adds offsets up sees them.
+fn impossible() -> Error {
+    Error::new(Code::WireMalformed, "the machine's process speaks of a stream longer than any can be")
+}
+
 fn malformed(error: vmoon_core::frame::Malformed) -> Error {
     Error::new(Code::WireMalformed, "the machine's process sent something that is not a frame").source(error)
 }
@@ -181,7 +189,11 @@ fn take(inbox: &mut Vec<u8>, at: &mut Offset, buf: &mut Vec<u8>) -> Result<Optio
             break;
         }
         used += n;
-        passed += frame.stream_len();
+        let len = frame.stream_len();
+        if len > MAX_OFFSET || *at + passed + len > MAX_OFFSET {
+            return Err(impossible());
+        }
+        passed += len;
     }
     if used == 0 {
         return Ok(None);
@@ -281,5 +293,50 @@ impl LinkWriter for DeadWriter {
             return Ok(()); // the files go with the next start anyway
         }
         Err(Error::new(Code::DriverUnreachable, "the machine has ended"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmoon_driver_sim::Hostile;
+
+    /// What is taken out of an inbox in one go after the other, until it is empty or refused.
+    fn taken(inbox: &[u8], from: Offset) -> (Offset, usize, bool) {
+        let (mut inbox, mut at, mut buf, mut items) = (inbox.to_vec(), from, Vec::new(), 0);
+        loop {
+            let before = at;
+            match take(&mut inbox, &mut at, &mut buf) {
+                Ok(Some(_)) => items += 1,
+                Ok(None) => return (at, items, true),
+                Err(_) => return (at, items, false),
+            }
+            assert!(before <= at && at <= MAX_OFFSET && !buf.is_empty());
+        }
+    }
+
+    #[test]
+    fn gaps_longer_than_any_stream_are_refused() {
+        let gap = |lost: u64| Frame { tag: tag::GAP, id: 0, payload: &lost.to_le_bytes() }.to_vec();
+        assert_eq!(taken(&gap(7), 3), (10, 1, true));
+        assert_eq!(taken(&gap(u64::MAX), 3), (3, 0, false));
+        // Each of them alone is possible.
+        assert_eq!(taken(&[gap(MAX_OFFSET - 10), gap(MAX_OFFSET - 10)].concat(), 0), (0, 0, false));
+    }
+
+    #[test]
+    fn spoilt_streams_are_taken_or_refused() {
+        let mut stream = Vec::new();
+        for (i, tag) in b"hEOORVTXNWDGcZ".iter().enumerate() {
+            Frame { tag: *tag, id: i as u64, payload: &[i as u8; 24][..8 + i] }.encode(&mut stream);
+        }
+        let (mut hostile, mut fine, mut refused) = (Hostile::new(2), 0, 0);
+        for _ in 0..20_000 {
+            let mut bytes = stream.clone();
+            hostile.spoil(&mut bytes);
+            let from = hostile.edge().min(MAX_OFFSET);
+            *(if taken(&bytes, from).2 { &mut fine } else { &mut refused }) += 1;
+        }
+        assert!(fine > 1_000 && refused > 1_000, "{fine} {refused}");
     }
 }

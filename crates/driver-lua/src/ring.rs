@@ -12,7 +12,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
-use vmoon_core::driver::Exit;
+use vmoon_core::{driver::Exit, frame::MAX_OFFSET};
 
 /// Bytes before the data.
 pub(crate) const HEADER: usize = 16 << 10;
@@ -189,7 +189,7 @@ impl Remains {
         let capacity = get(word::CAPACITY);
         let (first, count) = ((get(word::SEGMENTS) >> 32) as usize, get(word::SEGMENTS) as u32 as usize);
         let bad = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, format!("the ring's header is damaged: {what}")));
-        if count > SLOTS || capacity == 0 || ring.metadata()?.len() < HEADER as u64 + capacity {
+        if count > SLOTS || capacity == 0 || ring.metadata()?.len().checked_sub(HEADER as u64).is_none_or(|room| room < capacity) {
             return bad("sizes");
         }
         let mut segments = Vec::with_capacity(count);
@@ -202,20 +202,21 @@ impl Remains {
                 _ => return bad("an unknown place"),
             };
             let segment = Segment { at: get(at), len: get(at + 1), pos: get(at + 2), place };
-            if segment.at.checked_add(segment.len).is_none() || segments.last().is_some_and(|last: &Segment| last.end() != segment.at) {
+            // A program that can write to the mapping can write anything: nothing below overflows by it.
+            if segment.at > MAX_OFFSET || segment.len > MAX_OFFSET || segment.pos > MAX_OFFSET {
+                return bad("a segment that cannot be");
+            }
+            if segments.last().is_some_and(|last: &Segment| last.end() != segment.at) {
                 return bad("segments do not follow each other");
             }
             segments.push(segment);
         }
-        Ok(Some(Self {
-            ring,
-            spill: optional("spill")?,
-            capacity,
-            segments,
-            acked: get(word::ACKED),
-            exit: exit_from(get(word::EXIT)),
-            last_command: get(word::LAST_COMMAND),
-        }))
+        let (acked, last_command) = (get(word::ACKED), get(word::LAST_COMMAND));
+        if acked > MAX_OFFSET || last_command > MAX_OFFSET {
+            return bad("numbers that cannot be");
+        }
+        let (spill, exit) = (optional("spill")?, exit_from(get(word::EXIT)));
+        Ok(Some(Self { ring, spill, capacity, segments, acked, exit, last_command }))
     }
 
     /// The offset behind the newest byte.
@@ -256,5 +257,68 @@ impl Remains {
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmoon_driver_sim::Hostile;
+
+    /// A program can write what it likes to the mapping of its ring, and to its spill file.
+    #[test]
+    fn no_header_makes_us_panic_or_read_more_than_there_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut hostile = Hostile::new(1);
+        let (mut opened, mut refused) = (0, 0);
+        for round in 0..3_000 {
+            let mut words = vec![0u64; HEADER / 8];
+            let count = hostile.below(6);
+            (words[word::MAGIC], words[word::CAPACITY], words[word::ACKED]) = (MAGIC, 4096, hostile.below(50) as u64);
+            words[word::SEGMENTS] = (hostile.below(SLOTS) as u64) << 32 | count as u64;
+            words[word::EXIT] = hostile.edge();
+            let (first, mut at) = ((words[word::SEGMENTS] >> 32) as usize, words[word::ACKED]);
+            for i in 0..count {
+                let slot = word::TABLE + (first + i) % SLOTS * 4;
+                let len = hostile.below(5000) as u64;
+                words[slot..slot + 4].copy_from_slice(&[at, len, hostile.below(9000) as u64, 1 + hostile.below(3) as u64]);
+                at += len;
+            }
+            for _ in 0..hostile.below(4) {
+                let index =
+                    if hostile.below(2) == 0 { hostile.below(word::TABLE) } else { word::TABLE + first % SLOTS * 4 + hostile.below(8) };
+                if let Some(word) = words.get_mut(index) {
+                    *word = hostile.edge();
+                }
+            }
+            let mut file: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            file.resize(HEADER + 4096 - hostile.below(2) * hostile.below(4096), b'x');
+            std::fs::write(dir.path().join("ring"), file).unwrap();
+            if round % 2 == 0 {
+                std::fs::write(dir.path().join("spill"), hostile.bytes(9000)).unwrap();
+            }
+            let Ok(Some(remains)) = Remains::open(dir.path()) else {
+                refused += 1;
+                continue;
+            };
+            opened += 1;
+            assert!(remains.end() <= 2 * MAX_OFFSET);
+            let (mut here, mut buf) = (0, Vec::new());
+            for _ in 0..40 {
+                match remains.read(here, &mut buf, 8192) {
+                    Ok(Here::Bytes(n)) => here += n as u64,
+                    Ok(Here::Gap(lost)) => {
+                        assert!(lost > 0);
+                        here += lost;
+                    }
+                    Ok(Here::End) | Err(_) => break,
+                }
+            }
+            for _ in 0..4 {
+                let _ = remains.read(hostile.edge(), &mut buf, 8192);
+            }
+            assert!(buf.len() <= 44 * 8192);
+        }
+        assert!(opened > 300 && refused > 300, "{opened} {refused}");
     }
 }

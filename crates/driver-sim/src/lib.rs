@@ -5,6 +5,7 @@
 //! * [`SimDriver`] is one connection to a world.
 //! * [`contract`] holds one test for each MUST of [`vmoon_core::driver`]. A driver's tests are one [`contract::Fixture`] and
 //!   one line: [`contract_tests!`].
+//! * [`Hostile`] makes hostile bytes from a seed.
 //!
 //! Nothing here does I/O, reads a clock or knows another driver.
 
@@ -12,12 +13,14 @@ pub mod contract;
 mod driver;
 mod fault;
 mod holder;
+mod hostile;
 mod link;
 mod machine;
 mod world;
 
 pub use driver::SimDriver;
 pub use fault::{Fault, Gate};
+pub use hostile::Hostile;
 pub use machine::{Guest, Overflow, StopAnswer};
 pub use world::World;
 

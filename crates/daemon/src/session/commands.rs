@@ -7,13 +7,20 @@ use vmoon_api::{
 };
 use vmoon_core::{
     Code, CommandId, SessionId,
-    frame::{Eval, Failure, FailureKind, Frame, tag},
+    frame::{Eval, Failure, FailureKind, Frame, MAX_OFFSET, tag},
 };
 
 /// How much of a command's output an answer repeats, bytes.
 pub(crate) const CAPTURE: usize = 1 << 20;
 /// How many ended commands are found without reading the transcript.
 const REMEMBERED: usize = 4_096;
+
+/// How many unfinished commands are followed, and how many bytes of their answers are held in all. A machine runs one command at a
+/// time; one that invents others costs no more than this.
+const MAX_PENDING: usize = 4_096;
+const MAX_HELD: usize = 64 << 20;
+/// The longest token anybody may use, bytes; a longer one was not ours.
+const MAX_TOKEN: usize = 255;
 
 /// The payload of a DATA frame. A machine may send anything there: what cannot be read is nothing.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -31,10 +38,20 @@ struct Pending {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     values: Option<Vec<u8>>,
-    found: Found,
+    /// The payload of a DATA frame, as it came: parsed it may be many times as large.
+    data: Vec<u8>,
     error: Option<CommandError>,
     truncated: bool,
     waiting_input: bool,
+}
+
+impl Pending {
+    /// Bytes of its answer.
+    fn held(&self) -> usize {
+        let values = self.values.as_ref().map_or(0, Vec::len);
+        let error = self.error.as_ref().map_or(0, |error| error.message.0.len() + error.traceback.0.len());
+        self.stdout.len() + self.stderr.len() + values + self.data.len() + error
+    }
 }
 
 /// Where an ended command stands in the stream.
@@ -67,6 +84,8 @@ pub(crate) struct Commands {
     session: SessionId,
     machine: String,
     pending: BTreeMap<u64, Pending>,
+    /// Bytes of the answers of those.
+    held: usize,
     ended: VecDeque<Span>,
     tokens: HashMap<Vec<u8>, u64>,
     token_order: VecDeque<Vec<u8>>,
@@ -82,6 +101,7 @@ impl Commands {
             session,
             machine: machine.into(),
             pending: BTreeMap::new(),
+            held: 0,
             ended: VecDeque::new(),
             tokens: HashMap::new(),
             token_order: VecDeque::new(),
@@ -107,13 +127,16 @@ impl Commands {
             self.pending.values_mut().for_each(|pending| pending.truncated = true);
             return Told::Nothing;
         }
-        if frame.id == 0 {
+        if frame.id == 0 || frame.id > MAX_OFFSET {
+            return Told::Nothing;
+        }
+        if frame.tag != tag::DONE && self.pending.len() >= MAX_PENDING && !self.pending.contains_key(&frame.id) {
             return Told::Nothing;
         }
         if frame.tag == tag::ACCEPTED {
             self.last = self.last.max(frame.id);
             let token = Eval::decode(frame.payload).map(|e| e.token.to_vec()).unwrap_or_default();
-            if !token.is_empty() {
+            if !token.is_empty() && token.len() <= MAX_TOKEN {
                 self.tokens.insert(token.clone(), frame.id);
                 self.token_order.push_back(token);
                 if self.token_order.len() > REMEMBERED
@@ -122,12 +145,14 @@ impl Commands {
                     self.tokens.remove(&old);
                 }
             }
-            self.pending.insert(frame.id, Pending { from: Some(at), ..Pending::default() });
+            let before = self.pending.insert(frame.id, Pending { from: Some(at), ..Pending::default() });
+            self.held -= before.map_or(0, |before| before.held());
             return Told::Accepted(frame.id);
         }
         self.last = self.last.max(frame.id);
         if frame.tag == tag::DONE {
             let Some(pending) = self.pending.remove(&frame.id) else { return Told::Done(frame.id, None) };
+            self.held -= pending.held();
             let from = match pending.from {
                 Some(from) => from,
                 None if self.lenient => at,
@@ -148,11 +173,16 @@ impl Commands {
         }
         let pending = self.pending.entry(frame.id).or_default();
         let was_waiting = std::mem::take(&mut pending.waiting_input);
+        let before = pending.held();
+        if self.held + frame.payload.len() > MAX_HELD {
+            pending.truncated = true;
+            return if was_waiting { Told::Changed } else { Told::Nothing };
+        }
         match frame.tag {
             tag::STDOUT => keep(&mut pending.stdout, frame.payload, &mut pending.truncated),
             tag::STDERR => keep(&mut pending.stderr, frame.payload, &mut pending.truncated),
             tag::VALUES => pending.values = Some(frame.payload.to_vec()),
-            tag::DATA => pending.found = serde_json::from_slice(frame.payload).unwrap_or_default(),
+            tag::DATA => pending.data = frame.payload.to_vec(),
             tag::ERROR => pending.error = Failure::decode(frame.payload).map(|f| failure(&f)),
             tag::INCOMPLETE => {
                 pending.error = Some(CommandError {
@@ -168,10 +198,12 @@ impl Commands {
             }
             _ => {}
         }
+        self.held = self.held - before + pending.held();
         if was_waiting { Told::Changed } else { Told::Nothing }
     }
 
     fn view(&self, number: u64, from: u64, pending: Pending) -> CommandView {
+        let found: Found = serde_json::from_slice(&pending.data).unwrap_or_default();
         CommandView {
             id: CommandId { session: self.session, number },
             machine: self.machine.clone(),
@@ -179,8 +211,8 @@ impl Commands {
             stdout: pending.stdout.into(),
             stderr: pending.stderr.into(),
             values: pending.values.map(Data),
-            data: pending.found.values,
-            unfit: pending.found.unfit,
+            data: found.values,
+            unfit: found.unfit,
             error: pending.error,
             waiting_input: pending.waiting_input,
             duration_us: None,
@@ -198,7 +230,7 @@ impl Commands {
             stdout: p.stdout.clone(),
             stderr: p.stderr.clone(),
             values: p.values.clone(),
-            found: p.found.clone(),
+            data: p.data.clone(),
             error: p.error.clone(),
             truncated: p.truncated,
             waiting_input: p.waiting_input,
@@ -250,6 +282,7 @@ impl Commands {
     /// The commands that will never be answered, now that the session is over.
     pub(crate) fn lost(&mut self) -> Vec<CommandView> {
         let pending = std::mem::take(&mut self.pending);
+        self.held = 0;
         pending
             .into_iter()
             .map(|(number, p)| {
@@ -356,5 +389,55 @@ mod tests {
         let eval = Eval { deadline_ms: 0, token: b"t", code: b"x" }.to_vec();
         commands.take(10, Frame { tag: tag::ACCEPTED, id: 3, payload: &eval });
         assert_eq!((commands.last(), commands.by_token(b"t"), commands.busy()), (3, Some(3), Some((3, false))));
+    }
+
+    #[test]
+    fn a_machine_that_invents_commands_costs_a_bounded_amount() {
+        let mut commands = Commands::new(session(), "m");
+        let big = vec![b'['; 1 << 20];
+        let long = Eval { deadline_ms: 0, token: &[b't'; 255], code: b"x" }.to_vec();
+        for id in 1..20_000_u64 {
+            commands.take(0, Frame { tag: tag::ACCEPTED, id, payload: &long });
+            for tag in [tag::STDOUT, tag::STDERR, tag::VALUES, tag::DATA, tag::ERROR, tag::INCOMPLETE] {
+                commands.take(0, Frame { tag, id, payload: if id % 64 == 0 { &big } else { b"abc" } });
+            }
+        }
+        let held: usize = commands.pending.values().map(Pending::held).sum();
+        assert_eq!((held, commands.pending.len()), (commands.held, MAX_PENDING));
+        assert!(held <= MAX_HELD && held > MAX_HELD / 2, "{held}");
+        // Numbers that could not be followed by another one are no numbers of commands.
+        commands.take(0, Frame { tag: tag::ACCEPTED, id: u64::MAX, payload: &long });
+        commands.take(0, Frame { tag: tag::DONE, id: u64::MAX, payload: &[0; 8] });
+        assert!(commands.last() < 20_000);
+        for id in 1..20_000_u64 {
+            commands.take(0, Frame { tag: tag::DONE, id, payload: b"" });
+        }
+        assert_eq!((commands.held, commands.unfinished()), (0, 0));
+    }
+
+    #[test]
+    fn no_stream_of_frames_is_too_odd() {
+        let tags = b"EORVTXNWDZG?h";
+        let mut hostile = vmoon_driver_sim::Hostile::new(3);
+        for _ in 0..200 {
+            let (mut commands, mut at) = (Commands::new(session(), "m"), 0u64);
+            for _ in 0..200 {
+                let id = if hostile.below(3) == 0 { hostile.edge() } else { hostile.below(5) as u64 };
+                let payload = hostile.bytes(40);
+                let frame = Frame { tag: tags[hostile.below(tags.len())], id, payload: &payload };
+                // Longer streams are refused where they come in.
+                if frame.stream_len() > MAX_OFFSET - at {
+                    continue;
+                }
+                commands.take(at, frame);
+                at += frame.stream_len();
+                if let Some((number, _)) = commands.busy() {
+                    assert!(commands.running(number).is_some());
+                }
+            }
+            let held: usize = commands.pending.values().map(Pending::held).sum();
+            assert_eq!(held, commands.held);
+            commands.lost();
+        }
     }
 }

@@ -81,10 +81,7 @@ impl Task {
 
     pub(super) async fn item(&mut self, item: Result<LinkItem>, buf: &mut Vec<u8>) {
         match item {
-            Ok(LinkItem::Stream { at }) => {
-                self.attempts = 0;
-                self.stream(at, buf).await;
-            }
+            Ok(LinkItem::Stream { at }) => self.stream(at, buf).await,
             Ok(LinkItem::Direct) => self.direct(buf).await,
             Ok(LinkItem::Ended(exit)) => {
                 self.ending = None;

@@ -35,6 +35,8 @@ impl Task {
             self.link = None;
             return self.input(Input::LinkBroken).await;
         }
+        // Only what goes on from where we are: who repeats itself is asked again ever later.
+        self.attempts = 0;
         let mut length = 0;
         walk(frames, |frame, _| length += frame.stream_len());
         if let Err(error) = self.transcript.append(frames, length) {

@@ -1,11 +1,17 @@
 //! `vmoon bench` as a user runs it: its figures are whole, a missing alternative is null with a reason, nothing is left over.
 
+mod soak;
+
 use serde_json::Value;
 use std::process::{Command, Output};
 
 fn bench(dir: &std::path::Path, args: &[&str]) -> Output {
+    of_vmoon("bench", dir, args)
+}
+
+fn of_vmoon(verb: &str, dir: &std::path::Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vmoon"))
-        .arg("bench")
+        .arg(verb)
         .args(args)
         .env("TMPDIR", dir)
         .env("HOME", dir)
