@@ -19,16 +19,16 @@ fn map(home: &Home, args: &[&str], input: &str) -> (Option<i32>, Vec<Value>, Str
 #[test]
 fn values_go_in_and_out_as_data_in_the_order_of_the_items() {
     let home = Home::new();
-    home.file("p.lua", b"#!/usr/bin/env lua\nlocal x = ... return { x, arg[1], io.read() }, 'only the first counts'");
+    home.file("p.lua", b"#!/usr/bin/env lua\nlocal x = ... return { x = x, word = arg[1], input = io.read() }, 'only the first counts'");
     let input = "1\n\n\"a\\nb\"\n{\"k\":[true,null,2.5]}\nnull\n9007199254740993";
     let (code, rows, stderr) = map(&home, &["--jobs", "2", "--with-input", "p.lua", "word"], input);
     assert_eq!((code, rows.len()), (Some(0), 5), "{stderr}");
     for (at, (row, expect)) in rows.iter().zip([json!(1), json!("a\nb"), json!({"k": [true, null, 2.5]})]).enumerate() {
-        assert_eq!((&row["index"], &row["result"][0], &row["input"]), (&json!(at), &expect, &expect), "{row}");
-        assert_eq!((&row["result"][1], &row["attempts"]), (&json!("word"), &json!(1)));
+        assert_eq!((&row["index"], &row["result"]["x"], &row["input"]), (&json!(at), &expect, &expect), "{row}");
+        assert_eq!((&row["result"]["word"], &row["attempts"]), (&json!("word"), &json!(1)));
         assert!(row["duration_us"].as_u64().unwrap() > 0 && row.get("error").is_none());
     }
-    assert_eq!(rows[4]["result"][0], json!(9_007_199_254_740_993_u64), "no digit is lost");
+    assert_eq!(rows[4]["result"]["x"], json!(9_007_199_254_740_993_u64), "no digit is lost");
     assert!(stderr.contains("5 done, 0 failed"), "{stderr}");
     let (_, rows, _) = map(&home, &["-e", "return (...) == nil"], "null\n");
     assert_eq!(rows[0]["result"], json!(true), "null is nil");

@@ -193,7 +193,7 @@ unsafe extern "C-unwind" fn protected(l: *mut lua_State) -> c_int {
         ffi::lua_pushcfunction(l, message);
         ffi::lua_insert(l, 5);
         if ffi::lua_pcall(l, 1, 1, 5) != ffi::LUA_OK {
-            return ffi::lua_error(l);
+            ffi::lua_error(l);
         }
         ffi::lua_pushvalue(l, 3);
         ffi::lua_insert(l, -2);
