@@ -7,6 +7,7 @@
 mod access;
 mod deadline;
 mod foreign;
+pub mod map;
 mod vm;
 
 use std::{

@@ -120,7 +120,7 @@ unsafe fn push(l: *mut lua_State, bytes: &[u8]) {
 }
 
 /// Sets `package.path` and `package.cpath`, unless the environment says where modules are.
-unsafe fn modules(l: *mut lua_State) {
+pub(super) unsafe fn modules(l: *mut lua_State) {
     // SAFETY: inside the protected call; the names of variables are C strings.
     unsafe {
         ffi::lua_getglobal(l, c"package".as_ptr());
@@ -137,7 +137,7 @@ unsafe fn modules(l: *mut lua_State) {
 }
 
 /// Where modules beside the program are, as Lua looks for them; nothing if the folder's name would be taken for something else.
-fn templates(folder: &std::path::Path) -> Vec<u8> {
+pub(super) fn templates(folder: &std::path::Path) -> Vec<u8> {
     let folder = folder.as_os_str().as_bytes();
     if folder.iter().any(|byte| matches!(byte, b';' | b'?')) {
         return Vec::new();
@@ -145,18 +145,29 @@ fn templates(folder: &std::path::Path) -> Vec<u8> {
     [b";", folder, b"/?.lua;", folder, b"/?/init.lua"].concat()
 }
 
+/// Looks for modules in these templates, too, after everywhere else.
+pub(super) unsafe fn beside(l: *mut lua_State, templates: &[u8]) {
+    if templates.is_empty() {
+        return;
+    }
+    // SAFETY: inside the protected call; the stack is left as high as it was.
+    unsafe {
+        let top = ffi::lua_gettop(l);
+        ffi::lua_getglobal(l, c"package".as_ptr());
+        ffi::lua_getfield(l, -1, c"path".as_ptr());
+        push(l, templates);
+        ffi::lua_concat(l, 2);
+        ffi::lua_setfield(l, -2, c"path".as_ptr());
+        ffi::lua_settop(l, top);
+    }
+}
+
 /// Holds the libraries to what is granted; the program's own folder is the last place where modules are looked for.
 unsafe fn confine(l: *mut lua_State, job: &Job<'_>) {
     // SAFETY: inside the protected call; every branch leaves the stack as high as it was.
     unsafe {
         let top = ffi::lua_gettop(l);
-        if !job.templates.is_empty() {
-            ffi::lua_getglobal(l, c"package".as_ptr());
-            ffi::lua_getfield(l, -1, c"path".as_ptr());
-            push(l, job.templates);
-            ffi::lua_concat(l, 2);
-            ffi::lua_setfield(l, -2, c"path".as_ptr());
-        }
+        beside(l, job.templates);
         if !job.settings.is_empty() {
             let sandbox = vmoon_lua_wire::sandbox::SANDBOX;
             let (text, name) = (sandbox.as_ptr().cast(), CHUNK.as_ptr());

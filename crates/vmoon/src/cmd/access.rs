@@ -4,7 +4,7 @@ use crate::out::time;
 use serde_json::{Map, Value};
 use std::{
     ffi::{OsStr, OsString},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use vmoon_core::{Code, Error, Result};
@@ -95,7 +95,7 @@ impl Access {
 }
 
 /// The path from the root on, `.` and `..` taken away by following what is there.
-fn absolute(path: &PathBuf) -> Result<Value> {
+fn absolute(path: &Path) -> Result<Value> {
     let wrong = |why: String| Error::new(Code::Usage, format!("{}: {why}", vmoon_core::name::escape(&path.to_string_lossy())));
     let whole = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
     // What does not exist is told by who grants it.

@@ -23,6 +23,7 @@ pub(crate) mod pieces;
 pub(crate) mod read;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod run_map;
 pub(crate) mod send;
 pub(crate) mod session;
 pub(crate) mod show;

@@ -1,6 +1,9 @@
 //! `vmoon run`: a Lua program in this very process, or a temporary session.
 
-use super::access::{Access, seconds};
+use super::{
+    access::{Access, seconds},
+    run_map::{self, Mapping},
+};
 use crate::{ctx::Ctx, exit::Exit, out::time, repl};
 use std::{
     env,
@@ -35,7 +38,8 @@ Examples:
   vmoon run -e 'return 6 * 7'
   generate | vmoon run - one two
   vmoon run --read ../genomes --write out fold.lua
-  vmoon run --runtime lua5.1 --deadline 30s old.lua";
+  vmoon run --runtime lua5.1 --deadline 30s old.lua
+  vmoon run --map inputs.jsonl --jobs 2 --retries 1 score.lua > results.jsonl";
 
 /// How long a new machine is waited for.
 const READY: Duration = Duration::from_secs(60);
@@ -58,6 +62,8 @@ pub(crate) struct Args {
     /// In a temporary session, how long a command may run that brings no deadline of its own, in whole seconds
     #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with_all = ["code", "words"], help_heading = "What it may do")]
     command_time: Option<u64>,
+    #[command(flatten)]
+    map: Mapping,
     /// The program's file, - for standard input, and its arguments
     #[arg(value_name = "FILE", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
@@ -98,7 +104,15 @@ pub(crate) fn at_once() -> Option<ExitCode> {
 
 /// The arguments, if they hold nothing but what is dealt with here; what is wrong with others is said by the real parser.
 fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
-    let mut found = Args { code: None, runtime: None, deadline: None, access: Access::default(), command_time: None, words: Vec::new() };
+    let mut found = Args {
+        code: None,
+        runtime: None,
+        deadline: None,
+        access: Access::default(),
+        command_time: None,
+        map: Mapping::default(),
+        words: Vec::new(),
+    };
     loop {
         let arg = args.next()?;
         match arg.to_str() {
@@ -119,6 +133,13 @@ fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
 
 /// Runs the program, or opens a temporary session.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
+    if args.map.is_wanted() {
+        let (mapping, runtime) = (args.map.clone(), args.runtime.clone());
+        let Some(program) = args.program(false)? else {
+            return Err(Error::new(Code::Usage, "a script is missing").hint("vmoon run --map inputs.jsonl script.lua"));
+        };
+        return run_map::run(ctx, mapping, program, runtime.as_deref());
+    }
     let (runtime, access, command_time) = (args.runtime.clone(), args.access.clone(), args.command_time);
     let keyboard = io::stdin().is_terminal() && io::stdout().is_terminal();
     match args.program(keyboard)? {

@@ -3,5 +3,6 @@
 mod attach;
 mod confined;
 mod home;
+mod map;
 mod run;
 mod terminal;

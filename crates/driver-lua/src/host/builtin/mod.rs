@@ -31,7 +31,7 @@ pub(crate) const CHUNK: &CStr = c"=[vmoon]";
 pub(super) const RUNTIME: &str = "Lua 5.4";
 
 /// Compiles the REPL program, for all processes that this one forks.
-pub(super) fn prepare() {
+pub(crate) fn prepare() {
     preload::compile(&[(wire::REPL, CHUNK), (wire::sandbox::SANDBOX, CHUNK)]);
 }
 

@@ -42,7 +42,8 @@ pub(crate) fn compile(programs: &[(&'static str, &'static CStr)]) {
     let _ = COMPILED.set(programs.iter().filter_map(compiled).collect());
 }
 
-unsafe extern "C-unwind" fn append(_: *mut lua_State, bytes: *const c_void, len: usize, code: *mut c_void) -> c_int {
+/// The writer of `lua_dump`: `code` is a vector of bytes.
+pub(crate) unsafe extern "C-unwind" fn append(_: *mut lua_State, bytes: *const c_void, len: usize, code: *mut c_void) -> c_int {
     // SAFETY: Lua gives a readable piece; `code` is the vector that `compile` passed.
     unsafe { (*code.cast::<Vec<u8>>()).extend_from_slice(std::slice::from_raw_parts(bytes.cast(), len)) };
     0
