@@ -2,11 +2,14 @@
 
 use crate::settings;
 use std::path::Path;
+use vmoon_confine::{Layer, Status};
 use vmoon_core::driver::{Check, Verdict};
 
 /// Looks at everything; a failure is a finding.
 pub(crate) fn checks(exe: &Path) -> Vec<Check> {
-    vec![holder(exe), interpreters(), logout(), descriptors(), processes(), landlock(), cgroup()]
+    let mut checks = vec![holder(exe), interpreters(), logout(), descriptors(), processes()];
+    checks.extend(layers());
+    checks
 }
 
 fn check(requirement: &str, verdict: Verdict, finding: impl Into<String>, fix: impl Into<String>) -> Check {
@@ -80,20 +83,28 @@ fn processes() -> Check {
     check(WHAT, verdict, finding, if verdict == Verdict::Warn { "raise ulimit -u, TasksMax or kernel.pid_max" } else { "" })
 }
 
-fn landlock() -> Check {
-    // landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) gives the ABI version (landlock(7)).
-    // SAFETY: with this flag the kernel reads no memory of ours.
-    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) };
-    let finding =
-        if abi > 0 { format!("Landlock ABI {abi}; not used yet") } else { "the kernel has no Landlock; it is not used yet".to_owned() };
-    check("confinement of machines", Verdict::Ok, finding, "")
-}
-
-fn cgroup() -> Check {
-    let v2 = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
-    let finding = match v2 {
-        Ok(list) if !list.trim().is_empty() => format!("cgroup v2 with {}; not used yet", list.trim()),
-        _ => "no cgroup v2 controllers; limits are those of the interpreter".to_owned(),
-    };
-    check("resource limits of machines", Verdict::Ok, finding, "")
+/// One line for each layer of the kernel that a machine's process can be held by.
+fn layers() -> Vec<Check> {
+    const FIX: &str = "a newer kernel (Linux 6.12 has everything); until then vmoon show says of each machine what holds it";
+    let mut checks: Vec<Check> = vmoon_confine::probe()
+        .layers
+        .into_iter()
+        // No machine has a group of its own.
+        .filter(|entry| entry.layer != Layer::Cgroup)
+        .map(|entry| {
+            let what = format!("isolation of machines, {}", entry.layer);
+            match entry.status {
+                Status::On => check(&what, Verdict::Ok, "on", ""),
+                Status::Partial { missing } => check(&what, Verdict::Warn, format!("in part: {missing}"), FIX),
+                Status::Off { why } => check(&what, Verdict::Warn, format!("off: {why}"), FIX),
+            }
+        })
+        .collect();
+    const BROKER: &str = "isolation of machines, broker of the profile net";
+    checks.push(match vmoon_confine::net::probe() {
+        Ok(()) => check(BROKER, Verdict::Ok, "on", ""),
+        // What is not possible is refused, so nothing is weaker than it says.
+        Err(why) => check(BROKER, Verdict::Ok, format!("{why}; machines with the profile net are refused"), ""),
+    });
+    checks
 }

@@ -131,7 +131,7 @@ fn the_end_of_input_may_be_typed_before_the_program_asks() {
     let mut terminal = attached(&home);
     for round in 0..20 {
         // In one write: the key arrives before, while or after the terminal changes its mode.
-        terminal.send(&format!("io.write(''); return tostring(io.read()) .. '{round}!'\r\x04"));
+        terminal.send(format!("io.write(''); return tostring(io.read()) .. '{round}!'\r\x04"));
         terminal.expect(&format!("\nnil{round}!\n"));
         terminal.prompt();
     }

@@ -2,6 +2,7 @@
 //! start it. The real binary, real Lua VMs; every transcript is compared byte for byte.
 
 mod home;
+mod hostile;
 mod regressions;
 
 use home::Home;
