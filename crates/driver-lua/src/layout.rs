@@ -47,6 +47,9 @@ pub(crate) struct Start {
     pub(crate) memory: Option<u64>,
     /// How long an interrupted command may go on before its process is ended, milliseconds.
     pub(crate) grace_ms: u64,
+    /// How long a command may run that brings no deadline of its own, seconds.
+    #[serde(default)]
+    pub(crate) command_time: Option<u64>,
     /// The most its work directory may hold, bytes.
     #[serde(default)]
     pub(crate) work_size: Option<u64>,

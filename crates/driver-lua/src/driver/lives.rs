@@ -192,6 +192,7 @@ fn plan(layout: &Layout, record: &Record, life: &Life, program: Option<PathBuf>)
         spill: settings.spill,
         memory: settings.memory,
         grace_ms: GRACE_MS,
+        command_time: settings.command_time,
         work_size: settings.confinement.work_size,
         rules,
         lua: Options { grants: libraries(settings, Some(&work)), interrupt: settings.interrupt, protocol: None },
