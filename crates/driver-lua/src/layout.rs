@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::OnceLock,
 };
-use vmoon_confine::{Profile, Report, Rules};
+use vmoon_confine::{Layer, Profile, Report, Rules, Status};
 use vmoon_core::{Error, MachineId, Result, driver::Exit};
 use vmoon_sys::{
     atomic,
@@ -129,6 +129,13 @@ impl Life {
     /// Which layers hold it; nothing if it has not come so far.
     pub(crate) fn layers(&self) -> Option<Report> {
         atomic::read_json(&self.dir.join(LAYERS)).ok().flatten()
+    }
+
+    /// Whether the process of an embedded runtime could start no other: the kernel has refused it since before it ran any code. With
+    /// the broker of connections it had one from the beginning.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.layers()
+            .is_some_and(|report| report.get(Layer::Seccomp) == Some(&Status::On) && report.get(Layer::Broker) != Some(&Status::On))
     }
 
     /// Says that it is about to be killed by us.

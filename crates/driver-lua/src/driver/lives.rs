@@ -85,7 +85,8 @@ fn bury(id: MachineId, life: &Life, meta: &Meta) -> Result<Exit> {
         let _ = process.wait_end(DEATH);
         return Ok(exit);
     }
-    let status = status(life, meta);
+    // Nor does anybody ask how a process ended that was killed by us.
+    let status = if meta.zygote.is_some() && life.is_condemned() { None } else { status(life, meta) };
     if let Some(exit) = life.exit() {
         return Ok(exit);
     }
@@ -95,9 +96,13 @@ fn bury(id: MachineId, life: &Life, meta: &Meta) -> Result<Exit> {
         None | Some(Exit::Signal { signal: libc::SIGKILL }) if life.is_condemned() => Exit::Killed,
         exit => exit.unwrap_or(Exit::Lost),
     };
-    // It did not end by itself, so nobody has looked after its children.
-    let mark = format!("{MARK}={}", mark(id, life.number));
-    tree::kill(process, Some(&mark), DEATH).map_err(|error| Error::io("end what a dead machine left behind", error))?;
+    // It did not end by itself, so nobody has looked after its children; unless it could have none, that costs a look at every process.
+    if meta.zygote.is_none() || !life.is_alone() {
+        let mark = format!("{MARK}={}", mark(id, life.number));
+        tree::kill(process, Some(&mark), DEATH).map_err(|error| Error::io("end what a dead machine left behind", error))?;
+    } else {
+        process.wait_end(DEATH).map_err(|error| Error::io("wait for the end of a dead machine", error))?;
+    }
     life.write_exit(&exit)?;
     Ok(exit)
 }
