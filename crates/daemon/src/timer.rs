@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-/// Waits. Only for spacing attempts at something outside our control; what can be awaited is awaited.
+/// Waits. Only for spacing attempts at something outside our control; what can be awaited is awaited. Nothing is not waited
+/// for: tokio's clock counts milliseconds and rounds up.
 #[expect(clippy::disallowed_methods, reason = "spacing attempts is the one thing that needs time to pass")]
 pub(crate) async fn pause(duration: Duration) {
-    tokio::time::sleep(duration).await;
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
+    }
 }
 
 /// How long to wait before attempt `n` (from 0): nothing, then 50 ms doubling up to 5 s.

@@ -55,6 +55,7 @@ fn start_of(machine: MachineId, work: &Path) -> Start {
         memory: None,
         grace_ms: 1000,
         work_size: None,
+        command_time: None,
         rules: crate::layout::trusted(),
         lua: Default::default(),
     }

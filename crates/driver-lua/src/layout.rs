@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::OnceLock,
 };
-use vmoon_confine::{Profile, Report, Rules};
+use vmoon_confine::{Layer, Profile, Report, Rules, Status};
 use vmoon_core::{Error, MachineId, Result, driver::Exit};
 use vmoon_sys::{
     atomic,
@@ -50,6 +50,9 @@ pub(crate) struct Start {
     pub(crate) memory: Option<u64>,
     /// How long an interrupted command may go on before its process is ended, milliseconds.
     pub(crate) grace_ms: u64,
+    /// How long a command may run that brings no deadline of its own, seconds.
+    #[serde(default)]
+    pub(crate) command_time: Option<u64>,
     /// The most its work directory may hold, bytes.
     #[serde(default)]
     pub(crate) work_size: Option<u64>,
@@ -147,6 +150,13 @@ impl Life {
     /// Which layers hold it; nothing if it has not come so far.
     pub(crate) fn layers(&self) -> Option<Report> {
         atomic::read_json(&self.dir.join(LAYERS)).ok().flatten()
+    }
+
+    /// Whether the process of an embedded runtime could start no other: the kernel has refused it since before it ran any code. With
+    /// the broker of connections it had one from the beginning.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.layers()
+            .is_some_and(|report| report.get(Layer::Seccomp) == Some(&Status::On) && report.get(Layer::Broker) != Some(&Status::On))
     }
 
     /// Says that it is about to be killed by us.

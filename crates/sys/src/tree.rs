@@ -4,6 +4,7 @@
 //! process of the root's session (an orphan does not escape it), and every process that bears a mark in its environment (an
 //! orphan that also called `setsid` does not escape it).
 
+mod children;
 mod scan;
 
 use crate::process::{Identity, Pidfd, Stat, boot_id};
@@ -43,7 +44,8 @@ pub fn kill(root: &Identity, mark: Option<&str>, limit: Duration) -> io::Result<
 }
 
 /// As [`kill`], for a root that is the subreaper of its descendants (prctl(2), `PR_SET_CHILD_SUBREAPER`). While it lives, every
-/// orphan of its tree is its child, so one look by parents finds all; `mark` counts only if it is dead.
+/// orphan of its tree is its child, so looking by parents finds all, at the price of its own tree and not of all that runs; `mark` counts
+/// only if it is dead.
 ///
 /// # Errors
 /// As [`kill`].
@@ -59,7 +61,7 @@ pub fn kill_subreaper(root: &Identity, mark: Option<&str>, limit: Duration) -> i
         }
         std::thread::yield_now();
     }
-    kill_found(root, None, until)?;
+    kill_seen(|| below(root).unwrap_or_else(|| descendants(root, None)), until)?;
     fd.send(Signal::KILL)?;
     wait(vec![fd], until)
 }
@@ -83,10 +85,15 @@ pub fn signal_offspring(root: &Identity, signal: Signal) {
 }
 
 fn kill_found(root: &Identity, mark: Option<&str>, until: Instant) -> io::Result<()> {
+    kill_seen(|| descendants(root, mark), until)
+}
+
+/// Kills what a look sees until two looks have seen nothing new.
+fn kill_seen(look: impl Fn() -> (Vec<Identity>, HashSet<i32>), until: Instant) -> io::Result<()> {
     let mut seen = HashSet::new();
     let mut before = None;
     loop {
-        let (living, all) = descendants(root, mark);
+        let (living, all) = look();
         let found: Vec<Identity> = living.into_iter().filter(|identity| seen.insert(identity.clone())).collect();
         if found.is_empty() {
             // A look takes time: what forks and dies during it may hide its child. Two looks that see the same, the dead
@@ -129,6 +136,18 @@ pub fn count(root: &Identity, mark: Option<&str>) -> usize {
 
 fn offspring(root: &Identity, mark: Option<&str>) -> Vec<Identity> {
     descendants(root, mark).0
+}
+
+/// As [`descendants`] by parents alone, for a root that is frozen; `None` where the kernel does not tell.
+fn below(root: &Identity) -> Option<(Vec<Identity>, HashSet<i32>)> {
+    let found = children::below(root.pid)?;
+    let all = found.iter().map(|(pid, _)| *pid).collect();
+    let living = found
+        .into_iter()
+        .filter_map(|(pid, stat)| Some((pid, stat.filter(|stat| !stat.is_dead())?)))
+        .map(|(pid, stat)| Identity { pid, start: stat.start, boot: root.boot.clone() })
+        .collect();
+    Some((living, all))
 }
 
 /// The living ones, and the process ids of all, the dead included.
@@ -213,6 +232,28 @@ mod tests {
             assert_eq!(reap(root.pid), Reaped::Signal(9));
             kill(&root, Some(&mark), Duration::from_secs(1)).unwrap();
         }
+    }
+
+    #[test]
+    fn the_lists_of_children_tell_the_whole_tree_and_its_end_needs_no_other_look() {
+        let (reader, writer) = io::pipe().unwrap();
+        let script = "sleep 1000 & echo $!; sh -c 'sleep 1000 & echo $!; wait' & echo $!; wait";
+        let child = Detached {
+            exe: Path::new("/bin/sh"),
+            args: vec!["-c".as_ref(), script.as_ref()],
+            env: vec![],
+            stdio: [None, Some(writer.as_fd()), None],
+        };
+        let root = Identity::of(child.spawn().unwrap()).unwrap();
+        drop(writer);
+        let pids: HashSet<i32> = BufReader::new(reader).lines().take(3).map(|line| line.unwrap().parse().unwrap()).collect();
+        let rest: Vec<Identity> = pids.iter().map(|pid| Identity::of(*pid).unwrap()).collect();
+        let (living, all) = below(&root).expect("this kernel has lists of children");
+        assert_eq!((living.len(), &all), (3, &pids));
+        kill_subreaper(&root, None, Duration::from_secs(10)).unwrap();
+        assert!(!root.is_alive() && rest.iter().all(|process| !process.is_alive()), "something of the tree lives");
+        assert_eq!(reap(root.pid), Reaped::Signal(9));
+        assert_eq!(below(&root).map(|(living, all)| living.len() + all.len()), Some(0), "a process that is gone has no children");
     }
 
     #[test]

@@ -79,7 +79,15 @@ pub(super) fn examine(id: MachineId, life: &Life) -> Result<Vital> {
 /// Records how a dead holder ended, and ends what it left behind.
 fn bury(id: MachineId, life: &Life, meta: &Meta) -> Result<Exit> {
     let process = &meta.process;
-    let status = status(life, meta);
+    // What is recorded is true; only who has not recorded anything makes us ask its parent, which takes a while.
+    if meta.zygote.is_some()
+        && let Some(exit) = life.exit()
+    {
+        let _ = process.wait_end(DEATH);
+        return Ok(exit);
+    }
+    // Nor does anybody ask how a process ended that was killed by us.
+    let status = if meta.zygote.is_some() && life.is_condemned() { None } else { status(life, meta) };
     if let Some(exit) = life.exit() {
         return Ok(exit);
     }
@@ -89,9 +97,13 @@ fn bury(id: MachineId, life: &Life, meta: &Meta) -> Result<Exit> {
         None | Some(Exit::Signal { signal: libc::SIGKILL }) if life.is_condemned() => Exit::Killed,
         exit => exit.unwrap_or(Exit::Lost),
     };
-    // It did not end by itself, so nobody has looked after its children.
-    let mark = format!("{MARK}={}", mark(id, life.number));
-    tree::kill(process, Some(&mark), DEATH).map_err(|error| Error::io("end what a dead machine left behind", error))?;
+    // It did not end by itself, so nobody has looked after its children; unless it could have none, that costs a look at every process.
+    if meta.zygote.is_none() || !life.is_alone() {
+        let mark = format!("{MARK}={}", mark(id, life.number));
+        tree::kill(process, Some(&mark), DEATH).map_err(|error| Error::io("end what a dead machine left behind", error))?;
+    } else {
+        process.wait_end(DEATH).map_err(|error| Error::io("wait for the end of a dead machine", error))?;
+    }
     life.write_exit(&exit)?;
     Ok(exit)
 }
@@ -198,6 +210,7 @@ pub(super) fn plan(layout: &Layout, record: &Record, life: &Life, program: Optio
         spill: settings.spill,
         memory: settings.memory,
         grace_ms: GRACE_MS,
+        command_time: settings.command_time,
         work_size: settings.confinement.work_size,
         rules,
         lua: Options { grants: libraries(settings, Some(&work)), interrupt: settings.interrupt, protocol: None },

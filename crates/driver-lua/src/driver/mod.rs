@@ -18,7 +18,12 @@ use crate::{
 use async_trait::async_trait;
 use lives::Vital;
 use serde_json::{Map, Value, json};
-use std::{ffi::OsString, path::PathBuf, sync::Arc};
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 use vmoon_core::{
     Code, Error, MachineId, Result,
     driver::{
@@ -26,16 +31,23 @@ use vmoon_core::{
         SessionLink, Sighting, StopMode,
     },
     machine::Verb,
-    operation::{OpRecord, Progress, Undo},
+    operation::{OpRecord, Undo},
     spec::{MachineSpec, Problems},
 };
 use vmoon_lua_wire::hello::Versions;
+<<<<<<< HEAD
 use vmoon_sys::{memory, paths};
+=======
+use vmoon_sys::{atomic, clock, memory, paths};
+>>>>>>> main
 
 /// The kind of machine.
 pub const KIND: &str = "lua";
 /// The one channel of a Lua machine.
 const MAIN: &str = "main";
+
+/// How long what is known of installed interpreters is good.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// Where a [`LuaDriver`] finds things.
 #[derive(Clone, Debug)]
@@ -59,6 +71,8 @@ struct Inner {
     args: Vec<OsString>,
     zygotes: Zygotes,
     speaks: Versions,
+    /// The interpreters that were found, and when.
+    interpreters: Mutex<Option<(Instant, Map<String, Value>)>>,
 }
 
 impl LuaDriver {
@@ -70,7 +84,14 @@ impl LuaDriver {
     /// A driver that speaks these protocols with its holders, as one of another build does.
     pub fn speaking(config: LuaConfig, speaks: Versions) -> Self {
         let zygotes = Zygotes::new(config.host_exe.clone(), &config.host_args);
-        Self(Arc::new(Inner { layout: Layout::new(config.state), exe: config.host_exe, args: config.host_args, zygotes, speaks }))
+        Self(Arc::new(Inner {
+            layout: Layout::new(config.state),
+            exe: config.host_exe,
+            args: config.host_args,
+            zygotes,
+            speaks,
+            interpreters: Mutex::default(),
+        }))
     }
 
     pub(crate) fn speaks(&self) -> Versions {
@@ -86,9 +107,22 @@ impl LuaDriver {
     }
 }
 
+/// The installed interpreters, by name: a look into every directory of the search path for each.
+fn interpreters() -> Map<String, Value> {
+    settings::INTERPRETERS
+        .iter()
+        .filter_map(|name| Some((name.to_string(), settings::find(name).ok()??.to_string_lossy().into())))
+        .collect()
+}
+
 /// The handle of a machine is its id.
 fn id_of(handle: &Handle) -> Option<MachineId> {
     handle.0.parse().ok()
+}
+
+fn running(life: u64, complete: bool) -> Sighting {
+    let channel = Channel { name: MAIN.into(), kind: ChannelKind::Repl, life };
+    Sighting { observed: Observed::On(vec![channel]), complete }
 }
 
 fn known(handle: &Handle) -> Result<MachineId> {
@@ -136,9 +170,10 @@ impl Inner {
     }
 
     fn observe(&self, id: MachineId) -> Result<Sighting> {
-        if !self.layout.machine(id).is_dir() {
-            return Ok(Sighting { observed: Observed::Missing, complete: false });
+        if let Some(seen) = self.glance(id)? {
+            return Ok(seen);
         }
+<<<<<<< HEAD
         // A record that cannot be read is that of an unfinished creation or of a damaged disk; either way it exists.
         let record = self.layout.record(id).ok().flatten();
         let complete = record.as_ref().is_some_and(|record| record.complete);
@@ -146,13 +181,39 @@ impl Inner {
         if record.is_some_and(|record| !record.complete && record.home.is_some()) {
             return Ok(Sighting { observed: Observed::Off(None), complete });
         }
+=======
+        let complete = self.is_complete(id);
+>>>>>>> main
         for life in self.layout.lives(id)?.iter().rev().take(1) {
             if let Vital::Alive(_) = lives::examine(id, life)? {
-                let channel = Channel { name: MAIN.into(), kind: ChannelKind::Repl, life: life.number };
-                return Ok(Sighting { observed: Observed::On(vec![channel]), complete });
+                return Ok(running(life.number, complete));
             }
         }
         Ok(Sighting { observed: Observed::Off(lives::last_exit(&self.layout, id)?), complete })
+    }
+
+    /// What can be seen without waiting for anything: that it is missing, that it runs, that it never ran. `None` for a life that is
+    /// over or has not begun, which has to be looked at closely.
+    fn glance(&self, id: MachineId) -> Result<Option<Sighting>> {
+        if !self.layout.machine(id).is_dir() {
+            return Ok(Some(Sighting { observed: Observed::Missing, complete: false }));
+        }
+        let last = self.layout.lives(id)?.pop();
+        Ok(match last {
+            Some(life) => {
+                let alive = life.meta()?.is_some_and(|meta| meta.process.is_alive());
+                alive.then(|| running(life.number, self.is_complete(id)))
+            }
+            None if self.layout.earlier_boots(id).is_empty() => {
+                Some(Sighting { observed: Observed::Off(None), complete: self.is_complete(id) })
+            }
+            None => None,
+        })
+    }
+
+    /// A record that cannot be read is that of an unfinished creation or of a damaged disk; either way the machine exists.
+    fn is_complete(&self, id: MachineId) -> bool {
+        self.layout.record(id).ok().flatten().is_some_and(|record| record.complete)
     }
 
     fn list(&self) -> Result<Vec<Found>> {
@@ -257,10 +318,16 @@ impl Driver for LuaDriver {
     }
 
     async fn facts(&self) -> Result<HostFacts> {
-        let found: Map<String, Value> = settings::INTERPRETERS
-            .iter()
-            .filter_map(|name| Some((name.to_string(), settings::find(name).ok()??.to_string_lossy().into())))
-            .collect();
+        let mut known = self.0.interpreters.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match &*known {
+            Some((at, found)) if at.elapsed() < FRESH => found.clone(),
+            _ => {
+                let found = interpreters();
+                *known = Some((clock::instant(), found.clone()));
+                found
+            }
+        };
+        drop(known);
         Ok(HostFacts(json!({ "interpreters": found })))
     }
 
@@ -283,7 +350,7 @@ impl Driver for LuaDriver {
     async fn create(&self, id: MachineId, plan: &Plan, journal: &dyn Journal) -> Result<Handle> {
         let settings: Settings = serde_json::from_value(plan.settings.clone())
             .map_err(|error| Error::internal("the plan is not one of the Lua driver").source(error))?;
-        journal.progress(Progress { phase: "making the directory".into(), percent: None });
+        // There is one step, which is over before anybody could read of it: no progress is told.
         journal.undo(Undo(json!({ "delete": id }))).await?;
         let (name, original) = (plan.name.clone(), clone::original(plan)?);
         self.blocking(move |inner| match original {
@@ -322,7 +389,12 @@ impl Driver for LuaDriver {
     async fn observe(&self, handle: &Handle) -> Sighting {
         let missing = Sighting { observed: Observed::Missing, complete: false };
         let Some(id) = id_of(handle) else { return missing };
-        let seen = self.blocking(move |inner| inner.observe(id)).await;
+        // A handful of small files takes less time than a thread to wake up.
+        let seen = match self.0.glance(id) {
+            Ok(Some(seen)) => Ok(seen),
+            Ok(None) => self.blocking(move |inner| inner.observe(id)).await,
+            Err(error) => Err(error),
+        };
         seen.unwrap_or(Sighting { observed: Observed::Unreachable, complete: false })
     }
 
@@ -343,7 +415,10 @@ impl Driver for LuaDriver {
         // A holder that is ending may refuse; then its files have the rest.
         for _ in 0..2 {
             let this = life.clone();
-            let vital = self.blocking(move |_| lives::examine(id, &this)).await?;
+            let vital = match life.meta()? {
+                Some(meta) if meta.process.is_alive() => Vital::Alive(meta),
+                _ => self.blocking(move |_| lives::examine(id, &this)).await?,
+            };
             match vital {
                 Vital::Alive(meta) => {
                     if let Some(link) = link::connect(self.clone(), id, &life, &meta, from).await? {

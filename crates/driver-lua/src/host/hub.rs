@@ -147,6 +147,13 @@ pub struct Hub {
     interrupter: OnceLock<Interrupter>,
     advice: OnceLock<&'static str>,
     room: OnceLock<Room>,
+<<<<<<< HEAD
+=======
+    /// The deadline of commands that bring none.
+    command_time: OnceLock<Duration>,
+    me: Identity,
+    exit_path: PathBuf,
+>>>>>>> main
     grace: Duration,
 }
 
@@ -180,6 +187,12 @@ impl Hub {
             interrupter: OnceLock::new(),
             advice: OnceLock::new(),
             room: OnceLock::new(),
+<<<<<<< HEAD
+=======
+            command_time: OnceLock::new(),
+            me,
+            exit_path,
+>>>>>>> main
             grace,
         })
     }
@@ -247,10 +260,16 @@ impl Hub {
         }
     }
 
+    /// Limits commands that bring no deadline of their own. Only the first call counts.
+    pub(crate) fn set_command_time(&self, limit: Duration) {
+        let _ = self.command_time.set(limit);
+    }
+
     fn begin<'a>(&'a self, mut state: Guard<'a>, command: &Command, announce: bool) -> Guard<'a> {
         let started = Instant::now();
         let limit = vmoon_core::frame::Eval::decode(&command.payload).map_or(0, |eval| eval.deadline_ms);
-        let deadline = (limit > 0).then(|| started + Duration::from_millis(limit.into()));
+        let own = (limit > 0).then(|| Duration::from_millis(limit.into()));
+        let deadline = own.or_else(|| self.command_time.get().copied()).and_then(|limit| started.checked_add(limit));
         state.core.put_pending();
         state.core.running = Some(super::core::Running { id: command.id, started, deadline, cut: None, cut_at: None });
         // A timer that is armed already is left alone: arming one costs as much as a small command.

@@ -170,6 +170,9 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
         Hub::new(core, me.clone(), dir.join("exit.json"), Duration::from_millis(start.grace_ms)).map_err(|error| error.to_string())?;
     // One hub for the whole life of the process.
     let hub: &'static Hub = Box::leak(Box::new(hub));
+    if let Some(seconds) = start.command_time {
+        hub.set_command_time(Duration::from_secs(seconds));
+    }
     if let Some(limit) = start.work_size {
         hub.set_room(Room::new(&start.work, limit).map_err(|error| format!("could not open the work directory: {error}"))?);
     }

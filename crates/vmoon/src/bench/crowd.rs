@@ -2,7 +2,8 @@
 
 use super::{
     Bench, Section,
-    child::{Child, LOOP},
+    bars::ask_all,
+    child::{Child, LOOP, whole},
     place::AT_ONCE,
     report::{section, targets, us},
 };
@@ -141,6 +142,62 @@ pub(super) async fn many(bench: &Bench) -> Result<Value> {
     });
     let python = bench.python(Section::Many, json!({ "n": bench.rounds(600, 40) }));
     Ok(targets(section("sessions at once, all answering", vmoon, lua, python), &[("answered", n as f64, true)]))
+}
+
+/// What the computer has left, bytes.
+fn available() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or_default() << 10
+}
+
+/// Thousands of machines that idle, and a list of them.
+pub(super) async fn thousands(bench: &Bench) -> Result<Value> {
+    let n = bench.rounds(10_000, 300);
+    // What the first one starts is no part of the others.
+    bench.place.running("first", json!({})).await?;
+    let before = available();
+    let begun = Instant::now();
+    let names = bench.place.run_many("idle", n).await?;
+    let created = begun.elapsed();
+    let begun = Instant::now();
+    ask_all(bench.place.client(), &names).await?;
+    let asked = begun.elapsed();
+    let machine = before.saturating_sub(available()) / n as u64;
+    let env = bench.place.env();
+    let listed: Result<Vec<Duration>> =
+        (0..bench.rounds(20, 5)).map(|_| whole(bench.place.exe(), &["list", "-o", "name"], &env, "first\n")).collect();
+    let holders = bench.place.holders();
+    let (daemon, _) = memory_of(&[bench.place.daemon()]);
+    let mut all = holders;
+    all.push(bench.place.daemon());
+    let cores = idle_cores(&all).await;
+    let begun = Instant::now();
+    bench.place.clear().await?;
+    let mut listed = listed?;
+    listed.sort_unstable();
+    let vmoon = json!({
+        "sessions": n,
+        "answered": n,
+        "created_in_us": us(created),
+        "all_answered_in_us": us(asked),
+        "list_p50_us": us(listed[listed.len() / 2]),
+        "idle_cores": cores,
+        "machine_bytes_per_vm": machine,
+        "pss_daemon_bytes": daemon,
+        "deleted_in_us": us(begun.elapsed()),
+    });
+    let none = || Err("it cannot be had for so many".into());
+    let figures = section("thousands of machines that idle, and a list of them", vmoon, none(), none());
+    Ok(targets(
+        figures,
+        &[
+            ("list_p50_us", 150_000.0, false),
+            ("idle_cores", 0.01, false),
+            ("machine_bytes_per_vm", f64::from(240 << 10), false),
+            ("answered", n as f64, true),
+        ],
+    ))
 }
 
 #[cfg(test)]

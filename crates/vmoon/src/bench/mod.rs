@@ -3,9 +3,11 @@
 //! Everything happens in a private daemon in a directory of its own; the user's daemon is never asked. The figures are one
 //! JSON object: durations in microseconds, memory in bytes. Knows nothing of how the daemon works: it is a client.
 
+mod bars;
 mod child;
 mod crowd;
 pub(crate) mod place;
+mod programs;
 mod python;
 mod report;
 mod speed;
@@ -77,6 +79,20 @@ enum Section {
     Many,
     /// 100 MB of output
     Output,
+    /// What confinement adds to a creation
+    Seal,
+    /// How fast programs run in a sealed VM
+    Speed,
+    /// From asking for an interrupt to the end of the command
+    Interrupt,
+    /// Creations and deletions per second
+    Batch,
+    /// What a killed daemon's successor needs for each session
+    Adopt,
+    /// One evaluation sent to 20 and to 1 000 machines
+    FanOut,
+    /// 10 000 idle machines at once, all answering, and a list of them
+    Thousands,
 }
 
 impl Section {
@@ -122,6 +138,13 @@ impl Bench {
             Section::Parallel => speed::parallel(self).await,
             Section::Many => crowd::many(self).await,
             Section::Output => truth::output(self).await,
+            Section::Seal => bars::seal(self).await,
+            Section::Speed => programs::speed(self).await,
+            Section::Interrupt => bars::interrupt(self),
+            Section::Batch => bars::batch(self).await,
+            Section::Adopt => bars::adopt(self).await,
+            Section::FanOut => bars::fan_out(self).await,
+            Section::Thousands => crowd::thousands(self).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A private daemon in directories of its own, and its machines. Nothing of it is left when it is closed.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::{Value, json};
 use std::{
     env,
     ffi::OsStr,
@@ -134,6 +135,11 @@ impl Place {
         &self.client
     }
 
+    /// Another client, with no connection yet.
+    pub(crate) fn new_client(&self) -> Client {
+        Client::new(self.dir.join("run/vmoon/api.sock"))
+    }
+
     /// The daemon's process id.
     pub(crate) fn daemon(&self) -> i32 {
         self.identity().pid
@@ -154,11 +160,11 @@ impl Place {
             .collect()
     }
 
-    /// Creates and starts a machine, and waits for its first answer. Gives back when it was accepted, when it ran and when it
-    /// had answered, each from the beginning.
-    pub(crate) async fn create(&self, name: &str) -> Result<[Duration; 3]> {
+    /// Creates and starts a machine with these settings. Gives back when it was accepted and when it ran, from the beginning.
+    pub(crate) async fn running(&self, name: &str, settings: Value) -> Result<[Duration; 2]> {
         let begun = Instant::now();
-        let spec = MachineSpec { kind: "lua".into(), ..MachineSpec::default() };
+        let Value::Object(settings) = settings else { return Err(Error::internal("settings that are no object")) };
+        let spec = MachineSpec { kind: "lua".into(), settings, ..MachineSpec::default() };
         let request = CreateMachine { name: name.into(), connection: None, spec, start: true, deadline_ms: None };
         let machine = self.client.create_machine(request).await?.machine;
         let accepted = begun.elapsed();
@@ -170,9 +176,23 @@ impl Place {
             let error = view.last_error.map(Error::from);
             return Err(error.unwrap_or_else(|| Error::new(Code::Timeout, format!("the machine {name} did not start"))));
         }
-        let running = begun.elapsed();
+        Ok([accepted, begun.elapsed()])
+    }
+
+    /// Creates and starts a machine, and waits for its first answer. Gives back when it was accepted, when it ran and when it
+    /// had answered, each from the beginning.
+    pub(crate) async fn create(&self, name: &str) -> Result<[Duration; 3]> {
+        let begun = Instant::now();
+        let [accepted, running] = self.running(name, json!({})).await?;
         self.answer(name).await?;
         Ok([accepted, running, begun.elapsed()])
+    }
+
+    /// Creates and starts so many machines, several at a time, and asks them nothing.
+    pub(crate) async fn run_many(&self, prefix: &str, n: usize) -> Result<Vec<String>> {
+        let names: Vec<String> = (0..n).map(|i| format!("{prefix}{i}")).collect();
+        stream::iter(&names).map(|name| self.running(name, json!({}))).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
+        Ok(names)
     }
 
     /// Creates so many machines, several at a time.
@@ -193,7 +213,8 @@ impl Place {
 
     /// Evaluates code and insists that it ends without an error.
     pub(crate) async fn eval(&self, name: &str, code: &str) -> Result<CommandView> {
-        let request = Eval { session: name.into(), code: code.into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None };
+        let request =
+            Eval { session: name.into(), code: code.into(), args: None, data: false, token: None, deadline_ms: None, wait_ms: None };
         let view = self.client.eval(request).await?;
         match (&view.error, view.state) {
             (None, CommandState::Done) => Ok(view),

@@ -95,7 +95,7 @@ pub(super) async fn create(bench: &Bench) -> Result<Value> {
         Ok(summary(times))
     });
     let python = bench.python(Section::Create, json!({ "n": bench.rounds(50, 5) }));
-    Ok(targets(section("create and start to first answer", vmoon, lua, python), &[("p50_us", 10_000.0, false)]))
+    Ok(targets(section("create and start to first answer", vmoon, lua, python), &[("p50_us", 1_000.0, false)]))
 }
 
 /// Whole processes that run one line of Lua.

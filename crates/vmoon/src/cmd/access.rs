@@ -82,7 +82,7 @@ impl Access {
         set("profile", self.profile.clone().or(net).map(Value::from));
         for (name, paths) in [("read", &self.read), ("write", &self.write)] {
             if !paths.is_empty() {
-                set(name, Some(paths.iter().map(absolute).collect::<Result<Vec<_>>>()?.into()));
+                set(name, Some(paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>>>()?.into()));
             }
         }
         set("net", (!self.net.is_empty()).then(|| self.net.clone().into()));

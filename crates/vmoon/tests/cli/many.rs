@@ -201,3 +201,16 @@ fn a_mistake_in_the_configuration_is_told_with_its_line() {
     home.run(&["list"]).ok();
     home.end();
 }
+
+#[test]
+fn options_say_what_a_machine_may_do_and_how_long_a_command_may_take() {
+    let home = Home::new();
+    home.run(&["create", "lab", "--command-time", "1s", "--read", "run", "--open-files", "64", "--cpu", "10m", "--start"]).ok();
+    home.run(&["eval", "lab", "kept = 7"]).ok();
+    home.json(&["eval", "lab", "while true do end"]).fails("command.deadline", 8);
+    let shown = parse(&home.json(&["show", "lab"]).ok());
+    let settings = &shown["spec"]["settings"];
+    assert_eq!((&settings["command-time"], &settings["cpu"], &settings["open-files"]), (&1.into(), &600.into(), &64.into()), "{shown}");
+    assert_eq!(settings["read"][0], home.path("run").to_string_lossy().as_ref(), "the client has made the path absolute");
+    assert_eq!(home.run(&["eval", "lab", "return kept"]).ok(), "7\n", "the state is kept");
+}
