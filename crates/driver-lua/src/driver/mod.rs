@@ -35,11 +35,7 @@ use vmoon_core::{
     spec::{MachineSpec, Problems},
 };
 use vmoon_lua_wire::hello::Versions;
-<<<<<<< HEAD
-use vmoon_sys::{memory, paths};
-=======
-use vmoon_sys::{atomic, clock, memory, paths};
->>>>>>> main
+use vmoon_sys::{clock, memory, paths};
 
 /// The kind of machine.
 pub const KIND: &str = "lua";
@@ -173,17 +169,7 @@ impl Inner {
         if let Some(seen) = self.glance(id)? {
             return Ok(seen);
         }
-<<<<<<< HEAD
-        // A record that cannot be read is that of an unfinished creation or of a damaged disk; either way it exists.
-        let record = self.layout.record(id).ok().flatten();
-        let complete = record.as_ref().is_some_and(|record| record.complete);
-        // A copy is no machine before its process is one.
-        if record.is_some_and(|record| !record.complete && record.home.is_some()) {
-            return Ok(Sighting { observed: Observed::Off(None), complete });
-        }
-=======
         let complete = self.is_complete(id);
->>>>>>> main
         for life in self.layout.lives(id)?.iter().rev().take(1) {
             if let Vital::Alive(_) = lives::examine(id, life)? {
                 return Ok(running(life.number, complete));
@@ -202,7 +188,11 @@ impl Inner {
         Ok(match last {
             Some(life) => {
                 let alive = life.meta()?.is_some_and(|meta| meta.process.is_alive());
-                alive.then(|| running(life.number, self.is_complete(id)))
+                alive.then(|| match self.layout.record(id).ok().flatten() {
+                    // A copy is no machine before its process is one.
+                    Some(Record { complete: false, home: Some(_), .. }) => Sighting { observed: Observed::Off(None), complete: false },
+                    record => running(life.number, record.is_some_and(|record| record.complete)),
+                })
             }
             None if self.layout.earlier_boots(id).is_empty() => {
                 Some(Sighting { observed: Observed::Off(None), complete: self.is_complete(id) })

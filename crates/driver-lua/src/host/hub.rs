@@ -147,13 +147,8 @@ pub struct Hub {
     interrupter: OnceLock<Interrupter>,
     advice: OnceLock<&'static str>,
     room: OnceLock<Room>,
-<<<<<<< HEAD
-=======
     /// The deadline of commands that bring none.
     command_time: OnceLock<Duration>,
-    me: Identity,
-    exit_path: PathBuf,
->>>>>>> main
     grace: Duration,
 }
 
@@ -187,12 +182,7 @@ impl Hub {
             interrupter: OnceLock::new(),
             advice: OnceLock::new(),
             room: OnceLock::new(),
-<<<<<<< HEAD
-=======
             command_time: OnceLock::new(),
-            me,
-            exit_path,
->>>>>>> main
             grace,
         })
     }
