@@ -10,6 +10,7 @@ use std::{
     io::{ErrorKind, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 use vmoon_core::{Error, Result};
 
@@ -55,11 +56,14 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::io(format_args!("read {}", path.display()), error.into()))
 }
 
-/// The temporary name: it begins with a dot and bears our pid, so that two processes do not write to one file.
+/// Distinguishes writes of one process.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The temporary name: it begins with a dot and bears our pid and a number, so that neither two processes nor two threads write to one file.
 fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
+    name.push(format!(".{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     path.with_file_name(name)
 }
 
