@@ -144,7 +144,9 @@ impl Life {
     }
 
     pub(crate) fn write_exit(&self, exit: &Exit) -> Result<()> {
-        atomic::write_json(&self.dir.join("exit.json"), exit)
+        // Two threads of one process that record the same end share the temporary file: who comes second finds it gone, and the
+        // record there.
+        atomic::write_json(&self.dir.join("exit.json"), exit).or_else(|error| if self.exit().is_some() { Ok(()) } else { Err(error) })
     }
 
     /// Which layers hold it; nothing if it has not come so far.
