@@ -144,9 +144,8 @@ impl Life {
     }
 
     pub(crate) fn write_exit(&self, exit: &Exit) -> Result<()> {
-        // Two threads of one process that record the same end share the temporary file: who comes second finds it gone, and the
-        // record there.
-        atomic::write_json(&self.dir.join("exit.json"), exit).or_else(|error| if self.exit().is_some() { Ok(()) } else { Err(error) })
+        // Whoever deletes the machine at this moment takes the directory away, and with it all who could want the record.
+        atomic::write_json(&self.dir.join("exit.json"), exit).or_else(|error| if self.dir.exists() { Err(error) } else { Ok(()) })
     }
 
     /// Which layers hold it; nothing if it has not come so far.

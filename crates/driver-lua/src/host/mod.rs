@@ -243,7 +243,15 @@ fn confine(start: &Start, dir: &Path, token: u64) -> Result<(), String> {
 /// What the kernel can do and the filters for it, once for a zygote and all its children.
 fn prepared() -> &'static Prepared {
     static PREPARED: OnceLock<Prepared> = OnceLock::new();
-    PREPARED.get_or_init(Prepared::new)
+    PREPARED.get_or_init(|| {
+        unsafe extern "C" {
+            fn tzset();
+        }
+        // Local time is read from files that not every machine may open afterwards.
+        // SAFETY: takes no arguments; there is one thread, so nobody changes the environment meanwhile.
+        unsafe { tzset() };
+        Prepared::new()
+    })
 }
 
 /// What is known before the interpreter has said its version.

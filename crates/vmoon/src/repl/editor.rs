@@ -211,7 +211,6 @@ fn typed_ahead() -> Vec<u8> {
     keys
 }
 
-
 /// Takes the prompt off the screen; `before` is the text between it and the cursor.
 fn erase(before: &str) {
     let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(80, |size| usize::from(size.ws_col.max(1)));
