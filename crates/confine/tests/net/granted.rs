@@ -4,7 +4,6 @@ use crate::calls::*;
 use crate::process::*;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
@@ -122,80 +121,6 @@ fn one_connection_that_hangs_delays_no_other() {
     // Ours would keep the pipe open, should the process end without a word.
     drop(tell);
     let _taken = told.read_exact(&mut [0]).is_ok().then(|| slow.listener.accept().unwrap());
-    process.join();
-}
-
-static HANDLED: AtomicUsize = AtomicUsize::new(0);
-
-extern "C" fn handler(_: i32) {
-    HANDLED.fetch_add(1, Ordering::SeqCst);
-}
-
-fn handle(flags: i32) {
-    // SAFETY: the handler only counts; all zeros is a valid action.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = flags;
-        assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
-    }
-}
-
-fn signal(thread: i32) {
-    // SAFETY: takes numbers; the thread is one of ours.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR1) };
-}
-
-/// Signals a thread, which goes on meanwhile, until it has handled so many.
-fn signal_until(thread: i32, count: usize) {
-    while HANDLED.load(Ordering::SeqCst) < count {
-        let before = HANDLED.load(Ordering::SeqCst);
-        signal(thread);
-        while HANDLED.load(Ordering::SeqCst) == before {
-            thread::yield_now();
-        }
-    }
-}
-
-#[test]
-fn a_signal_ends_the_wait_or_not_as_its_handler_wants() {
-    let slow = hanging();
-    let other = hanging();
-    let (mut told, tell) = pipe();
-    let process = fork(|| {
-        let _guard = vmoon_confine::net::start(&[grant(slow.address), grant(other.address)], None).unwrap();
-        static THREAD: AtomicI32 = AtomicI32::new(0);
-        let begin = |address| {
-            THREAD.store(0, Ordering::SeqCst);
-            let hanging = thread::spawn(move || {
-                // SAFETY: takes nothing.
-                THREAD.store(unsafe { libc::gettid() }, Ordering::SeqCst);
-                dial(address)
-            });
-            while THREAD.load(Ordering::SeqCst) == 0 {
-                thread::yield_now();
-            }
-            hanging
-        };
-        handle(0);
-        let hanging = begin(slow.address);
-        while !hanging.is_finished() {
-            // Nobody waits for it to be handled: a thread that has ended meanwhile takes none.
-            signal(THREAD.load(Ordering::SeqCst));
-            thread::yield_now();
-        }
-        assert_eq!(hanging.join().unwrap(), Err(libc::EINTR));
-        handle(libc::SA_RESTART);
-        HANDLED.store(0, Ordering::SeqCst);
-        let hanging = begin(other.address);
-        signal_until(THREAD.load(Ordering::SeqCst), 500);
-        assert!(!hanging.is_finished());
-        std::io::Write::write_all(&mut &tell, b"x").unwrap();
-        assert_eq!(hanging.join().unwrap(), Ok(()), "500 times begun again, and connected");
-    });
-    // Ours would keep the pipe open, should the process end without a word.
-    drop(tell);
-    let _taken = told.read_exact(&mut [0]).is_ok().then(|| other.listener.accept().unwrap());
     process.join();
 }
 
