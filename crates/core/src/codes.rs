@@ -72,6 +72,11 @@ codes! {
     RuntimeNotFound "runtime.not_found" exit 10 http 422 Never "The Lua interpreter asked for is not on this computer.";
 
     ConnectionNotFound "connection.not_found" exit 3 http 404 Never "No connection has that name or id.";
+    ConnectionExists "connection.exists" exit 4 http 409 AfterChange "A connection of that name exists already.";
+    ConnectionInUse "connection.in_use" exit 4 http 409 AfterChange "Machines we made live on the connection; delete or forget them first.";
+    ConnectionPermission "connection.permission" exit 6 http 403 Never "The other side does not let this user in.";
+    ConnectionAuth "connection.auth" exit 6 http 403 Never "The credentials were refused.";
+    ConnectionUntrusted "connection.untrusted" exit 6 http 403 Never "The other side's key or certificate is not known, or has changed.";
     ConnectionLocked "connection.locked" exit 6 http 409 AfterChange "The connection waits for its secret after a restart.";
 
     MachineNotFound "machine.not_found" exit 3 http 404 Never "No machine has that name or id.";
@@ -95,6 +100,28 @@ codes! {
     SessionQueueFull "session.queue_full" exit 4 http 429 AfterChange "Too many commands wait in the session.";
     SessionNotWaiting "session.not_waiting" exit 4 http 409 AfterChange "No command of the session waits for input.";
     SessionChannel "session.channel" exit 9 http 422 Never "The machine has no such channel.";
+
+    SnapshotNotFound "snapshot.not_found" exit 3 http 404 Never "The machine has no snapshot of that name.";
+    SnapshotExists "snapshot.exists" exit 4 http 409 AfterChange "The machine has a snapshot of that name already.";
+
+    GuestAgent "guest.agent" exit 7 http 503 Later "The guest's agent is not there or does not answer.";
+    GuestNoLua "guest.no_lua" exit 10 http 422 Never "The guest has no Lua interpreter; a shell session works.";
+    GuestNoAddress "guest.no_address" exit 7 http 503 Later "No address of the guest is known.";
+
+    EnvironmentNotFound "environment.not_found" exit 3 http 404 Never "No environment has that name.";
+    EnvironmentExists "environment.exists" exit 4 http 409 AfterChange "An environment of that name exists already.";
+    EnvironmentBusy "environment.busy" exit 4 http 409 Later "Another operation changes the environment.";
+    EnvironmentInUse "environment.in_use" exit 4 http 409 AfterChange "Machines use the environment; delete them or give them another one.";
+    EnvironmentDamaged "environment.damaged" exit 1 http 422 AfterChange "Files of the environment differ from its lock; sync repairs it.";
+    PackageNotFound "package.not_found" exit 3 http 404 Never "No server has a rock of that name or version.";
+    PackageConflict "package.conflict" exit 4 http 409 Never "No choice of versions meets every constraint; the explanation names them.";
+    PackageRequired "package.required" exit 4 http 409 AfterChange "Other rocks of the environment need it.";
+    PackageInvalid "package.invalid" exit 1 http 422 Never "A manifest, rockspec or lock is malformed, or tried what it may not.";
+    PackageChecksum "package.checksum" exit 1 http 422 Never "What was downloaded is not what the lock or the server promised.";
+    PackageArchive "package.archive" exit 1 http 422 Never "An archive is damaged or would write outside its directory.";
+    PackageBuild "package.build" exit 1 http 422 AfterChange "A rock could not be built; its transcript is kept.";
+    PackageServer "package.server" exit 7 http 502 Later "A rocks server does not answer, or answers nonsense.";
+    PackageOffline "package.offline" exit 7 http 503 AfterChange "It is not in the cache, and offline mode forbids to fetch it.";
 
     CommandNotFound "command.not_found" exit 3 http 404 Never "The session has no such command.";
     CommandFailed "command.failed" exit 1 http 422 Never "The command ended with an error of its own.";

@@ -7,6 +7,7 @@
 
 use crate::{
     Error, MachineId, Result,
+    ability::{Addresses, Display, Exec, Notices, Snapshots, Tune},
     frame::Frame,
     operation::{OpRecord, Progress, Undo},
     spec::{MachineSpec, Problems},
@@ -340,6 +341,36 @@ pub trait Driver: Send + Sync {
 
     /// Suspending to storage, where the hypervisor has it.
     fn suspend(&self) -> Option<&dyn Suspend> {
+        None
+    }
+
+    /// Snapshots, where there are any.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// Programs in machines, where they can be run from outside.
+    fn exec(&self) -> Option<&dyn Exec> {
+        None
+    }
+
+    /// Addresses, where machines have any of their own.
+    fn addresses(&self) -> Option<&dyn Addresses> {
+        None
+    }
+
+    /// Screens, where machines have any.
+    fn display(&self) -> Option<&dyn Display> {
+        None
+    }
+
+    /// Changing machines that exist, where that can be done.
+    fn tune(&self) -> Option<&dyn Tune> {
+        None
+    }
+
+    /// Notices of what happened to machines, where the hypervisor pushes them. Asked once.
+    fn watch(&self) -> Option<Box<dyn Notices>> {
         None
     }
 }

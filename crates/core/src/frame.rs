@@ -41,6 +41,9 @@ pub mod tag {
     pub const QUIT: u8 = b'Q';
     /// About copying the process, between a driver and its holder only, on a connection of its own whose first frame it is.
     pub const FORK: u8 = b'L';
+    /// The size of a terminal: columns u16 LE, rows u16 LE. On a terminal channel keys travel as [`INPUT`] and output as
+    /// [`STDOUT`], both with the id 0; there are no commands.
+    pub const RESIZE: u8 = b'Y';
     // Between an attached client and the daemon only.
     /// Stop sending until [`RESUME`].
     pub const PAUSE: u8 = b'P';

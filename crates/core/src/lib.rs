@@ -4,6 +4,7 @@
 //! It does no I/O, starts no task and reads no clock: whatever it needs to know is passed in, so that every rule can be
 //! tested over all its inputs. Drivers, the daemon and the front ends depend on it; it depends on none of them.
 
+pub mod ability;
 pub mod codes;
 pub mod connection;
 pub mod driver;

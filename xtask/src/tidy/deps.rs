@@ -13,7 +13,12 @@ const OURS: &[(&str, &[&str])] = &[
     ("driver-sim", &["core"]),
     ("confine", &["core"]),
     ("driver-lua", &["core", "sys", "confine", "lua-wire"]),
-    ("daemon", &["core", "sys", "api", "driver-lua"]),
+    ("packages", &["core", "sys"]),
+    ("libvirt-wire", &[]),
+    ("remote", &["core", "sys", "lua-wire"]),
+    ("driver-ssh", &["core", "sys", "remote"]),
+    ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),
+    ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-libvirt", "packages"]),
     ("vmoon", &["core", "sys", "api", "daemon", "driver-lua"]),
     ("xtask", &[]),
 ];
@@ -37,6 +42,11 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("indicatif", &["vmoon"]),
     ("reedline", &["vmoon"]),
     ("tracing-subscriber", &["vmoon"]),
+    ("russh", &["remote"]),
+    ("russh-sftp", &["remote"]),
+    ("pubgrub", &["packages"]),
+    ("ureq", &["packages"]),
+    ("quick-xml", &["driver-libvirt"]),
 ];
 
 pub(super) fn check(source: &Source, findings: &mut Vec<Finding>) {

@@ -1,0 +1,189 @@
+//! What some machines can do beyond living: each ability is a trait of its own, reached through an accessor of
+//! [`Driver`](crate::driver::Driver) that answers `None` where there is no such ability. Plain data, as everywhere at this boundary.
+
+use crate::{Result, driver::Handle};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// A snapshot of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its name, unique among those of its machine.
+    pub name: String,
+    /// The snapshot it was made from, if any is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Whether it holds the running state (memory), or disks only.
+    pub memory: bool,
+    /// Whether the machine goes on from it.
+    pub current: bool,
+    /// What people should know about it, for example that it dies with the computer; empty if nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// A snapshot that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSnapshot {
+    /// Its name.
+    pub name: String,
+    /// Whether to keep the running state: `None` leaves it to the driver (yes if the machine runs and it can be done).
+    #[serde(default)]
+    pub memory: Option<bool>,
+}
+
+/// States of a machine to return to.
+#[async_trait]
+pub trait Snapshots: Send + Sync {
+    /// Every snapshot of the machine, parents before their children.
+    async fn list(&self, handle: &Handle) -> Result<Vec<Snapshot>>;
+    /// Makes one. A failure MUST leave none of that name.
+    ///
+    /// # Errors
+    /// [`Code::SnapshotExists`](crate::Code::SnapshotExists) if the name is taken.
+    async fn create(&self, handle: &Handle, new: &NewSnapshot) -> Result<Snapshot>;
+    /// Returns to it; what the machine was since is lost. The daemon observes the machine afterwards.
+    ///
+    /// # Errors
+    /// [`Code::SnapshotNotFound`](crate::Code::SnapshotNotFound).
+    async fn revert(&self, handle: &Handle, name: &str) -> Result<()>;
+    /// Deletes it; its children stay. Deleting what is missing is `Ok`.
+    async fn delete(&self, handle: &Handle, name: &str) -> Result<()>;
+}
+
+/// A program to run in a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// The program and its arguments; no shell is between.
+    pub argv: Vec<String>,
+    /// What it reads from its standard input.
+    #[serde(default)]
+    pub stdin: Vec<u8>,
+    /// How long it may take, milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// How a program in a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Its status, if it ended by itself.
+    #[serde(default)]
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+    /// Whether output beyond the driver's limit was dropped.
+    pub truncated: bool,
+}
+
+/// Runs programs in machines.
+#[async_trait]
+pub trait Exec: Send + Sync {
+    /// Runs one and waits for its end.
+    ///
+    /// # Errors
+    /// [`Code::OperationDeadline`](crate::Code::OperationDeadline) when it took too long; it may still run.
+    async fn exec(&self, handle: &Handle, program: &Program) -> Result<Ended>;
+}
+
+/// An address of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address, as text.
+    pub ip: String,
+    /// The interface's name in the machine, if known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub interface: String,
+    /// Its hardware address, `aa:bb:cc:dd:ee:ff`, if known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mac: String,
+    /// Who says so: `agent`, `lease`, `metrics`, `configured`.
+    pub source: String,
+}
+
+/// Tells machines' addresses.
+#[async_trait]
+pub trait Addresses: Send + Sync {
+    /// Every address known now, the most trustworthy first; none is not an error.
+    async fn addresses(&self, handle: &Handle) -> Result<Vec<Address>>;
+}
+
+/// Where a machine's screen can be seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisplayOffer {
+    /// `vnc` or `spice`.
+    pub protocol: String,
+    /// A URI that viewers take, for example `vnc+unix:///path` or `spice://127.0.0.1:5900`.
+    pub uri: String,
+}
+
+/// A picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Its media type, `image/png`.
+    pub media_type: String,
+    /// The file's content.
+    pub bytes: Vec<u8>,
+}
+
+/// Screens of machines.
+#[async_trait]
+pub trait Display: Send + Sync {
+    /// Where its screen can be seen; empty if it has none.
+    async fn offers(&self, handle: &Handle) -> Result<Vec<DisplayOffer>>;
+    /// What it shows now.
+    async fn screenshot(&self, handle: &Handle) -> Result<Picture>;
+}
+
+/// A change of a machine's settings, as it was or would be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The setting.
+    pub setting: String,
+    /// What is done, for people: `memory 2 GiB → 4 GiB`.
+    pub what: String,
+    /// When it takes effect.
+    pub effect: Effect,
+}
+
+/// When a change takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// At once.
+    Now,
+    /// With the machine's next start.
+    NextStart,
+}
+
+/// Changes machines that exist.
+#[async_trait]
+pub trait Tune: Send + Sync {
+    /// Makes these changes, by the names and in the form of the settings of a specification; all problems at once, before
+    /// anything is touched. With `dry_run` it only says what it would do.
+    async fn tune(&self, handle: &Handle, settings: &serde_json::Map<String, serde_json::Value>, dry_run: bool) -> Result<Vec<Change>>;
+    /// Gives it another name there. The new name is free: the caller has looked.
+    async fn rename(&self, handle: &Handle, name: &str) -> Result<Handle>;
+}
+
+/// What a driver pushes when something happened to its machines. It says *that* something changed; the daemon then observes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// This machine, which may be new or gone.
+    Machine(Handle),
+    /// Anything may have changed (the connection was lost or came back, notices were dropped): everything is looked at again.
+    All,
+}
+
+/// Notices of a driver, in order. Bounded: what does not fit becomes [`Changed::All`].
+#[async_trait]
+pub trait Notices: Send {
+    /// The next one; `None` when the driver is done. Dropping the future loses nothing.
+    async fn next(&mut self) -> Option<Changed>;
+}

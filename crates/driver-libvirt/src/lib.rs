@@ -1,0 +1,1 @@
+//! KVM machines under libvirt.

@@ -1,0 +1,1 @@
+//! Any host that is reached over SSH, as a machine with sessions.

@@ -1,0 +1,1 @@
+//! An asynchronous client of libvirt's remote procedure calls, in Rust alone.

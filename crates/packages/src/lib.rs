@@ -1,0 +1,1 @@
+//! Lua packages and environments: manifests, solving, locks, building, generations.
