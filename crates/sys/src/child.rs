@@ -3,7 +3,7 @@
 use std::{
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd},
+        fd::{AsRawFd as _, BorrowedFd, RawFd},
         unix::process::CommandExt as _,
     },
     path::Path,
@@ -33,25 +33,29 @@ impl Tied<'_> {
         let stream = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(Stdio::from);
         let mut command = Command::new(self.exe);
         command.args(&self.args).process_group(0).stdin(Stdio::null()).stdout(stream(self.output[0])?).stderr(stream(self.output[1])?);
-        let mut extra: Vec<_> = self.extra.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
-        let parent = std::process::id() as i32;
-        // SAFETY: between fork and exec only system calls that are safe there: no memory is allocated.
-        unsafe {
-            command.pre_exec(move || {
-                // First all go above the wanted numbers, so that none overwrites another.
-                for (fd, _) in &mut extra {
-                    *fd = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 100);
-                }
-                let ok = extra.iter().all(|(fd, number)| *fd >= 0 && libc::dup2(*fd, *number) >= 0)
-                    && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0;
-                if !ok {
-                    return Err(io::Error::last_os_error());
-                }
-                // The parent may have died before it was watched.
-                if libc::getppid() == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
-            });
-        }
+        tie(&mut command, self.extra.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect());
         command.spawn()
+    }
+}
+
+/// Makes the kernel kill the child when the thread that starts it ends, and gives it these descriptors under the numbers beside them.
+pub(crate) fn tie(command: &mut Command, mut extra: Vec<(RawFd, i32)>) {
+    let parent = std::process::id() as i32;
+    // SAFETY: between fork and exec only system calls that are safe there: no memory is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            // First all go above the wanted numbers, so that none overwrites another.
+            for (fd, _) in &mut extra {
+                *fd = libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 100);
+            }
+            let ok = extra.iter().all(|(fd, number)| *fd >= 0 && libc::dup2(*fd, *number) >= 0)
+                && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0;
+            if !ok {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before it was watched.
+            if libc::getppid() == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+        });
     }
 }
 

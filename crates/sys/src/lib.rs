@@ -15,5 +15,7 @@ pub mod paths;
 pub mod peer;
 pub mod process;
 pub mod random;
+pub mod run;
+pub mod stop;
 pub mod tree;
 pub mod usage;
