@@ -72,6 +72,9 @@ pub(crate) struct Birth {
     pub(crate) spill: u64,
     /// The version of Landlock for which the ruleset was made; nothing if there is none.
     pub(crate) narrow: Option<u32>,
+    /// It waits to be copied, and runs nothing.
+    #[serde(default)]
+    pub(crate) frozen: bool,
 }
 
 /// From the holder, tag [`tag::FORKING`].

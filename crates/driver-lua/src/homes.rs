@@ -17,12 +17,17 @@ use std::{
     path::{Path, PathBuf},
 };
 use vmoon_core::{Error, MachineId, Result};
-use vmoon_sys::paths;
+use vmoon_sys::{paths, random};
 
 /// The directory of all nurseries of machines that are no copies.
 const CLONES: &str = "clones";
 /// Entries can be made and used, but not listed.
 const BLIND: Mode = Mode::WUSR.union(Mode::XUSR);
+
+/// The path of a home that is not there yet: nobody can guess it.
+pub(crate) fn fresh(nursery: &Path, owner: MachineId) -> PathBuf {
+    nursery.join(format!("{}.{owner}", &random::key()[..32]))
+}
 
 impl Layout {
     /// Where the homes of this machine's copies are, below the state directory.
@@ -51,12 +56,11 @@ impl Layout {
         Ok(path)
     }
 
-    /// Makes the home of a copy, with what belongs in it.
+    /// Makes the home of a copy, with what belongs in it. Its nursery must be there.
     ///
     /// # Errors
     /// Those of mkdir(2); the copy's record must say where.
-    pub(crate) fn make_home(&self, original: &Record, copy: &Record) -> Result<()> {
-        self.make_nursery(original)?;
+    pub(crate) fn make_home(&self, copy: &Record) -> Result<()> {
         let Some(home) = &copy.home else { return Err(Error::internal("a copy without a home")) };
         let home = self.state().join(home);
         for dir in [home.clone(), home.join("work")] {
@@ -65,15 +69,21 @@ impl Layout {
         self.make_nursery(copy).map(drop)
     }
 
+    /// Removes a home, below the state directory, but for the homes of machines that exist which are in it.
+    ///
+    /// # Errors
+    /// When its work directory cannot be removed.
+    pub(crate) fn vacate(&self, home: &Path) -> std::io::Result<()> {
+        let home = self.state().join(home);
+        remove_dir(&home.join("work"))?;
+        if self.clear(&home.join(CLONES)) { remove_dir(&home) } else { Ok(()) }
+    }
+
     /// Removes what a machine that is deleted has left here, as far as no copy of it needs it, and what its originals have left if it was the last
     /// that needed that. What cannot be removed now is removed with the next.
     pub(crate) fn leave_home(&self, id: MachineId, home: Option<&Path>) {
         if let Some(home) = home {
-            let home = self.state().join(home);
-            let _ = remove_dir(&home.join("work"));
-            if self.clear(&home.join(CLONES)) {
-                let _ = remove_dir(&home);
-            }
+            let _ = self.vacate(home);
         }
         // From the outermost to the innermost: the first that belongs to nobody takes all that is in it along.
         let clones = self.state().join(CLONES);
@@ -138,7 +148,6 @@ fn owner_of(name: &std::ffi::OsStr) -> Option<MachineId> {
 mod tests {
     use super::*;
     use crate::settings::Settings;
-    use vmoon_sys::random;
 
     struct Place {
         dir: tempfile::TempDir,
@@ -154,11 +163,14 @@ mod tests {
 
         fn machine(&self, original: Option<&Record>) -> Record {
             let id = MachineId::from_uuid(random::uuid());
-            let home = original.map(|original| self.layout.nursery(original).join(format!("{}.{id}", random::key())));
+            let home = original.map(|original| fresh(&self.layout.nursery(original), id));
             let record = Record { id, name: "m".into(), settings: Settings::default(), complete: true, home };
             fs::create_dir_all(self.layout.machine(id)).unwrap();
             match original {
-                Some(original) => self.layout.make_home(original, &record).unwrap(),
+                Some(original) => {
+                    self.layout.make_nursery(original).unwrap();
+                    self.layout.make_home(&record).unwrap();
+                }
                 None => self.layout.make_nursery(&record).map(drop).unwrap(),
             }
             record

@@ -4,6 +4,7 @@
 use super::{Inner, LuaDriver, known, lives};
 use crate::{
     forking::{Birth, Said, Talk, Told},
+    homes,
     host::{BACKLOG, store},
     layout::{LAYERS, Life, Meta, Record, Start},
     settings::{BUILTIN, Settings},
@@ -42,6 +43,15 @@ const DEATH: Duration = Duration::from_secs(10);
 pub(super) fn original(plan: &Plan) -> Result<Option<MachineId>> {
     let bad = |error| Error::internal("the plan is not one of the Lua driver").source(error);
     plan.settings.get(ORIGINAL).map(|id| serde_json::from_value(id.clone()).map_err(bad)).transpose()
+}
+
+/// What a copy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It goes on as a machine.
+    Living,
+    /// It waits, to be copied itself.
+    Frozen,
 }
 
 fn refused(name: &str, why: &[String]) -> Error {
@@ -111,7 +121,7 @@ fn code(pid: i32) -> io::Result<HashSet<String>> {
 
 impl Inner {
     /// Which life of a machine is to be copied, and who it is.
-    fn living(&self, record: &Record) -> Result<(Life, Meta)> {
+    pub(super) fn living(&self, record: &Record) -> Result<(Life, Meta)> {
         let mut why = hindrances(&record.settings);
         let life = self.layout.lives(record.id)?.pop();
         let vital = life.as_ref().map(|life| lives::examine(record.id, life)).transpose()?;
@@ -150,13 +160,15 @@ impl Inner {
 
         paths::private_dir(&self.layout.machines())?;
         paths::private_dir(&self.layout.machine(id))?;
-        let home = self.layout.nursery(&source).join(format!("{}.{id}", &random::key()[..32]));
+        let home = homes::fresh(&self.layout.nursery(&source), id);
         let mut record = Record { id, name: name.to_owned(), settings, complete: false, home: Some(home) };
         // Before there is a home: whoever deletes what a crash has left finds it.
         self.layout.write(&record)?;
+        self.layout.make_nursery(&source)?;
+        self.layout.make_home(&record)?;
         self.copy_files(&source, &record)?;
         let life = lives::make_life(&self.layout, id, 1)?;
-        if let Err(error) = self.fork(talk, (&source_life, &source_meta), &record, &life, runtime) {
+        if let Err(error) = self.fork(talk, (&source_life, &source_meta), &record, &life, runtime, Kind::Living) {
             // The record of the failure is worth less than the failure.
             let _ = life.write_exit(&Exit::Code { code: 1 });
             return Err(error);
@@ -167,7 +179,7 @@ impl Inner {
     }
 
     /// Has the holder stand still, as long as the connection lasts, and looks at what it has; what it says of its runtime.
-    fn hold(&self, record: &Record, life: &Life, meta: &Meta) -> Result<(Talk, String)> {
+    pub(super) fn hold(&self, record: &Record, life: &Life, meta: &Meta) -> Result<(Talk, String)> {
         let broken = |error: io::Error| Error::new(Code::DriverUnreachable, "the machine's process does not answer").source(error);
         let socket = rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(io::Error::from)
@@ -195,9 +207,9 @@ impl Inner {
         Err(refused(&record.name, &why))
     }
 
-    fn copy_files(&self, source: &Record, record: &Record) -> Result<()> {
+    /// Fills the empty work directory of one with that of the other.
+    pub(super) fn copy_files(&self, source: &Record, record: &Record) -> Result<()> {
         let failed = |error: io::Error| Error::io("copy the work directory", error);
-        self.layout.make_home(source, record)?;
         let open = |path: &Path| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))
@@ -207,7 +219,15 @@ impl Inner {
     }
 
     /// Forks the holder that stands still, and makes the copy this life.
-    fn fork(&self, mut talk: Talk, (source_life, source): (&Life, &Meta), record: &Record, life: &Life, runtime: String) -> Result<()> {
+    pub(super) fn fork(
+        &self,
+        mut talk: Talk,
+        (source_life, source): (&Life, &Meta),
+        record: &Record,
+        life: &Life,
+        runtime: String,
+        kind: Kind,
+    ) -> Result<()> {
         let failed = |what: &str, error: io::Error| Error::io(format_args!("{what} for the copy of a machine"), error);
         let start = lives::plan(&self.layout, record, life, None)?;
         let [ring, spill] = store::files(&life.dir, start.ring).map_err(|error| failed("make files", error))?;
@@ -215,7 +235,8 @@ impl Inner {
             .map_err(io::Error::from)
             .and_then(|dir| passing::listen(dir.as_fd(), "sock", SocketType::STREAM, BACKLOG))
             .map_err(|error| failed("make a socket", error))?;
-        let ruleset = ruleset(&start)?;
+        // What runs no code is narrowed no further, so that its own copies may be given any home it could have had.
+        let ruleset = if kind == Kind::Frozen { None } else { ruleset(&start)? };
         // What holds the original holds the copy.
         match fs::copy(source_life.dir.join(LAYERS), life.dir.join(LAYERS)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("copy a record", error)),
@@ -244,7 +265,8 @@ impl Inner {
             zygote: source.zygote.clone(),
             fork_token: source.fork_token,
         };
-        if let Some(parent) = &meta.zygote
+        if kind == Kind::Living
+            && let Some(parent) = &meta.zygote
             && let Err(error) = zygote::adopt(life.boot(), parent, pid, record.id, life.number)
         {
             tracing::warn!(%error, machine = %record.name, "how the copy ends will not be recorded by its zygote");
@@ -262,6 +284,7 @@ impl Inner {
             ring: start.ring,
             spill: start.spill,
             narrow: ruleset.is_some().then(narrow::abi),
+            frozen: kind == Kind::Frozen,
         };
         let mut beside = vec![listen.as_fd(), ring.as_fd(), spill.as_fd()];
         beside.extend(ruleset.as_ref().map(OwnedFd::as_fd));

@@ -139,7 +139,7 @@ pub(super) fn end_unborn(id: MachineId, life: &Life) -> Result<()> {
 }
 
 /// Ends every process of a life of which no process is known.
-fn kill_marked(id: MachineId, life: &Life) -> io::Result<()> {
+pub(super) fn kill_marked(id: MachineId, life: &Life) -> io::Result<()> {
     // No process has this pid: only the mark counts.
     let nobody = Identity { pid: i32::MAX, start: 0, boot: boot_id().to_owned() };
     tree::kill(&nobody, Some(&format!("{MARK}={}", mark(id, life.number))), DEATH)
@@ -389,7 +389,7 @@ fn spawn(exe: &Path, exe_args: &[OsString], id: MachineId, life: &Life) -> Resul
 }
 
 /// Removes the files of lives that nobody can want any more: all but the previous one, and that too if it was read to its end.
-fn tidy(layout: &Layout, id: MachineId, next: u64) -> Result<()> {
+pub(super) fn tidy(layout: &Layout, id: MachineId, next: u64) -> Result<()> {
     for life in layout.lives(id)? {
         let unread = Remains::open(&life.dir).ok().flatten().is_some_and(|remains| remains.acked < remains.end());
         if life.number + 1 < next || !unread {

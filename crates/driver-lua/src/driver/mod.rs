@@ -6,6 +6,7 @@
 mod clone;
 mod files;
 pub(crate) mod lives;
+mod snapshot;
 mod usage;
 
 use crate::{
@@ -149,6 +150,7 @@ impl Inner {
         let io = |error| Error::io("delete a Lua machine", error);
         let home = self.layout.record(id).ok().flatten().and_then(|record| record.home);
         self.force(id)?;
+        self.melt_all(id)?;
         remove_dir(&self.layout.lives_dir(id)).map_err(io)?;
         for dir in self.layout.earlier_boots(id) {
             remove_dir(&dir).map_err(io)?;
@@ -436,6 +438,10 @@ impl Driver for LuaDriver {
     }
 
     fn files(&self) -> Option<&dyn vmoon_core::driver::Files> {
+        Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn vmoon_core::ability::Snapshots> {
         Some(self)
     }
 

@@ -9,6 +9,7 @@ mod holder;
 mod interrupts;
 mod isolation;
 mod overflow;
+mod snapshot;
 mod versions;
 mod zygote;
 

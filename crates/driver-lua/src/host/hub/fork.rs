@@ -138,6 +138,7 @@ impl Hub {
             (Some(abi), Some(ruleset)) => {
                 vmoon_confine::narrow::enter(&ruleset, abi).map_err(|error| io::Error::other(error.to_string()))?
             }
+            (None, None) if birth.frozen => {}
             (None, None) => {
                 // Not confined: it may have children.
                 rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
