@@ -1,1 +1,24 @@
 //! Lua packages and environments: manifests, solving, locks, building, generations.
+//!
+//! Blocking; knows no async runtime, no machine and no Lua interpreter. Lua text of strangers is evaluated by an injected
+//! [`evaluate::Evaluator`].
+
+pub mod constraint;
+pub mod evaluate;
+pub mod lock;
+pub mod lua_version;
+pub mod name;
+pub mod plan;
+pub mod rockspec;
+pub mod servers;
+pub mod version;
+
+pub use constraint::{Constraint, Constraints, Dependency};
+pub use evaluate::Evaluator;
+pub use lock::{Arch, Lock, LockedRock, LockedSource, Why};
+pub use lua_version::LuaVersion;
+pub use name::RockName;
+pub use plan::Plan;
+pub use rockspec::Rockspec;
+pub use servers::{Server, ServerId};
+pub use version::Version;
