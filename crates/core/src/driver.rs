@@ -196,6 +196,56 @@ pub struct Abilities {
     pub suspend: bool,
     /// It has a channel that evaluates code.
     pub eval: bool,
+    /// It has snapshots. This and what follows is derived from the driver's accessors by [`Abilities::of`]; a driver need not fill
+    /// it in.
+    pub snapshots: bool,
+    /// Programs can be run in it from outside.
+    pub exec: bool,
+    /// It has addresses of its own.
+    pub addresses: bool,
+    /// It may have a screen.
+    pub display: bool,
+    /// Its settings and its name can be changed.
+    pub tune: bool,
+    /// It can be copied while it runs.
+    pub clone: bool,
+    /// Its files can be reached from outside.
+    pub files: bool,
+}
+
+impl Abilities {
+    /// What a machine can do: what its driver says of it, and what the driver's accessors show.
+    pub fn of(driver: &dyn Driver, handle: &Handle) -> Self {
+        Self {
+            snapshots: driver.snapshots().is_some(),
+            exec: driver.exec().is_some(),
+            addresses: driver.addresses().is_some(),
+            display: driver.display().is_some(),
+            tune: driver.tune().is_some(),
+            clone: driver.clones().is_some(),
+            files: driver.files().is_some(),
+            ..driver.abilities(handle)
+        }
+    }
+
+    /// The names of what it can do, for people.
+    pub fn names(&self) -> Vec<&'static str> {
+        [
+            (self.eval, "eval"),
+            (self.pause, "pause"),
+            (self.suspend, "suspend"),
+            (self.snapshots, "snapshot"),
+            (self.exec, "exec"),
+            (self.addresses, "ip"),
+            (self.display, "screen"),
+            (self.tune, "set"),
+            (self.clone, "clone"),
+            (self.files, "cp"),
+        ]
+        .into_iter()
+        .filter_map(|(can, name)| can.then_some(name))
+        .collect()
+    }
 }
 
 /// Where a driver reports progress and journals its undo values. The daemon implements it.
@@ -298,8 +348,15 @@ pub trait Driver: Send + Sync {
     /// is [`Observed::Missing`].
     async fn observe(&self, handle: &Handle) -> Sighting;
 
-    /// Every machine of this connection that this driver made or could manage, in a constant number of round trips.
+    /// Every machine of this connection that this driver made or could manage, in a constant number of round trips. A handle MUST
+    /// stay the same as long as the machine lives, unless [`Tune::rename`] has given another one: machines are known again by it.
     async fn list(&self) -> Result<Vec<Found>>;
+
+    /// Whether what [`Self::list`] finds and vmoon has not made is shown as a machine, too. Then `list` is asked once when the daemon
+    /// starts, after each [`Changed::All`](crate::ability::Changed::All), and again and again, ever more rarely, while it fails.
+    fn adopts(&self) -> bool {
+        true
+    }
 
     /// After a crash: finishes or reverses a cut-off operation, newest undo value last in `undos`. MUST be idempotent.
     async fn recover(&self, op: &OpRecord, undos: &[Undo]) -> Result<Recovered>;

@@ -1,6 +1,6 @@
 //! Events say THAT something changed; a read says WHAT it is now.
 
-use crate::{MachineId, OperationId, SessionId};
+use crate::{ConnectionId, MachineId, OperationId, SessionId};
 use serde::{Deserialize, Serialize};
 
 /// What kind of thing changed.
@@ -28,8 +28,12 @@ pub enum EventKind {
     SessionChanged,
     /// A session ended.
     SessionEnded,
+    /// A connection was added.
+    ConnectionAdded,
     /// A connection's state changed.
     ConnectionChanged,
+    /// A connection was removed.
+    ConnectionGone,
     /// The daemon started.
     DaemonStarted,
     /// A kind that this version does not know.
@@ -55,6 +59,9 @@ pub struct Event {
     /// The operation it concerns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<OperationId>,
+    /// The connection it concerns, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionId>,
     /// One short sentence for people, never needed by programs.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,

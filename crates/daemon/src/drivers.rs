@@ -22,6 +22,6 @@ pub(crate) fn connect(config: &Config) -> Result<Vec<Connected>> {
         host_exe: config.host_exe.clone(),
         host_args: config.host_args.clone(),
     });
-    let connection = Connection { id: LOCAL_ID, name: LOCAL.into(), kind: "lua".into(), uri: String::new() };
+    let connection = Connection::new(LOCAL_ID, LOCAL, "lua", "");
     Ok(vec![Connected { connection, driver: Arc::new(lua) }])
 }

@@ -54,7 +54,7 @@ enum Step {
 impl SimDriver {
     /// A fresh connection to the world, with every ability.
     pub fn new(world: Arc<World>) -> Self {
-        Self::with_abilities(world, Abilities { pause: true, suspend: true, eval: true })
+        Self::with_abilities(world, Abilities { pause: true, suspend: true, eval: true, ..Abilities::default() })
     }
 
     /// A fresh connection to the world that lacks what `abilities` lack. `eval` is always there.

@@ -39,7 +39,7 @@ impl Task {
                 if let Some(op) = self.operation.as_mut().filter(|op| op.record.id == id) {
                     op.record.progress = progress;
                     self.context.operations.publish(&op.record);
-                    let about = About { machine: Some(self.row.id), operation: Some(id), session: None };
+                    let about = About { machine: Some(self.row.id), operation: Some(id), ..About::default() };
                     self.context.store.announce(EventKind::OperationProgress, about, op.record.progress.phase.clone());
                 }
             }
@@ -71,7 +71,7 @@ impl Task {
     }
 
     pub(super) fn abilities(&self) -> Abilities {
-        self.row.handle.as_ref().map(|handle| self.driver.abilities(handle)).unwrap_or_default()
+        self.row.handle.as_ref().map(|handle| Abilities::of(&*self.driver, handle)).unwrap_or_default()
     }
 
     pub(super) async fn returned(&mut self, result: Result<Option<Handle>>) {

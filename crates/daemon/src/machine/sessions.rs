@@ -103,7 +103,7 @@ impl Task {
 
     pub(super) fn put_session(tx: &mut Tx<'_>, row: &SessionRow) -> rusqlite::Result<()> {
         tx.put_session(row)?;
-        let about = About { machine: Some(row.machine), session: Some(row.id), operation: None };
+        let about = About { machine: Some(row.machine), session: Some(row.id), ..About::default() };
         tx.event(EventKind::SessionOpened, about, format!("session {} opened", row.name))
     }
 

@@ -219,7 +219,7 @@ impl Task {
             .context
             .store
             .run(move |tx| {
-                let about = |operation| About { machine: Some(id), operation, session: None };
+                let about = |operation| About { machine: Some(id), operation, ..About::default() };
                 for op in unsaved.iter().chain(&ended_now) {
                     tx.put_operation(op)?;
                     if settled {

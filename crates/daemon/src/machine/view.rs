@@ -2,7 +2,10 @@
 
 use crate::store::MachineRow;
 use vmoon_api::views::MachineView;
-use vmoon_core::{driver::Driver, operation::OpRecord};
+use vmoon_core::{
+    driver::{Abilities, Driver},
+    operation::OpRecord,
+};
 
 pub(super) fn view(row: &MachineRow, connection: &str, driver: &dyn Driver, op: Option<&OpRecord>) -> MachineView {
     MachineView {
@@ -18,7 +21,7 @@ pub(super) fn view(row: &MachineRow, connection: &str, driver: &dyn Driver, op: 
         since_ms: row.since_ms,
         exit: row.exit.clone(),
         spec: row.spec.clone(),
-        abilities: row.handle.as_ref().map(|handle| driver.abilities(handle)).unwrap_or_default(),
+        abilities: row.handle.as_ref().map(|handle| Abilities::of(driver, handle)).unwrap_or_default(),
         expired: None,
         last_error: row.last_error.clone(),
         facts: None,

@@ -141,7 +141,7 @@ async fn expire(context: Arc<Context>, machine: Arc<Machine>, seconds: u64, deci
     let name = machine.view().name.clone();
     match machine.request(request, None).await {
         Ok(Answer::Started { operation } | Answer::Joined { operation }) => {
-            let about = About { machine: Some(machine.id), operation: Some(operation), session: None };
+            let about = About { machine: Some(machine.id), operation: Some(operation), ..About::default() };
             context.store.announce(EventKind::MachineExpired, about, format!("{} was idle for {seconds} s and {what}", escape(&name)));
         }
         Ok(_) => {}
@@ -165,7 +165,7 @@ mod tests {
 
     fn event(kind: EventKind, operation: u128) -> Event {
         let operation = Some(OperationId::from_uuid(uuid::Uuid::from_u128(operation)));
-        Event { seq: 0, at_ms: 0, kind, machine: None, session: None, operation, text: String::new() }
+        Event { seq: 0, at_ms: 0, kind, machine: None, session: None, operation, connection: None, text: String::new() }
     }
 
     #[test]

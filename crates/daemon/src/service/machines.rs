@@ -181,7 +181,7 @@ impl Service {
                 }
                 tx.put_machine(&stored)?;
                 tx.put_operation(&op)?;
-                let about = About { machine: Some(stored.id), operation: Some(op.id), session: None };
+                let about = About { machine: Some(stored.id), operation: Some(op.id), ..About::default() };
                 tx.event(EventKind::MachineAdded, about, format!("{} is being created", stored.name))?;
                 tx.event(EventKind::OperationStarted, about, format!("create {}", stored.name))?;
                 Ok(false)

@@ -346,7 +346,7 @@ impl Task {
     }
 
     pub(super) async fn announce(&mut self, was_held: bool) {
-        let about = About { machine: Some(self.shared.row.machine), session: Some(self.shared.row.id), operation: None };
+        let about = About { machine: Some(self.shared.row.machine), session: Some(self.shared.row.id), ..About::default() };
         let row = SessionRow { state: self.state.clone(), ..self.shared.row.clone() };
         let ended = matches!(self.state, SessionState::Ended { .. });
         let (kind, text) = if ended { (EventKind::SessionEnded, "ended") } else { (EventKind::SessionChanged, "changed") };

@@ -55,6 +55,8 @@ pub(crate) struct About {
     pub session: Option<vmoon_core::SessionId>,
     /// The operation.
     pub operation: Option<vmoon_core::OperationId>,
+    /// The connection, if it is about one.
+    pub connection: Option<vmoon_core::ConnectionId>,
 }
 
 impl Store {
@@ -184,6 +186,7 @@ impl Tx<'_> {
             machine: about.machine,
             session: about.session,
             operation: about.operation,
+            connection: about.connection,
             text: text.into(),
         };
         self.sql.prepare_cached("INSERT INTO events (at_ms, machine, body) VALUES (?1, ?2, ?3)")?.execute(params![

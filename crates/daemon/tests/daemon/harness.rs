@@ -40,8 +40,7 @@ impl Outside {
     /// Starts a daemon. A former one must have been dropped.
     pub(super) async fn daemon(&self, hooks: Hooks) -> Arc<Service> {
         self.former_store_has_ended();
-        let connection =
-            Connection { id: ConnectionId::from_uuid(Uuid::from_u128(7)), name: "local".into(), kind: "sim".into(), uri: String::new() };
+        let connection = Connection::new(ConnectionId::from_uuid(Uuid::from_u128(7)), "local", "sim", "");
         let connected = Connected { connection, driver: Arc::new(SimDriver::new(self.world.clone())) };
         Daemon::start(self.dir.path(), vec![connected], hooks).await.unwrap().service
     }
