@@ -3,6 +3,7 @@
 mod bad;
 mod clone;
 mod data;
+mod escapes;
 mod files;
 mod home;
 mod limits;
