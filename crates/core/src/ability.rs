@@ -187,3 +187,40 @@ pub trait Notices: Send {
     /// The next one; `None` when the driver is done. Dropping the future loses nothing.
     async fn next(&mut self) -> Option<Changed>;
 }
+
+/// An environment of packages as a machine uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedEnvironment {
+    /// Its name.
+    pub name: String,
+    /// Which of its generations.
+    pub generation: u64,
+    /// The Lua version its packages are for.
+    pub lua: String,
+}
+
+/// What has become of a machine whose environment was switched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Switched {
+    /// What it uses from now on, or from its next start on.
+    pub environment: UsedEnvironment,
+    /// When that takes effect.
+    pub effect: Effect,
+    /// What is to be evaluated in its session so that it takes effect now: code, and its arguments as JSON.
+    pub evaluate: Option<(String, Vec<serde_json::Value>)>,
+}
+
+/// Machines that use environments of packages.
+#[async_trait]
+pub trait Environments: Send + Sync {
+    /// What running machines use or have used since their start: these generations must stay where they are.
+    async fn used(&self) -> Result<Vec<(Handle, UsedEnvironment)>>;
+    /// Which environment the machine is to use at its next start, if any.
+    async fn of(&self, handle: &Handle) -> Result<Option<String>>;
+    /// Makes the machine use an environment as it is now. With `dry_run` it only says what it would do, and refuses what it would refuse.
+    ///
+    /// # Errors
+    /// [`Code::EnvironmentNotFound`](crate::Code::EnvironmentNotFound); [`Code::SpecInvalid`](crate::Code::SpecInvalid) where it does not suit
+    /// the machine's interpreter; [`Code::MachineRunning`](crate::Code::MachineRunning) where the running machine could not read it.
+    async fn switch(&self, handle: &Handle, name: &str, dry_run: bool) -> Result<Switched>;
+}

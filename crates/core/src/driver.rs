@@ -7,7 +7,7 @@
 
 use crate::{
     Error, MachineId, Result,
-    ability::{Addresses, Display, Exec, Notices, Snapshots, Tune},
+    ability::{Addresses, Display, Environments, Exec, Notices, Snapshots, Tune},
     frame::Frame,
     operation::{OpRecord, Progress, Undo},
     spec::{MachineSpec, Problems},
@@ -423,6 +423,11 @@ pub trait Driver: Send + Sync {
 
     /// Changing machines that exist, where that can be done.
     fn tune(&self) -> Option<&dyn Tune> {
+        None
+    }
+
+    /// Environments of packages, where machines use them.
+    fn environments(&self) -> Option<&dyn Environments> {
         None
     }
 

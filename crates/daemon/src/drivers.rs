@@ -1,6 +1,6 @@
 //! The registry of drivers: the one place of the daemon that names them.
 
-use crate::{Config, service::Connected};
+use crate::{Config, environments, service::Connected};
 use std::sync::Arc;
 use uuid::Uuid;
 use vmoon_core::{
@@ -21,6 +21,7 @@ pub(crate) fn connect(config: &Config) -> Result<Vec<Connected>> {
         state: config.paths.state.clone(),
         host_exe: config.host_exe.clone(),
         host_args: config.host_args.clone(),
+        environments: Some(Arc::new(environments::Kept::new(config.paths.state.clone()))),
     });
     let connection = Connection::new(LOCAL_ID, LOCAL, "lua", "");
     Ok(vec![Connected { connection, driver: Arc::new(lua) }])

@@ -7,6 +7,7 @@
 mod awake;
 mod context;
 mod drivers;
+mod environments;
 pub mod hooks;
 mod http;
 mod machine;

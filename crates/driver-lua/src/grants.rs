@@ -36,6 +36,11 @@ pub(crate) fn packages() -> Vec<PathBuf> {
     there(PACKAGES.into_iter())
 }
 
+/// What C modules are linked with, of what there is, without symbolic links.
+pub(crate) fn linked() -> Vec<PathBuf> {
+    there(LIBRARIES.into_iter())
+}
+
 fn usual() -> &'static Usual {
     static USUAL: OnceLock<Usual> = OnceLock::new();
     USUAL.get_or_init(|| {
@@ -153,6 +158,7 @@ pub(crate) fn libraries(settings: &Settings, work: Option<&Path>) -> Grants {
         execute: Vec::new(),
         work: work.filter(|_| confinement.profile != Profile::Sealed).map(text),
         hosts: confinement.net.iter().map(|host| format!("{}:{}", host.host, host.port)).collect(),
+        load: false,
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod driver;
+pub mod environments;
 pub(crate) mod forking;
 pub(crate) mod grants;
 pub(crate) mod homes;
@@ -19,3 +20,4 @@ pub(crate) mod settings;
 pub mod zygote;
 
 pub use driver::{LuaConfig, LuaDriver};
+pub use environments::{Environment, Environments};

@@ -55,6 +55,8 @@ pub struct Program {
     /// Without a profile it is `sealed`, or `net` where hosts are named. Besides it may read the folder of its file, unless that
     /// is a place such as the home directory, and installed packages.
     pub access: serde_json::Map<String, serde_json::Value>,
+    /// The environment whose modules it finds, in the place of those installed on the computer; granted with it.
+    pub environment: Option<crate::Environment>,
 }
 
 /// Runs the program and gives the exit code: its own, or 1 if it failed, [`INTERRUPTED`], [`DEADLINE`], [`OURS`],
@@ -78,7 +80,7 @@ fn start(program: &Program) -> u8 {
 fn embedded(program: &Program) -> Result<u8, u8> {
     // Before the process is confined, which may hide the file.
     let chunk = load(&program.source)?;
-    let access = access::decide(&program.access, &program.source, None)?;
+    let access = access::decide(&program.access, &program.source, None, program.environment.as_ref())?;
     let weakness = if access.is_free() { Ok(None) } else { access.confine(&Prepared::new()) };
     match weakness {
         Ok(weakness) => weakness.iter().for_each(|sentence| complain(sentence)),

@@ -73,6 +73,15 @@ impl InterruptMode {
     }
 }
 
+/// Where modules are looked for, as `package.path` and `package.cpath`; neither holds a line feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Modules {
+    /// Templates of modules in Lua.
+    pub path: String,
+    /// Templates of modules in C.
+    pub cpath: String,
+}
+
 /// What the session's Lua side is told at its start, whichever interpreter runs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -81,6 +90,9 @@ pub struct Options {
     pub grants: Grants,
     /// How an external interpreter is interrupted; the embedded one needs no choice.
     pub interrupt: InterruptMode,
+    /// Where modules are looked for; the interpreter's own places if not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modules: Option<Modules>,
     /// Speak no newer protocol with the daemon than this one, as a holder of an older build does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<u32>,
@@ -101,7 +113,10 @@ pub fn preamble(flag: &str, options: &Options) -> Vec<u8> {
     let mut out = format!("{}\n{DRIVER}", DRIVER.len()).into_bytes();
     let flag = flag.replace('\n', "");
     let (mode, confined) = (options.interrupt.as_str(), u8::from(!options.grants.is_trusted()));
-    let settings = format!("out=/dev/fd/{OUTPUT_FD}\nflag={flag}\nmode={mode}\nresumes={RESUMES}\nconfined={confined}\n");
+    let mut settings = format!("out=/dev/fd/{OUTPUT_FD}\nflag={flag}\nmode={mode}\nresumes={RESUMES}\nconfined={confined}\n");
+    if let Some(Modules { path, cpath }) = &options.modules {
+        settings.push_str(&format!("path={}\ncpath={}\n", path.replace('\n', ""), cpath.replace('\n', "")));
+    }
     text::encode(b'G', 0, settings.as_bytes(), &mut out);
     text::encode(b'L', 0, REPL.as_bytes(), &mut out);
     if confined == 1 {

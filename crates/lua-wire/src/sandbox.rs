@@ -54,6 +54,8 @@ pub struct Grants {
     pub work: Option<String>,
     /// Hosts that may be connected to, `host:port`.
     pub hosts: Vec<String>,
+    /// C modules may be loaded in [`Profile::Sealed`], too: an environment of packages was granted. Which ones is for the kernel to hold.
+    pub load: bool,
 }
 
 /// The chunk that makes a program's libraries hold to its grants: call it with the text of [`Grants::settings`] after the
@@ -77,6 +79,9 @@ impl Grants {
         put("profile", self.profile.as_str());
         for (name, values) in [("read", &self.read), ("write", &self.write), ("execute", &self.execute), ("host", &self.hosts)] {
             values.iter().for_each(|value| put(name, value));
+        }
+        if self.load {
+            put("load", "1");
         }
         if let Some(work) = &self.work {
             put("work", work);

@@ -3,6 +3,7 @@
 //! Blocking; knows no async runtime, no machine and no Lua interpreter. Lua text of strangers is evaluated by an injected
 //! [`evaluate::Evaluator`].
 
+pub mod current;
 pub mod constraint;
 pub mod evaluate;
 pub mod lock;

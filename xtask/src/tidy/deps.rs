@@ -19,7 +19,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("driver-ssh", &["core", "sys", "remote"]),
     ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),
     ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-libvirt", "packages"]),
-    ("vmoon", &["core", "sys", "api", "daemon", "driver-lua"]),
+    ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages"]),
     ("xtask", &[]),
 ];
 

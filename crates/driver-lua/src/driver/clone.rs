@@ -229,7 +229,8 @@ impl Inner {
         kind: Kind,
     ) -> Result<()> {
         let failed = |what: &str, error: io::Error| Error::io(format_args!("{what} for the copy of a machine"), error);
-        let start = lives::plan(&self.layout, record, life, None)?;
+        let (start, _) = lives::plan(&self.layout, record, life, None, self.environments.as_deref())?;
+        life.inherits(source_life)?;
         let [ring, spill] = store::files(&life.dir, start.ring).map_err(|error| failed("make files", error))?;
         let listen = rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(io::Error::from)

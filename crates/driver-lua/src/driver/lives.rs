@@ -2,7 +2,8 @@
 //! that may.
 
 use crate::{
-    grants::{Granter, home, libraries},
+    environments::{self, Environment, Environments},
+    grants::{Granter, home, libraries, linked},
     host::BACKLOG,
     layout::{FLAGS, Layout, Life, MARK, Meta, Record, Start, mark, remove_dir},
     ring::Remains,
@@ -157,7 +158,7 @@ pub(crate) struct Ways<'a> {
 }
 
 /// Starts a new life and returns when its socket answers.
-pub(super) fn start(layout: &Layout, ways: Ways<'_>, record: &Record) -> Result<()> {
+pub(super) fn start(layout: &Layout, ways: Ways<'_>, environments: Option<&dyn Environments>, record: &Record) -> Result<()> {
     let id = record.id;
     let _lock = lock(layout, id)?;
     for life in layout.lives(id)? {
@@ -171,7 +172,10 @@ pub(super) fn start(layout: &Layout, ways: Ways<'_>, record: &Record) -> Result<
     let number = layout.last_number(id)? + 1;
     tidy(layout, id, number)?;
     let life = make_life(layout, id, number)?;
-    let start = plan(layout, record, &life, runtime)?;
+    let (start, environment) = plan(layout, record, &life, runtime, environments)?;
+    if let Some(environment) = environment {
+        life.uses(&environment)?;
+    }
     match bear(layout, ways, &life, start) {
         Ok(()) => Ok(()),
         Err(error) => {
@@ -182,8 +186,14 @@ pub(super) fn start(layout: &Layout, ways: Ways<'_>, record: &Record) -> Result<
     }
 }
 
-/// What the holder is told.
-pub(super) fn plan(layout: &Layout, record: &Record, life: &Life, program: Option<PathBuf>) -> Result<Start> {
+/// What the holder is told, and the environment it uses.
+pub(super) fn plan(
+    layout: &Layout,
+    record: &Record,
+    life: &Life,
+    program: Option<PathBuf>,
+    environments: Option<&dyn Environments>,
+) -> Result<(Start, Option<Environment>)> {
     let settings = &record.settings;
     let state = layout.real_state();
     let work = layout.real_work(record);
@@ -201,7 +211,14 @@ pub(super) fn plan(layout: &Layout, record: &Record, life: &Life, program: Optio
         rules.execute.push(nursery.clone());
         rules.write.push(nursery);
     }
-    Ok(Start {
+    let mut grants = libraries(settings, Some(&work));
+    let environment = environments::wanted(settings, environments)?;
+    let root = if matches!(rules.profile, Profile::Files | Profile::Net) { environments.map(Environments::root).transpose()? } else { None };
+    let linked = if rules.profile == Profile::Sealed && environment.is_some() { linked() } else { Vec::new() };
+    environments::grant(&mut rules, &mut grants, root, environment.as_ref(), &linked);
+    let modules = environment.as_ref().map(|environment| environment.modules(rules.profile != Profile::Sealed)).transpose();
+    let modules = modules.map_err(|why| Error::new(Code::SpecInvalid, why))?;
+    let start = Start {
         machine: record.id,
         life: life.number,
         runtime: program.map_or_else(|| settings::BUILTIN.to_owned(), |path| path.to_string_lossy().into_owned()),
@@ -213,9 +230,10 @@ pub(super) fn plan(layout: &Layout, record: &Record, life: &Life, program: Optio
         command_time: settings.command_time,
         work_size: settings.confinement.work_size,
         rules,
-        lua: Options { grants: libraries(settings, Some(&work)), interrupt: settings.interrupt, protocol: None },
+        lua: Options { grants, interrupt: settings.interrupt, modules, protocol: None },
         work,
-    })
+    };
+    Ok((start, environment))
 }
 
 /// Makes the directory of a life.

@@ -4,12 +4,14 @@
 //! `/proc` knows.
 
 mod clone;
+mod environment;
 mod files;
 pub(crate) mod lives;
 mod snapshot;
 mod usage;
 
 use crate::{
+    environments::{self, Environments},
     grants::{self, Granter},
     layout::{Layout, Record, remove_dir},
     link, probe,
@@ -33,7 +35,7 @@ use vmoon_core::{
     },
     machine::Verb,
     operation::{OpRecord, Undo},
-    spec::{MachineSpec, Problems},
+    spec::{MachineSpec, Problem, Problems},
 };
 use vmoon_lua_wire::hello::Versions;
 use vmoon_sys::{clock, memory, paths};
@@ -55,6 +57,8 @@ pub struct LuaConfig {
     pub host_exe: PathBuf,
     /// What makes it one, for example `lua-host`.
     pub host_args: Vec<OsString>,
+    /// Finds environments of packages; without it machines have none.
+    pub environments: Option<Arc<dyn Environments>>,
 }
 
 /// The driver of local Lua machines.
@@ -67,6 +71,7 @@ struct Inner {
     exe: PathBuf,
     args: Vec<OsString>,
     zygotes: Zygotes,
+    environments: Option<Arc<dyn Environments>>,
     speaks: Versions,
     /// The interpreters that were found, and when.
     interpreters: Mutex<Option<(Instant, Map<String, Value>)>>,
@@ -86,6 +91,7 @@ impl LuaDriver {
             exe: config.host_exe,
             args: config.host_args,
             zygotes,
+            environments: config.environments,
             speaks,
             interpreters: Mutex::default(),
         }))
@@ -269,6 +275,9 @@ impl Inner {
         let mut facts = Map::new();
         facts.insert("runtime".into(), settings.runtime.clone().into());
         facts.insert("directory".into(), self.layout.work(&record).to_string_lossy().into());
+        if let Some(name) = &settings.env {
+            facts.insert("env".into(), name.clone().into());
+        }
         facts.insert("profile".into(), settings.confinement.profile.as_str().into());
         facts.insert("grants".into(), grants::list(&settings.confinement).into());
         facts.insert("overflow".into(), settings.overflow.as_str().into());
@@ -281,6 +290,10 @@ impl Inner {
         if let Some(life) = self.layout.lives(id)?.last()
             && let Vital::Alive(meta) = lives::examine(id, life)?
         {
+            if let Some(used) = life.environments().pop() {
+                facts.insert("env".into(), used.name.into());
+                facts.insert("generation".into(), used.generation.into());
+            }
             facts.insert("lua".into(), meta.runtime.into());
             facts.insert("pid".into(), meta.process.pid.into());
             if let Some(layers) = life.layers() {
@@ -328,12 +341,20 @@ impl Driver for LuaDriver {
         let mut problems = Problems::default();
         let warnings =
             Granter { state: self.0.layout.real_state(), home: grants::home().as_deref() }.judge(&settings.confinement, &mut problems);
+        let environment = environments::wanted(&settings, self.0.environments.as_deref());
+        let environment = environment.unwrap_or_else(|error| {
+            problems.0.push(Problem { path: "settings.env".into(), message: error.message().to_owned(), code: Some(error.code()) });
+            None
+        });
         problems.or(())?;
         let mut steps = vec![
             format!("make a directory for the Lua machine {name}, with an empty working directory"),
             format!("record its settings: runtime {}, overflow {}", settings.runtime, settings.overflow.as_str()),
             grants::sentence(&settings),
         ];
+        steps.extend(environment.map(|environment| {
+            format!("let it find the packages of the environment {} (Lua {}), as they are when it starts", environment.name, environment.lua)
+        }));
         steps.extend(warnings.into_iter().map(|warning| format!("beware: {warning}")));
         let settings = serde_json::to_value(&settings).unwrap_or_default();
         Ok(Plan { name: name.to_owned(), steps, settings })
@@ -356,7 +377,8 @@ impl Driver for LuaDriver {
         let id = known(handle)?;
         self.blocking(move |inner| {
             let record = inner.record(id)?;
-            lives::start(&inner.layout, lives::Ways { zygotes: &inner.zygotes, exe: &inner.exe, args: &inner.args }, &record)
+            let ways = lives::Ways { zygotes: &inner.zygotes, exe: &inner.exe, args: &inner.args };
+            lives::start(&inner.layout, ways, inner.environments.as_deref(), &record)
         })
         .await
     }
@@ -440,6 +462,10 @@ impl Driver for LuaDriver {
 
     fn clones(&self) -> Option<&dyn vmoon_core::driver::Clones> {
         Some(self)
+    }
+
+    fn environments(&self) -> Option<&dyn vmoon_core::ability::Environments> {
+        self.0.environments.is_some().then_some(self)
     }
 
     fn files(&self) -> Option<&dyn vmoon_core::driver::Files> {

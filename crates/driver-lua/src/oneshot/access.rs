@@ -5,14 +5,15 @@
 
 use super::{MISSING, OURS, Source, UNUSABLE, complain};
 use crate::{
-    grants::{Granter, home, libraries, packages},
+    environments::{self, Environment},
+    grants::{Granter, home, libraries, linked, packages},
     settings::{BUILTIN, Settings},
 };
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use vmoon_confine::{Layer, Prepared, Profile, Rules, Status, grant::Kind, paths::resolve};
 use vmoon_core::spec::{MachineSpec, Problems};
-use vmoon_lua_wire::sandbox::Grants;
+use vmoon_lua_wire::{program::Modules, sandbox::Grants};
 
 /// The exit code when what was asked for makes no sense.
 const USAGE: u8 = 2;
@@ -30,13 +31,20 @@ pub(crate) struct Access {
     pub(crate) memory: Option<u64>,
     /// The folder of the program's file, if it may be read: modules are looked for there, too.
     pub(crate) folder: Option<PathBuf>,
+    /// Where modules are looked for, if not where the computer has them.
+    pub(crate) modules: Option<Modules>,
 }
 
 /// Decides. `settings` are those of a machine that are about what it may do; `program` is the interpreter, if not the embedded one.
 ///
 /// # Errors
 /// The exit code; the reason was told on standard error.
-pub(crate) fn decide(settings: &Map<String, Value>, source: &Source, program: Option<&Path>) -> Result<Access, u8> {
+pub(crate) fn decide(
+    settings: &Map<String, Value>,
+    source: &Source,
+    program: Option<&Path>,
+    environment: Option<&Environment>,
+) -> Result<Access, u8> {
     let usage = |problems: Problems| {
         problems.0.iter().for_each(|problem| complain(&format!("{}: {}", option(&problem.path), problem.message)));
         USAGE
@@ -68,20 +76,30 @@ pub(crate) fn decide(settings: &Map<String, Value>, source: &Source, program: Op
     let mut rules = granter.rules(&settings, None, program, None).map_err(refused)?;
     let mut grants = libraries(&settings, None);
     let mut folder = None;
+    let mut modules = None;
+    if let Some(environment) = environment {
+        if let Some(why) = environment.unfit(program.and_then(Path::to_str).unwrap_or(BUILTIN)) {
+            complain(&format!("--env: {why}"));
+            return Err(USAGE);
+        }
+        modules = Some(environment.modules(profile != Profile::Sealed).map_err(refused)?);
+        let linked = if profile == Profile::Sealed { linked() } else { Vec::new() };
+        environments::grant(&mut rules, &mut grants, None, Some(environment), &linked);
+    }
     if profile != Profile::Trusted {
         let own = match source {
             Source::File(path) => own(path, &state, home.as_deref()),
             Source::Code(_) | Source::Stdin => None,
         };
         folder = own.clone().filter(|path| path.is_dir());
-        let packages = if profile == Profile::Sealed { packages() } else { Vec::new() };
+        let packages = if profile == Profile::Sealed && environment.is_none() { packages() } else { Vec::new() };
         grants.read.extend(own.iter().chain(&packages).map(|path| path.to_string_lossy().into_owned()));
         if !rules.execute.is_empty() {
             rules.execute.extend(folder.clone());
         }
         rules.read.extend(own.into_iter().chain(packages));
     }
-    Ok(Access { rules, grants, memory: settings.memory, folder })
+    Ok(Access { rules, grants, memory: settings.memory, folder, modules })
 }
 
 /// The option by which a setting is given.

@@ -13,7 +13,7 @@ use std::{
     },
     path::Path,
 };
-use vmoon_lua_wire::sandbox::SANDBOX;
+use vmoon_lua_wire::{program::Modules, sandbox::SANDBOX};
 
 /// Runs the code of `-e` in any Lua: a script whose first argument is the code. Prints its values.
 const WRAPPER: &str = "local c=table.remove(arg,1) arg[0]='-e' arg[-1]='vmoon' for i=-9,-2 do arg[i]=nil end \
@@ -48,13 +48,34 @@ fn inherited(text: &[u8]) -> Result<OsString, u8> {
 pub(super) fn exec(runtime: &str, program: &Program) -> u8 {
     let became = || {
         let path = access::interpreter(runtime)?;
-        let access = access::decide(&program.access, &program.source, Some(&path))?;
+        let access = access::decide(&program.access, &program.source, Some(&path), program.environment.as_ref())?;
+        if let Some(modules) = &access.modules {
+            tell(modules)?;
+        }
         if access.is_free() { free(&path, program) } else { confined(&path, program, &access) }
     };
     match became() {
         Ok(never) => match never {},
         Err(code) => code,
     }
+}
+
+/// Tells the interpreter that this process becomes where modules are, by its own variables (lua(1)); those of a version come first.
+fn tell(modules: &Modules) -> Result<(), u8> {
+    let text = |text: &str| CString::new(text).map_err(|_| zero_byte());
+    let (path, cpath) = (text(&modules.path)?, text(&modules.cpath)?);
+    // SAFETY: C strings; the process has one thread, so nobody reads the environment meanwhile.
+    let failed = unsafe {
+        for name in [c"LUA_PATH_5_2", c"LUA_PATH_5_3", c"LUA_PATH_5_4", c"LUA_CPATH_5_2", c"LUA_CPATH_5_3", c"LUA_CPATH_5_4"] {
+            libc::unsetenv(name.as_ptr());
+        }
+        libc::setenv(c"LUA_PATH".as_ptr(), path.as_ptr(), 1) | libc::setenv(c"LUA_CPATH".as_ptr(), cpath.as_ptr(), 1)
+    };
+    if failed == 0 {
+        return Ok(());
+    }
+    complain("the interpreter cannot be told where its modules are");
+    Err(OURS)
 }
 
 /// The program is the interpreter's own.

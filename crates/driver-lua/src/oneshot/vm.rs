@@ -4,7 +4,7 @@
 //! value with a destructor.
 
 use super::{Chunk, DEADLINE, INTERRUPTED, OURS, access::Access, complain};
-use crate::host::builtin::{CHUNK, Memory, allocate};
+use crate::host::builtin::{CHUNK, Memory, allocate, module_paths};
 use mlua::ffi::{self, lua_State};
 use std::{
     ffi::{CStr, OsString, c_char, c_int},
@@ -12,6 +12,7 @@ use std::{
     ptr::null_mut,
     sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed},
 };
+use vmoon_lua_wire::program::Modules;
 
 /// Where Debian and its relatives keep modules; Lua's own defaults know `/usr/local` only.
 const LUA_PATH: &CStr = c"/usr/local/share/lua/5.4/?.lua;/usr/local/share/lua/5.4/?/init.lua;/usr/local/lib/lua/5.4/?.lua;\
@@ -37,6 +38,8 @@ struct Job<'a> {
     settings: &'a [u8],
     /// Where else modules are looked for: templates, or nothing.
     templates: &'a [u8],
+    /// Where modules are looked for, if not where the computer has them.
+    modules: Option<&'a Modules>,
     code: u8,
 }
 
@@ -44,7 +47,7 @@ struct Job<'a> {
 pub(super) fn run(chunk: &Chunk, args: &[OsString], access: &Access) -> u8 {
     let settings = if access.grants.is_trusted() { String::new() } else { access.grants.settings() };
     let templates = access.folder.as_deref().map(templates).unwrap_or_default();
-    let mut job = Job { chunk, args, settings: settings.as_bytes(), templates: &templates, code: OURS };
+    let mut job = Job { chunk, args, settings: settings.as_bytes(), templates: &templates, modules: access.modules.as_ref(), code: OURS };
     // SAFETY: the state is made, used and closed here by one thread; `job` outlives the call that is given its address.
     unsafe {
         let l = ffi::luaL_newstate();
@@ -73,7 +76,7 @@ unsafe extern "C-unwind" fn protected(l: *mut lua_State) -> c_int {
     unsafe {
         let job = &mut *ffi::lua_touserdata(l, 1).cast::<Job>();
         ffi::luaL_openlibs(l);
-        modules(l);
+        modules(l, job.modules);
         confine(l, job);
         ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
         arguments(l, job);
@@ -119,8 +122,12 @@ unsafe fn push(l: *mut lua_State, bytes: &[u8]) {
     unsafe { ffi::lua_pushlstring(l, bytes.as_ptr().cast(), bytes.len()) };
 }
 
-/// Sets `package.path` and `package.cpath`, unless the environment says where modules are.
-pub(super) unsafe fn modules(l: *mut lua_State) {
+/// Sets `package.path` and `package.cpath`: to those of an environment, or else to the usual ones unless variables say where modules are.
+pub(super) unsafe fn modules(l: *mut lua_State, environment: Option<&Modules>) {
+    if let Some(modules) = environment {
+        // SAFETY: inside the protected call.
+        return unsafe { module_paths(l, modules) };
+    }
     // SAFETY: inside the protected call; the names of variables are C strings.
     unsafe {
         ffi::lua_getglobal(l, c"package".as_ptr());

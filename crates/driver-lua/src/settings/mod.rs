@@ -55,6 +55,9 @@ pub(crate) struct Settings {
     /// The longest a command may run that brings no deadline of its own, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) command_time: Option<u64>,
+    /// The environment whose packages it uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) env: Option<String>,
 }
 
 /// What a machine may do.
@@ -116,6 +119,7 @@ impl Default for Settings {
             confinement,
             interrupt: InterruptMode::Signal,
             command_time: None,
+            env: None,
         }
     }
 }
@@ -132,6 +136,7 @@ pub(crate) fn known() -> Vec<Setting> {
             "profile",
             "what it may do: sealed (compute), files (its work directory, packages; the default), net (files, and the hosts of net), or trusted",
         ),
+        setting("env", "the environment of packages whose modules it finds, in the place of those installed on the computer"),
         setting("read", "absolute paths whose content it may read besides, one or a list"),
         setting("write", "absolute paths it may read and write besides, one or a list"),
         setting("net", "HOST:PORT it may connect to, one or a list; with the profile net"),
@@ -196,6 +201,11 @@ impl Settings {
                 Some((runtime, Ok(_))) => self.runtime = runtime.to_owned(),
                 Some((_, Err(message))) => problems.0.push(Problem { path, message, code: Some(Code::RuntimeNotFound) }),
                 None => problems.add(path, "must be a text"),
+            },
+            "env" => match word.map(|name| (name, vmoon_core::name::check(name))) {
+                Some((name, Ok(()))) => self.env = Some(name.to_owned()),
+                Some((_, Err(error))) => problems.add(path, error.message().to_owned()),
+                None => problems.add(path, "must be the name of an environment"),
             },
             "overflow" => match word {
                 Some("spill") => self.overflow = Overflow::Spill,

@@ -38,7 +38,7 @@ impl World {
     pub(crate) fn new() -> Self {
         // A path longer than a socket's may be.
         let dir = tempfile::Builder::new().prefix(&"long".repeat(40)).tempdir().unwrap();
-        let driver = LuaDriver::new(LuaConfig { state: dir.path().to_owned(), host_exe: HOST.into(), host_args: vec![] });
+        let driver = LuaDriver::new(LuaConfig { state: dir.path().to_owned(), host_exe: HOST.into(), host_args: vec![], environments: None });
         Self { dir, driver }
     }
 
@@ -224,7 +224,7 @@ async fn a_failed_start_says_why_and_leaves_no_process() {
     let (_, handle) = world.machine(serde_json::json!({})).await;
     let bad = |exe: &str, args: &[&str]| {
         let host_args = args.iter().map(Into::into).collect();
-        LuaDriver::new(LuaConfig { state: world.dir.path().to_owned(), host_exe: exe.into(), host_args })
+        LuaDriver::new(LuaConfig { state: world.dir.path().to_owned(), host_exe: exe.into(), host_args, environments: None })
     };
     let error = bad("/no/such/program", &[]).start(&handle).await.unwrap_err();
     assert_eq!(error.code(), Code::DriverFailed);
@@ -282,7 +282,7 @@ async fn a_start_that_hangs_is_overtaken_by_force() {
     let world = World::new();
     let (id, handle) = world.machine(serde_json::json!({})).await;
     let hang = ["-c", "touch \"$0/hangs\"; exec sleep 1000"].map(Into::into).to_vec();
-    let config = LuaConfig { state: world.dir.path().to_owned(), host_exe: "/bin/sh".into(), host_args: hang };
+    let config = LuaConfig { state: world.dir.path().to_owned(), host_exe: "/bin/sh".into(), host_args: hang, environments: None };
     let (driver, starting) = (LuaDriver::new(config), handle.clone());
     let start = tokio::spawn(async move { driver.start(&starting).await });
     while !world.life(id, 1).join("hangs").exists() {

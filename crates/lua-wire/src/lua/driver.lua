@@ -370,6 +370,10 @@ local function enter()
   rawset(G, RESUME, enter)
 end
 
+do
+  local path, cpath = match(settings, "\npath=([^\n]*)\n"), match(settings, "\ncpath=([^\n]*)\n")
+  if path then package.path, package.cpath = path, cpath end
+end
 if match(settings, "\nconfined=1\n") then
   -- Last, so that it holds what the session itself has put in the place of the libraries' functions, too.
   local _, _, sandbox = frame()

@@ -30,7 +30,7 @@ if jit then jit.off(true, true) end
 
 ---------------------------------------------------------------------------------------------------------- what is granted
 
-local profile, work = "sealed", nil
+local profile, work, modules = "sealed", nil, false
 local readable, writable, executable = {}, {}, {}
 do
   local lists, at = { read = readable, write = writable, execute = executable }, 1
@@ -42,13 +42,14 @@ do
     if list then list[#list + 1] = value end
     if name == "profile" then profile = value end
     if name == "work" then work = value end
+    if name == "load" then modules = true end
   end
 end
 local open_profile = profile ~= "sealed"
 local can_write = open_profile or writable[1] ~= nil
 local can_read = can_write or readable[1] ~= nil
 local can_execute = executable[1] ~= nil
-local can_load = open_profile or can_execute -- C modules
+local can_load = open_profile or can_execute or modules -- C modules
 
 local TRUST = "--profile trusted"
 local function refusal(what, how)
@@ -324,7 +325,7 @@ searchers[2] = function(name)
   return f, file
 end
 if not can_load then
-  local message = refusal("loading C modules", "--profile files")
+  local message = refusal("loading C modules", "--profile files or --env NAME")
   package.loadlib = function() return nil, message, "absent" end
   searchers[3] = function() return told("\n\tno C module: " .. message) end
   searchers[4] = nil

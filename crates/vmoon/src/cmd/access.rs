@@ -8,6 +8,9 @@ use std::{
     time::Duration,
 };
 use vmoon_core::{Code, Error, Result};
+use vmoon_driver_lua::Environment;
+use vmoon_packages::current;
+use vmoon_sys::paths::Paths;
 
 /// What it may do, and how much of it.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
@@ -16,6 +19,9 @@ pub(crate) struct Access {
     /// sealed (compute), files (a work directory, packages with C modules), net (besides, the hosts of --net) or trusted
     #[arg(long)]
     profile: Option<String>,
+    /// Let it find the packages of this environment, in the place of those installed on the computer
+    #[arg(long, value_name = "ENVIRONMENT")]
+    env: Option<String>,
     /// Let it read this file, or this folder with all that is in it; as often as needed
     #[arg(long, value_name = "PATH")]
     read: Vec<PathBuf>,
@@ -55,6 +61,7 @@ impl Access {
         let text = value.to_str();
         match option {
             "--profile" if self.profile.is_none() => self.profile = Some(text?.to_owned()),
+            "--env" if self.env.is_none() => self.env = Some(text?.to_owned()),
             "--read" => self.read.push(value.into()),
             "--write" => self.write.push(value.into()),
             "--net" => self.net.push(text?.to_owned()),
@@ -65,6 +72,22 @@ impl Access {
             _ => return None,
         }
         Some(())
+    }
+
+    /// The environment that is asked for, as it is now.
+    ///
+    /// # Errors
+    /// Those of [`current::find`].
+    pub(crate) fn environment(&self) -> Result<Option<Environment>> {
+        let Some(name) = &self.env else { return Ok(None) };
+        let found = current::find(&Paths::from_env()?.state, name)?;
+        Ok(Some(Environment {
+            name: found.name,
+            lua: found.lua,
+            generation: found.generation,
+            tree: found.tree,
+            generations: found.generations,
+        }))
     }
 
     /// As settings; paths become absolute. A host names the profile `net` where none is named.
@@ -79,6 +102,7 @@ impl Access {
             }
         };
         let net = (!self.net.is_empty()).then(|| "net".to_owned());
+        set("env", self.env.clone().map(Value::from));
         set("profile", self.profile.clone().or(net).map(Value::from));
         for (name, paths) in [("read", &self.read), ("write", &self.write)] {
             if !paths.is_empty() {

@@ -38,6 +38,7 @@ Examples:
   vmoon run -e 'return 6 * 7'
   generate | vmoon run - one two
   vmoon run --read ../genomes --write out fold.lua
+  vmoon run --env bio -e 'return require("bio.utils").gc("GATTACA")'
   vmoon run --runtime lua5.1 --deadline 30s old.lua
   vmoon run --map inputs.jsonl --jobs 2 --retries 1 score.lua > results.jsonl";
 
@@ -86,7 +87,8 @@ impl Args {
         if args.first().is_some_and(|arg| arg == "--") {
             args.remove(0);
         }
-        Ok(Some(Program { source, args, runtime: self.runtime, deadline: self.deadline, access: self.access.settings()? }))
+        let (environment, access) = (self.access.environment()?, self.access.settings()?);
+        Ok(Some(Program { source, args, runtime: self.runtime, deadline: self.deadline, access, environment }))
     }
 }
 

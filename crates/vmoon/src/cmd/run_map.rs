@@ -71,6 +71,7 @@ pub(crate) fn run(ctx: &Ctx, mapping: Mapping, program: Program, runtime: Option
         deadline: program.deadline,
         unordered: mapping.unordered,
         access: program.access,
+        environment: program.environment,
     };
     let mut lines = Lines {
         out: &ctx.out,

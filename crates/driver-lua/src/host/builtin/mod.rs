@@ -21,7 +21,10 @@ use std::{
     },
 };
 use vmoon_core::frame::FailureKind;
-use vmoon_lua_wire::{self as wire, program::Options};
+use vmoon_lua_wire::{
+    self as wire,
+    program::{Modules, Options},
+};
 use vmoon_sys::process::Identity;
 
 /// The name of the REPL program's chunk: its functions are not interrupted and do not appear in tracebacks.
@@ -98,6 +101,8 @@ struct Program<'a> {
     sandbox: &'static str,
     /// The argument of the sandbox; empty where nothing is to be held.
     settings: &'a str,
+    /// Where modules are looked for, if not where the computer has them.
+    modules: Option<&'a Modules>,
 }
 
 /// A call of one function of the REPL program: with a string and, for a command with arguments or one that is wanted as data,
@@ -123,7 +128,7 @@ impl Builtin {
             return Err("there is no memory for a Lua state".into());
         }
         let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0, randomseed: 0, moved: None };
-        let program = Program { repl: wire::REPL, sandbox: wire::sandbox::SANDBOX, settings: &settings };
+        let program = Program { repl: wire::REPL, sandbox: wire::sandbox::SANDBOX, settings: &settings, modules: options.modules.as_ref() };
         // SAFETY: a fresh state; `open` runs protected and finds a live pointer to the sources.
         unsafe {
             ffi::lua_pushcfunction(lua, open);
@@ -277,7 +282,10 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
         ffi::luaL_openlibs(lua);
         preload::seed(lua);
         coroutine::install(lua);
-        distribution_paths(lua);
+        match program.modules {
+            Some(modules) => module_paths(lua, modules),
+            None => distribution_paths(lua),
+        }
         ffi::lua_getglobal(lua, c"os".as_ptr());
         ffi::lua_getfield(lua, -1, c"execute".as_ptr());
         ffi::lua_pushcclosure(lua, execute, 1);
@@ -342,6 +350,20 @@ unsafe fn distribution_paths(lua: *mut lua_State) {
             ffi::lua_setfield(lua, -2, field.as_ptr());
         }
         ffi::lua_settop(lua, 0);
+    }
+}
+
+/// Looks for modules in these places only. Leaves the stack as it was.
+pub(crate) unsafe fn module_paths(lua: *mut lua_State, modules: &Modules) {
+    // SAFETY: as in `open`; the strings are borrowed from who called.
+    unsafe {
+        let top = ffi::lua_gettop(lua);
+        ffi::lua_getglobal(lua, c"package".as_ptr());
+        for (field, value) in [(c"path", &modules.path), (c"cpath", &modules.cpath)] {
+            ffi::lua_pushlstring(lua, value.as_ptr().cast(), value.len());
+            ffi::lua_setfield(lua, -2, field.as_ptr());
+        }
+        ffi::lua_settop(lua, top);
     }
 }
 

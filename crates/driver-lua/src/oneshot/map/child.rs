@@ -224,7 +224,7 @@ unsafe fn libraries(l: *mut lua_State, job: &Job<'_>) {
         let top = ffi::lua_gettop(l);
         ffi::luaL_openlibs(l);
         preload::seed(l);
-        super::super::vm::modules(l);
+        super::super::vm::modules(l, job.access.modules.as_ref());
         super::super::vm::beside(l, &job.script.templates);
         load(l, wire::REPL);
         ffi::lua_createtable(l, 0, 4);

@@ -48,6 +48,8 @@ pub struct Map {
     pub unordered: bool,
     /// What the script may do; as [`super::Program::access`].
     pub access: Settings<String, Value>,
+    /// As [`super::Program::environment`].
+    pub environment: Option<crate::Environment>,
 }
 
 /// An item that is done.
@@ -140,7 +142,7 @@ struct Script {
 pub fn run(map: &Map, sink: &mut dyn Sink) -> Result<Summary, Failure> {
     super::restore_signals();
     let chunk = super::load(&map.source).map_err(Failure::Told)?;
-    let access = access::decide(&map.access, &map.source, None).map_err(Failure::Told)?;
+    let access = access::decide(&map.access, &map.source, None, map.environment.as_ref()).map_err(Failure::Told)?;
     let code = compile(&chunk).map_err(|message| {
         complain(&message);
         Failure::Told(1)
