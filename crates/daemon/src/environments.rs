@@ -25,12 +25,6 @@ impl Environments for Kept {
 
     fn find(&self, name: &str) -> Result<Environment> {
         let found = current::find(&self.state, name)?;
-        Ok(Environment {
-            name: found.name,
-            lua: found.lua,
-            generation: found.generation,
-            tree: found.tree,
-            generations: found.generations,
-        })
+        Ok(Environment { name: found.name, lua: found.lua, generation: found.generation, tree: found.tree, generations: found.generations })
     }
 }

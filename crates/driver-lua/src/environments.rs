@@ -53,7 +53,8 @@ impl Environment {
     /// A sentence: its path cannot be part of such a list.
     pub(crate) fn modules(&self, here: bool) -> Result<Modules, String> {
         let tree = self.tree.to_str().filter(|tree| !tree.contains([';', '?', '\n']));
-        let tree = tree.ok_or_else(|| format!("Lua cannot look for modules in {}: the path has ; or ? or is no UTF-8", self.tree.display()))?;
+        let tree =
+            tree.ok_or_else(|| format!("Lua cannot look for modules in {}: the path has ; or ? or is no UTF-8", self.tree.display()))?;
         let lua = &self.lua;
         let mut path = format!("{tree}/share/lua/{lua}/?.lua;{tree}/share/lua/{lua}/?/init.lua");
         let mut cpath = format!("{tree}/lib/lua/{lua}/?.so");
@@ -103,7 +104,13 @@ pub(crate) fn lua_of(runtime: &str) -> Option<&'static str> {
 
 /// Adds what a process is granted so that it can use environments. `root` is where all of them are: what a machine may read from its
 /// start is all it can ever be switched to. Environments hold packages and nothing of the user's.
-pub(crate) fn grant(rules: &mut Rules, grants: &mut Grants, root: Option<PathBuf>, environment: Option<&Environment>, libraries: &[PathBuf]) {
+pub(crate) fn grant(
+    rules: &mut Rules,
+    grants: &mut Grants,
+    root: Option<PathBuf>,
+    environment: Option<&Environment>,
+    libraries: &[PathBuf],
+) {
     match rules.profile {
         Profile::Trusted => {}
         Profile::Sealed => {
@@ -178,14 +185,25 @@ mod tests {
     use super::*;
 
     fn environment() -> Environment {
-        Environment { name: "e".into(), lua: "5.4".into(), generation: 3, tree: "/e/generations/3".into(), generations: "/e/generations".into() }
+        Environment {
+            name: "e".into(),
+            lua: "5.4".into(),
+            generation: 3,
+            tree: "/e/generations/3".into(),
+            generations: "/e/generations".into(),
+        }
     }
 
     #[test]
     fn interpreters_and_versions() {
-        for (runtime, lua) in
-            [("builtin", Some("5.4")), ("lua5.1", Some("5.1")), ("luajit", Some("5.1")), ("lua5.5", None), ("lua", None), ("/no/such/lua5.3", None)]
-        {
+        for (runtime, lua) in [
+            ("builtin", Some("5.4")),
+            ("lua5.1", Some("5.1")),
+            ("luajit", Some("5.1")),
+            ("lua5.5", None),
+            ("lua", None),
+            ("/no/such/lua5.3", None),
+        ] {
             assert_eq!(lua_of(runtime), lua, "{runtime}");
         }
         assert_eq!(environment().unfit("builtin"), None);

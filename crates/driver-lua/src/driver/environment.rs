@@ -2,7 +2,7 @@
 //! telling its Lua where to look from now on.
 
 use super::{Inner, LuaDriver, known, lives};
-use crate::environments;
+use crate::{environments, layout::Life};
 use async_trait::async_trait;
 use serde_json::Value;
 use vmoon_confine::Profile;
@@ -46,7 +46,9 @@ impl Inner {
         for entry in entries {
             let entry = entry.map_err(|error| Error::io("read the directory of machines", error))?;
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<MachineId>().ok()) else { continue };
-            for life in self.layout.lives(id)? {
+            // Frozen copies, which are beside the lives, go on from where they are, too.
+            let dirs = std::fs::read_dir(self.layout.lives_dir(id)).into_iter().flatten().flatten();
+            for life in dirs.map(|dir| Life { number: 0, dir: dir.path() }) {
                 let environments = life.environments();
                 // One that is being born has said what it uses before it exists.
                 if !environments.is_empty() && life.exit().is_none() && life.meta()?.is_none_or(|meta| meta.process.is_alive()) {

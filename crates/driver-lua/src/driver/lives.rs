@@ -213,7 +213,8 @@ pub(super) fn plan(
     }
     let mut grants = libraries(settings, Some(&work));
     let environment = environments::wanted(settings, environments)?;
-    let root = if matches!(rules.profile, Profile::Files | Profile::Net) { environments.map(Environments::root).transpose()? } else { None };
+    let root =
+        if matches!(rules.profile, Profile::Files | Profile::Net) { environments.map(Environments::root).transpose()? } else { None };
     let linked = if rules.profile == Profile::Sealed && environment.is_some() { linked() } else { Vec::new() };
     environments::grant(&mut rules, &mut grants, root, environment.as_ref(), &linked);
     let modules = environment.as_ref().map(|environment| environment.modules(rules.profile != Profile::Sealed)).transpose();

@@ -353,7 +353,10 @@ impl Driver for LuaDriver {
             grants::sentence(&settings),
         ];
         steps.extend(environment.map(|environment| {
-            format!("let it find the packages of the environment {} (Lua {}), as they are when it starts", environment.name, environment.lua)
+            format!(
+                "let it find the packages of the environment {} (Lua {}), as they are when it starts",
+                environment.name, environment.lua
+            )
         }));
         steps.extend(warnings.into_iter().map(|warning| format!("beware: {warning}")));
         let settings = serde_json::to_value(&settings).unwrap_or_default();

@@ -40,7 +40,8 @@ fn walk(dir: &Path, into: &mut Vec<String>) {
 
 impl Fixture for Lua {
     async fn driver(&self) -> Arc<dyn Driver> {
-        let config = LuaConfig { state: self.dir.path().to_owned(), host_exe: HOST.into(), host_args: self.host_args.clone(), environments: None };
+        let config =
+            LuaConfig { state: self.dir.path().to_owned(), host_exe: HOST.into(), host_args: self.host_args.clone(), environments: None };
         Arc::new(LuaDriver::speaking(config, self.speaks))
     }
 

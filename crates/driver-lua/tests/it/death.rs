@@ -38,7 +38,8 @@ impl World {
     pub(crate) fn new() -> Self {
         // A path longer than a socket's may be.
         let dir = tempfile::Builder::new().prefix(&"long".repeat(40)).tempdir().unwrap();
-        let driver = LuaDriver::new(LuaConfig { state: dir.path().to_owned(), host_exe: HOST.into(), host_args: vec![], environments: None });
+        let driver =
+            LuaDriver::new(LuaConfig { state: dir.path().to_owned(), host_exe: HOST.into(), host_args: vec![], environments: None });
         Self { dir, driver }
     }
 

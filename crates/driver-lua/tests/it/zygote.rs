@@ -242,7 +242,8 @@ async fn without_a_zygote_a_holder_is_started_as_a_program() {
     let mut world = World::new();
     // A program of which nobody knows how to make it a zygote.
     let args = ["-c", "exec \"$0\" \"$1\"", HOST].map(Into::into).to_vec();
-    world.driver = LuaDriver::new(LuaConfig { state: world.dir.path().to_owned(), host_exe: "/bin/sh".into(), host_args: args, environments: None });
+    world.driver =
+        LuaDriver::new(LuaConfig { state: world.dir.path().to_owned(), host_exe: "/bin/sh".into(), host_args: args, environments: None });
     let (_, handle, life) = started(&world).await;
     assert_eq!((parent(&life), sockets(&world)), (None, vec![]));
     assert_eq!(Client::at_path(&life, 0).value("1 + 1"), "2");

@@ -38,7 +38,7 @@ Examples:
   vmoon run -e 'return 6 * 7'
   generate | vmoon run - one two
   vmoon run --read ../genomes --write out fold.lua
-  vmoon run --env bio -e 'return require("bio.utils").gc("GATTACA")'
+  vmoon run --env bio -e 'return require [[cjson]].encode {1, 2}'
   vmoon run --runtime lua5.1 --deadline 30s old.lua
   vmoon run --map inputs.jsonl --jobs 2 --retries 1 score.lua > results.jsonl";
 

@@ -4,6 +4,7 @@ mod bad;
 mod clone;
 mod data;
 mod escapes;
+mod environments;
 mod files;
 mod home;
 mod limits;
