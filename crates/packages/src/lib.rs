@@ -3,8 +3,8 @@
 //! Blocking; knows no async runtime, no machine and no Lua interpreter. Lua text of strangers is evaluated by an injected
 //! [`evaluate::Evaluator`].
 
-pub mod current;
 pub mod constraint;
+pub mod current;
 pub mod evaluate;
 pub mod lock;
 pub mod lua_version;

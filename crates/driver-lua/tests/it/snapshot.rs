@@ -178,7 +178,7 @@ async fn a_fresh_driver_returns_to_it_and_kill_leaves_it() {
     stage.client().await.run("n = 1");
     stage.keep("a").await.unwrap();
     stage.world.driver.stop(&stage.handle, StopMode::Force).await.unwrap();
-    let config = LuaConfig { state: stage.world.dir.path().to_owned(), host_exe: HOST.into(), host_args: vec![] };
+    let config = LuaConfig { state: stage.world.dir.path().to_owned(), host_exe: HOST.into(), host_args: vec![], environments: None };
     let fresh = LuaDriver::new(config);
     fresh.snapshots().unwrap().revert(&stage.handle, "a").await.unwrap();
     assert_eq!(stage.value("n").await, "1");

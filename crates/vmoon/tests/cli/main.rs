@@ -3,8 +3,8 @@
 mod bad;
 mod clone;
 mod data;
-mod escapes;
 mod environments;
+mod escapes;
 mod files;
 mod home;
 mod limits;
