@@ -6,18 +6,24 @@
 pub mod constraint;
 pub mod current;
 pub mod evaluate;
+pub mod gather;
+pub mod index;
 pub mod lock;
 pub mod lua_version;
+pub mod manifest;
 pub mod name;
 pub mod plan;
 pub mod rockspec;
+pub mod search;
 pub mod servers;
 pub mod version;
 
 pub use constraint::{Constraint, Constraints, Dependency};
 pub use evaluate::Evaluator;
+pub use index::{Candidate, Entry, Index};
 pub use lock::{Arch, Lock, LockedRock, LockedSource, Why};
 pub use lua_version::LuaVersion;
+pub use manifest::Manifest;
 pub use name::RockName;
 pub use plan::Plan;
 pub use rockspec::Rockspec;

@@ -1,0 +1,102 @@
+//! Asks servers what they have: the manifest of a Lua version, in the forms servers offer it, with each failure explained.
+
+use crate::{
+    evaluate::{Evaluator, MAX_MANIFEST},
+    index::Index,
+    lua_version::LuaVersion,
+    manifest::Manifest,
+    servers::Server,
+};
+use std::io::{Cursor, Read as _};
+use vmoon_core::{Code, Error, Result};
+
+/// The small files of rocks servers. Implemented by whoever fetches; blocking, every wait bounded.
+pub trait Files: Send + Sync {
+    /// The content of a file of a server, at most `most` bytes; `None` if the server says that it has no such file.
+    ///
+    /// # Errors
+    /// `package.server` for a server that does not answer or answers nonsense; `package.offline` for what is not in the cache.
+    fn file(&self, server: &Server, name: &str, most: usize) -> Result<Option<Vec<u8>>>;
+
+    /// The compact form of a manifest with this content, if it was kept.
+    fn compact(&self, manifest: &[u8]) -> Option<Vec<u8>> {
+        let _ = manifest;
+        None
+    }
+
+    /// Keeps the compact form of a manifest with this content.
+    fn keep_compact(&self, manifest: &[u8], compact: &[u8]) {
+        let _ = (manifest, compact);
+    }
+}
+
+/// The names a manifest may have, in the order they are tried. Compressed comes first: the public one is ten times smaller so.
+pub fn manifest_names(lua: LuaVersion) -> [String; 5] {
+    [
+        format!("manifest-{lua}.zip"),
+        format!("manifest-{lua}.json"),
+        format!("manifest-{lua}"),
+        "manifest.zip".to_owned(),
+        "manifest".to_owned(),
+    ]
+}
+
+/// Reads the manifests of these servers, all at once, and makes an index of them. A server that fails is one of the index's failures.
+pub fn gather(servers: &[Server], lua: LuaVersion, files: &dyn Files, evaluator: &dyn Evaluator) -> Index {
+    let manifests: Vec<Result<Manifest>> = std::thread::scope(|scope| {
+        let asked: Vec<_> = servers.iter().map(|server| scope.spawn(move || manifest(server, lua, files, evaluator))).collect();
+        asked
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::internal("the thread that asked a server panicked"))))
+            .collect()
+    });
+    Index::new(lua, servers.iter().cloned().zip(manifests).collect())
+}
+
+/// Reads the manifest of one server.
+///
+/// # Errors
+/// Those of [`Files::file`] and [`Manifest::read`]; [`Code::PackageServer`] for a server that has no manifest. Each names the server and the file.
+pub fn manifest(server: &Server, lua: LuaVersion, files: &dyn Files, evaluator: &dyn Evaluator) -> Result<Manifest> {
+    for name in manifest_names(lua) {
+        let Some(bytes) = files.file(server, &name, MAX_MANIFEST).map_err(|error| of(server, &name, error))? else { continue };
+        let read = || {
+            let bytes = if name.ends_with(".zip") || bytes.starts_with(b"PK") { unzip(&bytes)? } else { bytes };
+            if let Some(manifest) = files.compact(&bytes).and_then(|compact| Manifest::from_compact(&compact).ok()) {
+                return Ok(manifest);
+            }
+            let manifest = Manifest::read(&bytes, evaluator)?;
+            files.keep_compact(&bytes, &manifest.to_compact());
+            Ok(manifest)
+        };
+        return read().map_err(|error| of(server, &name, error));
+    }
+    Err(Error::new(Code::PackageServer, format!("the server {} has no manifest for Lua {lua} at {}", server.name, server.url))
+        .hint("ask who keeps it for the right address; a directory of rocks gets its manifest from \"luarocks-admin make-manifest\""))
+}
+
+/// The one file of a zip archive, unpacked in memory.
+fn unzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let bad = |error: zip::result::ZipError| Error::new(Code::PackageInvalid, "the manifest's zip archive cannot be read").source(error);
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(bad)?;
+    let file = archive.by_index(0).map_err(bad)?;
+    let mut out = Vec::new();
+    // What the archive says of its size is not to be believed.
+    file.take(MAX_MANIFEST as u64 + 1)
+        .read_to_end(&mut out)
+        .map_err(|error| Error::new(Code::PackageInvalid, "the manifest's zip archive cannot be read").source(error))?;
+    if out.len() > MAX_MANIFEST {
+        return Err(Error::new(Code::PackageInvalid, format!("the manifest has more than {} MiB", MAX_MANIFEST >> 20)));
+    }
+    Ok(out)
+}
+
+/// Says which server and file an error is about, and keeps its code and hint.
+fn of(server: &Server, file: &str, error: Error) -> Error {
+    let hint = error.hint_text().map(str::to_owned);
+    let named = Error::new(error.code(), format!("{file} of the server {} ({}): {}", server.name, server.url, error.chain()));
+    match hint {
+        Some(hint) => named.hint(hint),
+        None => named,
+    }
+}
