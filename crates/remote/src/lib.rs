@@ -1,1 +1,27 @@
 //! SSH connections and the sessions that outlive them.
+//!
+//! [`Host`] keeps one connection to a host, makes it again after a loss and says how it stands; [`Route`] says how to get there and
+//! [`route::resolve`] makes one of what a user writes and of `~/.ssh/config`. A [`Connection`] runs programs ([`Connection::exec`]), moves
+//! files ([`Connection::files`]) and opens shells ([`shell`]). Nothing here writes to this computer's disk.
+
+mod auth;
+pub mod config;
+mod connect;
+mod exec;
+mod host;
+pub mod quote;
+pub mod route;
+mod secret;
+mod sftp;
+pub mod shell;
+mod target;
+mod trust;
+
+pub use auth::Auth;
+pub use connect::{Connection, Hop, Route};
+pub use exec::OUTPUT;
+pub use host::{Host, Link};
+pub use secret::Secret;
+pub use sftp::Files;
+pub use target::Target;
+pub use trust::Trust;

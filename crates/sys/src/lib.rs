@@ -9,6 +9,7 @@ pub mod clock;
 pub mod copy;
 pub mod face;
 pub mod fork;
+pub mod login;
 pub mod memory;
 pub mod passing;
 pub mod paths;
