@@ -44,7 +44,8 @@ impl Prepared {
 
     fn variant(landlock: &Result<u32, String>, tcp: bool, map_code: bool, next: Next) -> Variant {
         let exec = if let Next::Exec(addresses) = next { Some(addresses) } else { None };
-        Variant { tcp, map_code, no_truncate: landlock.as_ref().is_ok_and(|abi| *abi < 3), exec, fork: exec.is_none() }
+        let no_truncate = landlock.as_ref().is_ok_and(|abi| *abi < 3);
+        Variant { tcp, map_code, no_truncate, exec, fork: exec.is_none(), programs: false }
     }
 }
 
@@ -131,6 +132,10 @@ fn one(layer: Layer, rules: &Rules, prepared: &Prepared, next: Next) -> Result<S
                 need_no_new_privs(rules, layer)?;
                 let (tcp, map_code) = (rules.profile == Profile::Net, !rules.execute.is_empty());
                 match next {
+                    _ if rules.programs => {
+                        let variant = Prepared::variant(&prepared.landlock, tcp, true, next);
+                        Filter::new(Variant { programs: true, fork: false, ..variant }).install(0)?;
+                    }
                     Next::Stay(token) => filters[usize::from(tcp)][usize::from(map_code)].install(token)?,
                     Next::Exec(_) => Filter::new(Prepared::variant(&prepared.landlock, tcp, true, next)).install(0)?,
                 }

@@ -21,6 +21,8 @@ pub(crate) struct Variant {
     pub(crate) exec: Option<[u64; 3]>,
     /// Who knows the token may fork a sibling.
     pub(crate) fork: bool,
+    /// Other programs may be started: for builders.
+    pub(crate) programs: bool,
 }
 
 /// Numbers from here on are unknown to this table and answered with ENOSYS: `file_setattr` of Linux 6.17 is the last that it knows of. Numbers since 424
@@ -196,6 +198,35 @@ const ALLOWED_HERE: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[c_long] = &[];
 
+/// What build tools need besides: processes and programs, which Landlock limits to what is granted for execution, and modes of open files.
+const OF_PROGRAMS: &[c_long] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_fchmod,
+    libc::SYS_setpgid,
+    libc::SYS_getsid,
+    libc::SYS_getresuid,
+    libc::SYS_getresgid,
+];
+/// Those that only older architectures have beside their successors.
+#[cfg(target_arch = "x86_64")]
+const OF_PROGRAMS_HERE: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];
+/// Those that only older architectures have beside their successors.
+#[cfg(not(target_arch = "x86_64"))]
+const OF_PROGRAMS_HERE: &[c_long] = &[];
+
+/// What build tools want and nobody gets: attributes by path, which Landlock does not limit. They are told that it was done, or they would give up.
+const PRETENDED: &[c_long] = &[libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat];
+/// Those that only older architectures have beside their successors.
+#[cfg(target_arch = "x86_64")]
+const PRETENDED_HERE: &[c_long] =
+    &[libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
+/// Those that only older architectures have beside their successors.
+#[cfg(not(target_arch = "x86_64"))]
+const PRETENDED_HERE: &[c_long] = &[];
+/// `fchmodat2` of Linux 6.6; the libc crate does not name it.
+const FCHMODAT2: u32 = 452;
+
 /// `futex_wake`, `futex_wait` and `futex_requeue` of Linux 6.7 (`asm-generic/unistd.h`); the libc crate does not name them.
 const FUTEX2: [u32; 3] = [454, 455, 456];
 
@@ -320,7 +351,23 @@ pub(crate) fn verdicts(variant: Variant) -> BTreeMap<u32, Verdict> {
     ];
     all.extend(also.into_iter().filter(|(_, allowed)| *allowed).map(|(call, _)| (call as u32, Verdict::Allow)));
     all.insert(libc::SYS_clone3 as u32, Verdict::Errno(libc::ENOSYS as u16));
+    if variant.programs {
+        of_programs(&mut all);
+    }
     all
+}
+
+fn of_programs(all: &mut BTreeMap<u32, Verdict>) {
+    all.extend(OF_PROGRAMS.iter().chain(OF_PROGRAMS_HERE).map(|call| (*call as u32, Verdict::Allow)));
+    all.extend(PRETENDED.iter().chain(PRETENDED_HERE).map(|call| *call as u32).chain([FCHMODAT2]).map(|call| (call, Verdict::Errno(0))));
+    // Threads and processes, but no namespaces.
+    all.insert(libc::SYS_clone as u32, Verdict::When(vec![vec![bits(0, NAMESPACES, 0)]], EPERM));
+    // Times of an open file; those by a path are pretended.
+    all.insert(libc::SYS_utimensat as u32, Verdict::When(vec![vec![Condition::Whole { arg: 1, value: 0 }]], 0));
+    // A pair of sockets between processes of its own leads nowhere else.
+    all.insert(libc::SYS_socketpair as u32, Verdict::When(vec![vec![is(0, libc::AF_UNIX as u32)]], EPERM));
+    // Its own limits, which cannot rise above what is set.
+    all.insert(libc::SYS_prlimit64 as u32, Verdict::When(vec![vec![is(0, 0)], vec![Condition::OwnPid { arg: 0 }]], EPERM));
 }
 
 fn bits(arg: u8, mask: u32, value: u32) -> Condition {
@@ -387,6 +434,21 @@ mod tests {
                 assert_eq!(all.contains_key(&(libc::SYS_socket as u32)), tcp);
                 assert_eq!(all.contains_key(&(libc::SYS_connect as u32)), tcp);
             }
+        }
+    }
+
+    #[test]
+    fn builders_start_programs_and_reach_nobody() {
+        let all = verdicts(Variant { map_code: true, programs: true, ..Variant::default() });
+        for call in NEVER.iter().filter(|call| ![libc::SYS_execve, libc::SYS_fchmod].contains(call)) {
+            match all.get(&(*call as u32)) {
+                None | Some(Verdict::Errno(0)) => {}
+                Some(Verdict::When(..)) if [libc::SYS_utimensat, libc::SYS_socketpair].contains(call) => {}
+                other => panic!("call {call}: {other:?}"),
+            }
+        }
+        for call in [libc::SYS_socket, libc::SYS_connect, libc::SYS_bind] {
+            assert!(!all.contains_key(&(call as u32)));
         }
     }
 

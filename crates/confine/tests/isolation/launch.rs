@@ -75,6 +75,13 @@ fn a_program_is_confined_before_it_begins_and_executes_nothing_after() {
         assert_eq!((ended, said.is_ok()), (Tried::Ended(number), true), "{attempt}");
     }
 
+    // A builder's processes are held to the same rules as itself.
+    let builder = Rules { programs: true, ..rules.clone() };
+    for (attempt, number) in [("fork", 0), ("unix-pair", 0), ("clone3", libc::ENOSYS), ("read-passwd", libc::EACCES)] {
+        let (ended, said) = launched(&program, &builder, attempt);
+        assert_eq!((ended, said.is_ok()), (Tried::Ended(number), true), "{attempt}");
+    }
+
     let (ended, said) = launched(&program, &Rules { execute: vec![], ..rules.clone() }, "thread");
     assert!(said.expect_err("nothing is granted").contains("must be granted"));
     assert_eq!(ended, Tried::Ended(98));

@@ -59,6 +59,7 @@ fn rules(stage: &Stage, profile: Profile, without: &[Layer]) -> Rules {
         write: if work { vec![stage.work.clone()] } else { vec![] },
         // In `sealed` nothing is granted for execution, in the others C modules are.
         execute: if work { vec![stage.modules.clone()] } else { vec![] },
+        programs: false,
         hosts: vec![],
         limits: if trusted {
             Limits::default()
