@@ -3,9 +3,13 @@
 //! Blocking; knows no async runtime, no machine and no Lua interpreter. Lua text of strangers is evaluated by an injected
 //! [`evaluate::Evaluator`].
 
+pub mod archive;
+pub mod cache;
 pub mod constraint;
 pub mod current;
+pub mod digest;
 pub mod evaluate;
+pub mod fetch;
 pub mod gather;
 pub mod index;
 pub mod lock;

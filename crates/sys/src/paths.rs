@@ -76,6 +76,11 @@ impl Paths {
     }
 }
 
+/// Those of these variables that our environment has, to be handed on to a program that gets nothing else.
+pub fn inherited(names: &[&str]) -> Vec<(OsString, OsString)> {
+    names.iter().filter_map(|name| Some((OsString::from(name), env::var_os(name)?))).collect()
+}
+
 /// Makes `dir` with mode 0700, or checks that it is ours and closed to others. Parents are made as needed.
 ///
 /// # Errors

@@ -45,6 +45,8 @@ pub struct Run<'a> {
     pub keep: usize,
     /// How long it may take.
     pub limit: Duration,
+    /// The largest file that it may write, bytes; writing more ends it by SIGXFSZ.
+    pub largest_file: Option<u64>,
 }
 
 /// How a program ended.
@@ -132,6 +134,15 @@ impl Run<'_> {
         // SAFETY: setsid(2) touches no memory and takes no lock.
         unsafe {
             command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
+        }
+        if let Some(bytes) = self.largest_file {
+            // SAFETY: setrlimit(2) reads one structure on our stack; nothing else happens.
+            unsafe {
+                command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_FSIZE, &libc::rlimit { rlim_cur: bytes, rlim_max: bytes }) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                });
+            }
         }
         child::tie(&mut command, self.extra.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect());
         let until = Instant::now() + self.limit;
@@ -287,6 +298,7 @@ mod tests {
             merged: false,
             keep: 1 << 20,
             limit,
+            largest_file: None,
         }
     }
 

@@ -13,7 +13,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("driver-sim", &["core"]),
     ("confine", &["core"]),
     ("driver-lua", &["core", "sys", "confine", "lua-wire"]),
-    ("packages", &["core", "sys"]),
+    ("packages", &["core", "sys", "confine"]),
     ("libvirt-wire", &[]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),

@@ -85,8 +85,18 @@ pub fn unpack(file: &Path, name: &str, into: &Path, limits: Limits, stop: &Stop)
     let kind = Kind::of(name)?;
     let opened = File::open(file).map_err(|error| Error::io(format_args!("open {}", file.display()), error))?;
     let size = opened.metadata().map_err(|error| Error::io(format_args!("look at {}", file.display()), error))?.len();
-    fs::DirBuilder::new().mode(0o755).create(into).map_err(|error| Error::io(format_args!("make the directory {}", into.display()), error))?;
-    let mut sink = Sink { name, into, limits, stop, allowed: limits.total.min(limits.free.max(size.saturating_mul(limits.ratio))), tree: Tree::default() };
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create(into)
+        .map_err(|error| Error::io(format_args!("make the directory {}", into.display()), error))?;
+    let mut sink = Sink {
+        name,
+        into,
+        limits,
+        stop,
+        allowed: limits.total.min(limits.free.max(size.saturating_mul(limits.ratio))),
+        tree: Tree::default(),
+    };
     let reader = BufReader::with_capacity(64 << 10, opened);
     let done = match kind {
         None => sink.single(reader),

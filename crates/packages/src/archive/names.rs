@@ -126,8 +126,7 @@ impl Tree {
         let links: BTreeSet<&Path> = self.links.iter().map(|link| link.path.as_path()).collect();
         for link in &self.links {
             let bad = |why: &str| Err(format!("the link {} {why}", show(&link.path)));
-            let mut at: PathBuf =
-                if link.hard { PathBuf::new() } else { link.path.parent().map(Path::to_owned).unwrap_or_default() };
+            let mut at: PathBuf = if link.hard { PathBuf::new() } else { link.path.parent().map(Path::to_owned).unwrap_or_default() };
             let mut down = false;
             for part in link.target.components() {
                 match part {
