@@ -18,15 +18,15 @@ pub trait Files: Send + Sync {
     /// `package.server` for a server that does not answer or answers nonsense; `package.offline` for what is not in the cache.
     fn file(&self, server: &Server, name: &str, most: usize) -> Result<Option<Vec<u8>>>;
 
-    /// The compact form of a manifest with this content, if it was kept.
-    fn compact(&self, manifest: &[u8]) -> Option<Vec<u8>> {
-        let _ = manifest;
+    /// What [`Files::keep_evaluated`] kept for a text with this content: a manifest's compact form, a rockspec's globals as JSON.
+    fn evaluated(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let _ = text;
         None
     }
 
-    /// Keeps the compact form of a manifest with this content.
-    fn keep_compact(&self, manifest: &[u8], compact: &[u8]) {
-        let _ = (manifest, compact);
+    /// Keeps what a text says, so that it need not be evaluated again. Keeping nothing is right, only slower.
+    fn keep_evaluated(&self, text: &[u8], answer: &[u8]) {
+        let _ = (text, answer);
     }
 }
 
@@ -62,11 +62,11 @@ pub fn manifest(server: &Server, lua: LuaVersion, files: &dyn Files, evaluator: 
         let Some(bytes) = files.file(server, &name, MAX_MANIFEST).map_err(|error| of(server, &name, error))? else { continue };
         let read = || {
             let bytes = if name.ends_with(".zip") || bytes.starts_with(b"PK") { unzip(&bytes)? } else { bytes };
-            if let Some(manifest) = files.compact(&bytes).and_then(|compact| Manifest::from_compact(&compact).ok()) {
+            if let Some(manifest) = files.evaluated(&bytes).and_then(|compact| Manifest::from_compact(&compact).ok()) {
                 return Ok(manifest);
             }
             let manifest = Manifest::read(&bytes, evaluator)?;
-            files.keep_compact(&bytes, &manifest.to_compact());
+            files.keep_evaluated(&bytes, &manifest.to_compact());
             Ok(manifest)
         };
         return read().map_err(|error| of(server, &name, error));

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod rockspec;
 pub mod search;
 pub mod servers;
+pub mod solve;
 pub mod version;
 
 pub use constraint::{Constraint, Constraints, Dependency};

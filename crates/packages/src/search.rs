@@ -197,7 +197,7 @@ mod tests {
         };
         let lfs = ("luafilesystem".to_owned(), Some("1.8.0-1".to_owned()));
         for words in [&["lfs"][..], &["FILE", "directories"], &["posix"]] {
-            assert_eq!(find(words), [lfs.clone()], "{words:?}");
+            assert_eq!(find(words), std::slice::from_ref(&lfs), "{words:?}");
         }
         assert_eq!(find(&["cjson"]), [("lua-cjson".to_owned(), Some("2.1.0-1".to_owned()))]);
         assert!(find(&["lfs", "nothing"]).is_empty());
