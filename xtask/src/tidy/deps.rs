@@ -15,6 +15,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("driver-lua", &["core", "sys", "confine", "lua-wire"]),
     ("packages", &["core", "sys", "confine"]),
     ("libvirt-wire", &[]),
+    ("xapi", &[]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
     ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),
@@ -34,8 +35,8 @@ const FOREIGN: &[(&str, &[&str])] =
 const RESERVED: &[(&str, &[&str])] = &[
     ("mlua", &["driver-lua"]),
     ("rusqlite", &["daemon"]),
-    ("hyper", &["api", "daemon"]),
-    ("hyper-util", &["api", "daemon"]),
+    ("hyper", &["api", "daemon", "xapi"]),
+    ("hyper-util", &["api", "daemon", "xapi"]),
     ("tokio-tungstenite", &["api", "daemon"]),
     ("clap", &["vmoon"]),
     ("clap_complete", &["vmoon"]),

@@ -1,0 +1,204 @@
+//! Whose certificate is taken for whom. Hosts come with certificates of their own making, each member of a pool with another.
+
+use crate::error::Error;
+use sha2::{Digest as _, Sha256};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio_rustls::rustls::{
+    CertificateError, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+
+/// The SHA-256 of a certificate in DER, shown as XAPI shows it (`Certificate.fingerprint_sha256`): `AA:BB:…`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Of a certificate.
+    pub fn of(der: &[u8]) -> Self {
+        Self(Sha256::digest(der).into())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            write!(f, "{}{byte:02X}", if at > 0 { ":" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = Error;
+
+    /// Reads 32 bytes in hex, with or without colons, in either case, with or without `SHA256:` before them.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || Error::protocol(format!("\"{text}\" is no SHA-256 of a certificate: 32 bytes in hex are wanted"));
+        let bare = text.trim();
+        let bare = bare.get(..7).filter(|start| start.eq_ignore_ascii_case("sha256:")).map_or(bare, |_| &bare[7..]);
+        let digits: Vec<u8> = bare.bytes().filter(|byte| *byte != b':').collect();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(bad());
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            *byte = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(bad)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// Whose certificates are taken.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// For these hosts this certificate and no other, whoever has signed it. By name without port.
+    pub pins: BTreeMap<String, Fingerprint>,
+    /// Takes any certificate. It is said in a warning with every connection and every call.
+    pub blindly: bool,
+}
+
+/// What a handshake found, for who has to explain why it failed.
+#[derive(Debug, Default)]
+pub(crate) struct Finding(Mutex<Option<(Fingerprint, String)>>);
+
+impl Finding {
+    fn keep(&self, fingerprint: Fingerprint, why: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((fingerprint, why));
+    }
+
+    pub(crate) fn take(&self) -> Option<(Fingerprint, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Checks one host's certificate: by its pin if it has one, else by the roots of the system.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    pub(crate) pin: Option<Fingerprint>,
+    pub(crate) blindly: bool,
+    pub(crate) roots: Arc<Roots>,
+    pub(crate) finding: Arc<Finding>,
+}
+
+/// The roots of the system, read once.
+#[derive(Debug)]
+pub(crate) struct Roots {
+    verifier: Option<Arc<WebPkiServerVerifier>>,
+    pub(crate) provider: Arc<CryptoProvider>,
+}
+
+impl Roots {
+    /// Reads them; where there are none, only pins help.
+    pub(crate) fn of_the_system() -> Self {
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let mut store = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        for error in found.errors {
+            tracing::debug!(%error, "a root certificate of the system cannot be read");
+        }
+        store.add_parsable_certificates(found.certs);
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone()).build().ok();
+        Self { verifier, provider }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        let found = Fingerprint::of(end_entity);
+        if let Some(pin) = self.pin {
+            if pin == found {
+                return Ok(ServerCertVerified::assertion());
+            }
+            self.finding.keep(found, "it is not the pinned one".into());
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        if self.blindly {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let Some(roots) = &self.roots.verifier else {
+            self.finding.keep(found, "this computer has no root certificates".into());
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        roots.verify_server_cert(end_entity, intermediates, server_name, ocsp, now).inspect_err(|error| {
+            self.finding.keep(found, reason(error));
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        // Also for a pinned certificate: whoever shows it must have its key.
+        verify_tls12_signature(message, cert, dss, &self.roots.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls13_signature(message, cert, dss, &self.roots.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.roots.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Why a certificate was not taken, for people.
+fn reason(error: &TlsError) -> String {
+    match error {
+        TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => "signed by nobody this computer knows".into(),
+        TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => "it has expired".into(),
+        TlsError::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            "it is not valid yet".into()
+        }
+        TlsError::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+            "it is that of another name".into()
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_are_read_in_the_forms_people_have_them() {
+        let shown = Fingerprint::of(b"x").to_string();
+        assert_eq!((shown.len(), &shown[..8]), (95, "2D:71:16"));
+        for form in [shown.clone(), shown.to_lowercase(), shown.replace(':', ""), format!("SHA256:{shown}"), format!(" {shown}\n")] {
+            assert_eq!(form.parse::<Fingerprint>().unwrap().to_string(), shown, "{form}");
+        }
+        for bad in ["", "SHA256:", &shown[..92], "zz", &shown.replace('2', "g"), "é".repeat(32).as_str()] {
+            assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");
+        }
+    }
+}

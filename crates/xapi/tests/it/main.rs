@@ -1,0 +1,7 @@
+//! The client against a server that speaks as XAPI does, over real TLS on loopback, and against peers that do not.
+
+mod events;
+mod peers;
+mod server;
+mod sessions;
+mod tasks;
