@@ -58,8 +58,18 @@ pub fn gather(servers: &[Server], lua: LuaVersion, files: &dyn Files, evaluator:
 /// # Errors
 /// Those of [`Files::file`] and [`Manifest::read`]; [`Code::PackageServer`] for a server that has no manifest. Each names the server and the file.
 pub fn manifest(server: &Server, lua: LuaVersion, files: &dyn Files, evaluator: &dyn Evaluator) -> Result<Manifest> {
+    let mut offline = None;
     for name in manifest_names(lua) {
-        let Some(bytes) = files.file(server, &name, MAX_MANIFEST).map_err(|error| of(server, &name, error))? else { continue };
+        let bytes = match files.file(server, &name, MAX_MANIFEST) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => continue,
+            // Another form may be in the cache: that a server does not have this one is not remembered.
+            Err(error) if error.code() == Code::PackageOffline => {
+                offline.get_or_insert(of(server, &name, error));
+                continue;
+            }
+            Err(error) => return Err(of(server, &name, error)),
+        };
         let read = || {
             let bytes = if name.ends_with(".zip") || bytes.starts_with(b"PK") { unzip(&bytes)? } else { bytes };
             if let Some(manifest) = files.evaluated(&bytes).and_then(|compact| Manifest::from_compact(&compact).ok()) {
@@ -70,6 +80,9 @@ pub fn manifest(server: &Server, lua: LuaVersion, files: &dyn Files, evaluator: 
             Ok(manifest)
         };
         return read().map_err(|error| of(server, &name, error));
+    }
+    if let Some(error) = offline {
+        return Err(error);
     }
     Err(Error::new(Code::PackageServer, format!("the server {} has no manifest for Lua {lua} at {}", server.name, server.url))
         .hint("ask who keeps it for the right address; a directory of rocks gets its manifest from \"luarocks-admin make-manifest\""))

@@ -10,6 +10,7 @@ pub mod current;
 pub mod digest;
 pub mod evaluate;
 pub mod fetch;
+pub mod files;
 pub mod gather;
 pub mod index;
 pub mod lock;
