@@ -4,15 +4,18 @@
 //! [`evaluate::Evaluator`].
 
 pub mod archive;
+pub mod build;
 pub mod cache;
 pub mod constraint;
 pub mod current;
 pub mod digest;
+pub mod environment;
 pub mod evaluate;
 pub mod fetch;
 pub mod files;
 pub mod gather;
 pub mod index;
+pub mod install;
 pub mod lock;
 pub mod lua_version;
 pub mod manifest;

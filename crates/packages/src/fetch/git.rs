@@ -55,23 +55,24 @@ impl Repository {
 }
 
 impl Fetcher {
-    /// Fetches a commit. The result is an archive of its files, without a folder around them.
+    /// Fetches a commit. The result is an archive of its files, without a folder around them, and the commit's id.
     ///
     /// # Errors
     /// [`Code::PackageServer`] with the words of `git`, [`Code::DoctorFailed`] if there is no `git`; else as [`Fetcher::fetch`].
-    pub fn repository(&self, wanted: &Repository) -> Result<Fetched> {
+    pub fn repository(&self, wanted: &Repository) -> Result<(Fetched, String)> {
         let Location::Git(url) = locate(&wanted.url)? else {
             return Err(Error::new(Code::Usage, format!("{} is no repository", escape(&wanted.url))));
         };
         let key = wanted.key();
         if let Some(sha256) = &wanted.sha256 {
             if let Some(blob) = self.cache.get(sha256)? {
-                return Ok(Fetched { blob, cached: true });
+                let commit = self.cache.seen(&key)?.and_then(|(seen, _)| seen.modified).unwrap_or_default();
+                return Ok((Fetched { blob, cached: true }, commit));
             }
         } else if (matches!(wanted.reference, Reference::Tag(_)) || self.options.offline)
-            && let Some((_, blob)) = self.cache.seen(&key)?
+            && let Some((seen, blob)) = self.cache.seen(&key)?
         {
-            return Ok(Fetched { blob, cached: true });
+            return Ok((Fetched { blob, cached: true }, seen.modified.unwrap_or_default()));
         }
         if self.options.offline {
             return Err(offline(&key));
@@ -81,15 +82,15 @@ impl Fetcher {
         let tree = work.path().join("tree");
         fs::create_dir(&tree).map_err(|error| Error::io("make a directory for a repository", error))?;
         let git = Git { fetcher: self, url: &url, tree: &tree, home: work.path() };
-        git.checkout(&wanted.reference)?;
+        let commit = git.checkout(&wanted.reference)?;
         let packed = work.path().join("source.tar");
         let (sha256, size) = pack(&tree, &packed, self.options.largest)?;
         if let Some(promised) = wanted.sha256.as_ref().filter(|promised| **promised != sha256) {
             return Err(mismatch(&key, promised, &sha256));
         }
         let blob = self.cache.adopt(&packed, &sha256, size)?;
-        self.cache.note(&Seen { url: key, sha256, size, fetched_ms: clock::now_ms(), etag: None, modified: None })?;
-        Ok(Fetched { blob, cached: false })
+        self.cache.note(&Seen { url: key, sha256, size, fetched_ms: clock::now_ms(), etag: None, modified: Some(commit.clone()) })?;
+        Ok((Fetched { blob, cached: false }, commit))
     }
 }
 
@@ -101,10 +102,11 @@ struct Git<'a> {
 }
 
 impl Git<'_> {
-    fn checkout(&self, reference: &Reference) -> Result<()> {
+    /// Makes the files of a commit appear in the work tree; gives back the commit's id.
+    fn checkout(&self, reference: &Reference) -> Result<String> {
         self.run(&["init", "--quiet", "."])?;
         let names: Vec<String> = match reference {
-            Reference::Tag(tag) if tag.len() == 40 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()) => vec![tag.clone()],
+            Reference::Tag(tag) if is_commit(tag) => vec![tag.clone()],
             Reference::Tag(tag) => vec![["refs/tags/", plain(tag)?].concat(), ["refs/heads/", plain(tag)?].concat()],
             Reference::Branch(branch) => vec![["refs/heads/", plain(branch)?].concat()],
             Reference::Head => vec!["HEAD".into()],
@@ -112,22 +114,32 @@ impl Git<'_> {
         let mut first = None;
         for name in &names {
             match self.run(&["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", self.url, name]) {
-                Ok(()) => {
-                    self.run(&["checkout", "--quiet", "--detach", "FETCH_HEAD"])?;
-                    if self.tree.join(".gitmodules").is_file() {
-                        self.run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
-                    }
-                    return Ok(());
-                }
+                Ok(_) => return self.appear("FETCH_HEAD"),
                 Err(error) if error.code() != Code::PackageServer => return Err(error),
                 Err(error) => _ = first.get_or_insert(error),
             }
         }
+        if let Reference::Tag(commit) = reference
+            && is_commit(commit)
+        {
+            // Some servers give single commits to nobody: then everything is fetched.
+            let all = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
+            self.run(&["fetch", "--quiet", "--no-recurse-submodules", "--", self.url, all[0], all[1]])?;
+            return self.appear(commit);
+        }
         Err(first.unwrap_or_else(|| Error::internal("no name of a commit was tried")))
     }
 
+    fn appear(&self, name: &str) -> Result<String> {
+        self.run(&["checkout", "--quiet", "--detach", name])?;
+        if self.tree.join(".gitmodules").is_file() {
+            self.run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
+        }
+        Ok(self.run(&["rev-parse", "HEAD"])?.trim().to_owned())
+    }
+
     /// Runs `git` with nothing of the user's: no configuration, no hooks, no stored passwords, no questions.
-    fn run(&self, args: &[&str]) -> Result<()> {
+    fn run(&self, args: &[&str]) -> Result<String> {
         let exe = program("git").ok_or_else(|| {
             Error::new(Code::DoctorFailed, "there is no program git, which fetches sources from repositories")
                 .hint("install it (Debian: apt-get install git)")
@@ -183,13 +195,17 @@ impl Git<'_> {
             Error::new(Code::PackageServer, format!("{} could not be fetched: {reason}", escape(self.url)))
         };
         match ran.end {
-            End::Code(0) => Ok(()),
+            End::Code(0) => Ok(ran.out.text()),
             End::Stopped => Err(vmoon_sys::stop::Stop::error()),
             End::TooLong => Err(failed("git took too long".into())),
             End::Code(code) => Err(failed(format!("git ended with status {code}"))),
             End::Signal(signal) => Err(failed(format!("git was ended by signal {signal}; the repository may be too large"))),
         }
     }
+}
+
+fn is_commit(name: &str) -> bool {
+    name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The name of a tag or branch as `git check-ref-format` allows it, and no option.

@@ -25,6 +25,7 @@ use std::{
 use vmoon_core::{Code, Error, Result, name::escape};
 use vmoon_sys::{clock, stop::Stop};
 
+pub(crate) use git::program;
 pub use git::{Reference, Repository};
 pub use url::{Location, file_name, locate};
 
@@ -63,6 +64,11 @@ pub trait Progress: Send + Sync {
     /// So many bytes of this URL are here, of so many if the server tells.
     fn bytes(&self, url: &str, done: u64, total: Option<u64>) {
         let _ = (url, done, total);
+    }
+
+    /// A step of a change has been reached that a power failure could separate from the next one.
+    fn step(&self, name: &str) {
+        let _ = name;
     }
 
     /// Something has begun or ended, in a few words.

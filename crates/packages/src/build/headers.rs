@@ -1,0 +1,96 @@
+//! The headers of Lua that C modules are compiled with, and what they say about which functions a version has.
+
+use crate::{digest, lua_version::LuaVersion};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+use vmoon_core::{Error, Result};
+use vmoon_sys::atomic;
+
+macro_rules! headers {
+    ($version:literal) => {
+        [
+            ("lua.h", include_str!(concat!("../../headers/", $version, "/lua.h"))),
+            ("luaconf.h", include_str!(concat!("../../headers/", $version, "/luaconf.h"))),
+            ("lauxlib.h", include_str!(concat!("../../headers/", $version, "/lauxlib.h"))),
+            ("lualib.h", include_str!(concat!("../../headers/", $version, "/lualib.h"))),
+        ]
+    };
+}
+
+/// The headers of a version: names and texts.
+pub fn of(lua: LuaVersion) -> [(&'static str, &'static str); 4] {
+    match lua {
+        LuaVersion::V51 => headers!("5.1"),
+        LuaVersion::V52 => headers!("5.2"),
+        LuaVersion::V53 => headers!("5.3"),
+        LuaVersion::V54 => headers!("5.4"),
+    }
+}
+
+/// Puts the headers of a version below `dir`, unless they are there, and tells where.
+///
+/// # Errors
+/// [`vmoon_core::Code::DiskFull`], [`vmoon_core::Code::FileFailed`].
+pub(super) fn place(lua: LuaVersion, dir: &Path) -> Result<PathBuf> {
+    let all = of(lua);
+    let texts: Vec<u8> = all.iter().flat_map(|(_, text)| text.bytes()).collect();
+    let place = dir.join(format!("headers-{lua}-{}", &digest::sha256(&texts)[..16]));
+    let whole = all.iter().all(|(name, text)| fs::read(place.join(name)).is_ok_and(|found| found == text.as_bytes()));
+    if !whole {
+        match fs::create_dir(&place) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io("make the directory of headers", error)),
+            _ => {}
+        }
+        for (name, text) in all {
+            atomic::write(&place.join(name), text.as_bytes())?;
+        }
+    }
+    Ok(place)
+}
+
+/// The functions of the C interface that a version exports.
+pub(super) fn functions(lua: LuaVersion) -> &'static BTreeSet<&'static str> {
+    static ALL: [OnceLock<BTreeSet<&'static str>>; 4] = [const { OnceLock::new() }; 4];
+    ALL[lua as usize]
+        .get_or_init(|| of(lua).into_iter().filter(|(name, _)| *name != "luaconf.h").flat_map(|(_, text)| exported(text)).collect())
+}
+
+/// Declarations have their name in brackets, so that a macro of the same name does not hide it: `LUA_API void (lua_close) (lua_State *L);`
+fn exported(text: &'static str) -> impl Iterator<Item = &'static str> {
+    text.match_indices('(').filter_map(|(at, _)| {
+        let rest = &text[at + 1..];
+        let name = &rest[..rest.find(')')?];
+        let fits = name.starts_with("lua") && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        // The declaration's beginning is on this line or, in 5.1, the one before.
+        let before = &text[..at];
+        let begins = before.rfind([';', '}', '/', '#']).map_or(before, |end| &before[end..]);
+        (fits && ["LUA_API", "LUALIB_API", "LUAMOD_API"].iter().any(|word| begins.contains(word))).then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_version_has_its_functions() {
+        for (name, versions) in [
+            ("lua_pushstring", [true, true, true, true]),
+            ("lua_objlen", [true, false, false, false]),
+            ("luaL_register", [true, false, false, false]),
+            ("luaL_setfuncs", [false, true, true, true]),
+            ("lua_pcallk", [false, true, true, true]),
+            ("lua_getctx", [false, true, false, false]),
+            ("lua_isinteger", [false, false, true, true]),
+            ("lua_newuserdata", [true, true, true, false]),
+            ("lua_newuserdatauv", [false, false, false, true]),
+            ("luaopen_utf8", [false, false, true, true]),
+        ] {
+            assert_eq!(LuaVersion::ALL.map(|lua| functions(lua).contains(name)), versions, "{name}");
+        }
+    }
+}
