@@ -1,0 +1,168 @@
+//! The guest's agent: programs in the guest, through QEMU's agent protocol as libvirt carries it.
+//!
+//! libvirt keeps questions and answers together (each command begins with guest-sync), so a guest that answers late cannot be taken for answering the next
+//! question. What is ours: exact deadlines, bounds on what is read, and no trust in what the guest says. Commands as in QEMU's
+//! `qga/qapi-schema.json`.
+
+use super::{Inner, errors::failed};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+use vmoon_core::{
+    Code, Error, Result,
+    ability::{Ended, Program},
+    driver::Handle,
+};
+use vmoon_libvirt_wire::{Client, Domain};
+use vmoon_sys::clock;
+
+/// The most that is given to a program's standard input, bytes: the agent takes a command of 32 MiB at most, and libvirt one string of 4 MiB.
+const MAX_INPUT: usize = 1 << 20;
+/// The most that is kept of each stream, bytes. The agent itself keeps 16 MiB, of which libvirt would carry a fourth.
+const MAX_OUTPUT: usize = 2 << 20;
+/// How often a program that runs is asked about at first, and in the end.
+const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// How long one question may take that the agent answers at once.
+const ANSWER: Duration = Duration::from_secs(10);
+
+fn nonsense(what: &str) -> Error {
+    Error::new(Code::WireMalformed, format!("the guest's agent sent nonsense: {what}"))
+}
+
+fn late(deadline_ms: u64) -> Error {
+    Error::new(Code::OperationDeadline, format!("the program did not end within {deadline_ms} ms; it may still run in the guest"))
+}
+
+/// A conversation with one guest's agent until a deadline.
+pub(crate) struct Agent<'a> {
+    client: &'a Client,
+    domain: &'a Domain,
+    until: Instant,
+    deadline_ms: u64,
+}
+
+impl<'a> Agent<'a> {
+    pub(crate) fn new(client: &'a Client, domain: &'a Domain, deadline_ms: u64) -> Self {
+        let until = Instant::from_std(clock::instant()) + Duration::from_millis(deadline_ms.min(7 * 24 * 3_600_000));
+        Self { client, domain, until, deadline_ms }
+    }
+
+    /// Asks one question; its answer's `return`.
+    pub(crate) async fn ask(&self, command: &str, arguments: Value) -> Result<Value> {
+        let left = self.until.saturating_duration_since(Instant::from_std(clock::instant()));
+        if left.is_zero() {
+            return Err(late(self.deadline_ms));
+        }
+        let question = json!({ "execute": command, "arguments": arguments }).to_string();
+        let wait = left.min(ANSWER);
+        let client = self.client.within(wait);
+        let asked = client.agent_command(self.domain, &question, wait);
+        // The deadline is exact, whatever libvirt rounds it to.
+        let answer = match tokio::time::timeout_at(self.until.min(Instant::from_std(clock::instant()) + wait), asked).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(refused(command, error)),
+            Err(_) if wait == left => return Err(late(self.deadline_ms)),
+            Err(_) => {
+                return Err(Error::new(
+                    Code::GuestAgent,
+                    format!("the guest's agent did not answer {command} within {} s", wait.as_secs()),
+                ));
+            }
+        };
+        let mut answer: Value = serde_json::from_str(&answer).map_err(|_| nonsense("an answer that is no JSON"))?;
+        Ok(answer.get_mut("return").map(Value::take).unwrap_or_default())
+    }
+}
+
+fn refused(command: &str, error: vmoon_libvirt_wire::Error) -> Error {
+    let message = error.to_string();
+    if message.contains("has been disabled") || message.contains("not found") && message.contains("command") {
+        return Error::new(Code::GuestAgent, format!("the guest's agent does not allow {command}")).hint(
+            "its configuration in the guest blocks it: see block-rpcs or allow-rpcs of qemu-ga (/etc/sysconfig/qemu-ga, qemu-ga.conf)",
+        );
+    }
+    if let vmoon_libvirt_wire::Error::Deadline { .. } = error {
+        return Error::new(Code::GuestAgent, format!("the guest's agent did not answer {command}"));
+    }
+    failed("ask the guest's agent", error)
+}
+
+/// What one stream of a program said, at most [`MAX_OUTPUT`] bytes, and whether that was all.
+fn output(status: &Value, name: &str) -> Result<(Vec<u8>, bool)> {
+    let truncated = status.get(format!("{name}-truncated")).and_then(Value::as_bool).unwrap_or(false);
+    let Some(text) = status.get(format!("{name}-data")).and_then(Value::as_str) else { return Ok((Vec::new(), truncated)) };
+    let mut bytes = STANDARD.decode(text).map_err(|_| nonsense("output that is not base64"))?;
+    let cut = bytes.len() > MAX_OUTPUT;
+    bytes.truncate(MAX_OUTPUT);
+    Ok((bytes, truncated || cut))
+}
+
+/// The end of a program, from the answer to guest-exec-status; `None` while it runs.
+fn ended(status: &Value) -> Result<Option<Ended>> {
+    if !status.get("exited").and_then(Value::as_bool).ok_or_else(|| nonsense("a status without exited"))? {
+        return Ok(None);
+    }
+    let number = |name: &str| status.get(name).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok());
+    let ((stdout, first), (stderr, second)) = (output(status, "out")?, output(status, "err")?);
+    Ok(Some(Ended { code: number("exitcode"), signal: number("signal"), stdout, stderr, truncated: first || second }))
+}
+
+impl Inner {
+    /// Runs a program in the guest and waits for its end.
+    pub(crate) async fn exec(&self, handle: &Handle, program: &Program) -> Result<Ended> {
+        let Some((path, arguments)) = program.argv.split_first() else { return Err(Error::new(Code::Usage, "no program is named")) };
+        if program.stdin.len() > MAX_INPUT {
+            return Err(Error::new(Code::CommandTooLarge, "the input is larger than 1 MiB, which is the most the agent is given"));
+        }
+        if program.argv.iter().any(|word| word.contains('\0')) {
+            return Err(Error::new(Code::Usage, "an argument holds a NUL byte, which no program can be given"));
+        }
+        let client = self.link.client().await?;
+        let domain = self.domain(&client, handle).await?;
+        if domain.id < 0 {
+            return Err(Error::new(Code::MachineStopped, "the machine does not run").hint("start it first"));
+        }
+        let agent = Agent::new(&client, &domain, program.deadline_ms);
+        let mut arguments = json!({ "path": path, "arg": arguments, "capture-output": true });
+        if !program.stdin.is_empty() {
+            arguments["input-data"] = STANDARD.encode(&program.stdin).into();
+        }
+        let started = agent.ask("guest-exec", arguments).await?;
+        let pid = started.get("pid").and_then(Value::as_i64).ok_or_else(|| nonsense("a program without a number"))?;
+        let mut pause = POLL.0;
+        loop {
+            if let Some(ended) = ended(&agent.ask("guest-exec-status", json!({ "pid": pid })).await?)? {
+                return Ok(ended);
+            }
+            // The agent has no event for a program's end, so it is asked again.
+            let next = Instant::from_std(clock::instant()) + pause;
+            tokio::time::sleep_until(next.min(agent.until)).await;
+            pause = pause.saturating_mul(2).min(POLL.1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_read_with_bounds() {
+        assert_eq!(ended(&json!({"exited": false})).unwrap(), None);
+        let end = ended(&json!({"exited": true, "exitcode": 3, "out-data": "aGk=", "err-truncated": true})).unwrap().unwrap();
+        assert_eq!((end.code, end.stdout.as_slice(), end.truncated), (Some(3), &b"hi"[..], true));
+        let end = ended(&json!({"exited": true, "signal": 9})).unwrap().unwrap();
+        assert_eq!((end.code, end.signal), (None, Some(9)));
+        let long = STANDARD.encode(vec![b'x'; MAX_OUTPUT + 1]);
+        let end = ended(&json!({"exited": true, "exitcode": 0, "out-data": long})).unwrap().unwrap();
+        assert!(end.stdout.len() == MAX_OUTPUT && end.truncated);
+    }
+
+    #[test]
+    fn a_lying_agent_is_an_error() {
+        for bad in [json!({}), json!([]), json!(null), json!({"exited": "yes"}), json!({"exited": true, "out-data": "§"})] {
+            assert_eq!(ended(&bad).unwrap_err().code(), Code::WireMalformed, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The driver, as the daemon sees it. It keeps nothing in memory that libvirt could not tell again, but what consoles have said.
+
+mod addresses;
+mod agent;
+mod console;
+mod display;
+mod endpoint;
+mod errors;
+mod host;
+mod life;
+mod link;
+mod look;
+mod make;
+mod png;
+mod probe;
+mod storage;
+mod tune;
+mod watch;
+
+use crate::{caps::Host, plan, settings, settings::Settings};
+use async_trait::async_trait;
+use endpoint::{Endpoint, SshOptions};
+use link::Link;
+use serde_json::{Map, Value};
+use std::{path::Path, sync::Arc};
+use vmoon_core::{
+    Error, MachineId, Result, ability,
+    driver::{
+        Abilities, Channel, Check, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Offset, Pause, Plan, Recovered, SessionLink,
+        Sighting, StopMode, Suspend, Usage,
+    },
+    operation::{OpRecord, Undo},
+    spec::{MachineSpec, Problems},
+};
+
+/// The kind of machine.
+pub const KIND: &str = "libvirt";
+
+/// Where a [`LibvirtDriver`] leads.
+#[derive(Clone, Debug, Default)]
+pub struct LibvirtConfig {
+    /// `qemu:///system`, `qemu:///session`, `qemu+ssh://[USER@]HOST[:PORT]/system`, `qemu+unix:///system?socket=PATH` or `test:///default`.
+    pub uri: String,
+    /// The user at the other computer, where the URI names none.
+    pub user: Option<String>,
+    /// The absolute path of a private key for SSH, where the URI names none.
+    pub identity: Option<String>,
+    /// The directory of this user's sockets (`XDG_RUNTIME_DIR`), for `qemu:///session`.
+    pub runtime: Option<std::path::PathBuf>,
+}
+
+/// The driver of one libvirt.
+#[derive(Clone)]
+pub struct LibvirtDriver(Arc<Inner>);
+
+pub(crate) struct Inner {
+    link: link::Shared,
+    tags: look::Tags,
+    host: host::Cache,
+    consoles: console::Consoles,
+}
+
+impl LibvirtDriver {
+    /// A driver for that address. It connects when it is first asked something, and again by itself after each loss.
+    ///
+    /// # Errors
+    /// [`vmoon_core::Code::Usage`] if the URI is none that it takes.
+    pub fn connect(config: &LibvirtConfig) -> Result<Self> {
+        let ssh = SshOptions { user: config.user.clone(), identity: config.identity.clone() };
+        let endpoint = Endpoint::parse(&config.uri, config.runtime.as_deref().map(Path::new), &ssh)?;
+        let link = Arc::new(Link::new(endpoint));
+        Ok(Self(Arc::new(Inner {
+            link,
+            tags: look::Tags::default(),
+            host: host::Cache::default(),
+            consoles: console::Consoles::default(),
+        })))
+    }
+}
+
+#[async_trait]
+impl Driver for LibvirtDriver {
+    fn info(&self) -> DriverInfo {
+        DriverInfo { kind: KIND.into(), settings: settings::known() }
+    }
+
+    async fn probe(&self) -> Vec<Check> {
+        self.0.probe().await
+    }
+
+    async fn facts(&self) -> Result<HostFacts> {
+        let host = serde_json::to_value(self.0.host().await?);
+        host.map(HostFacts).map_err(|error| Error::internal("what the host offers cannot be written").source(error))
+    }
+
+    fn plan(&self, name: &str, spec: &MachineSpec, host: &HostFacts) -> Result<Plan, Problems> {
+        let settings = Settings::read(spec)?;
+        let mut problems = Problems::default();
+        let host: Host = serde_json::from_value(host.0.clone()).unwrap_or_else(|error| {
+            problems.add("host", format!("what the host offers cannot be read: {error}"));
+            Host::default()
+        });
+        problems.or(())?;
+        let (blueprint, steps) = plan::plan(name, &settings, &host)?;
+        Ok(Plan { name: name.to_owned(), steps, settings: serde_json::to_value(&blueprint).unwrap_or_default() })
+    }
+
+    async fn create(&self, id: MachineId, plan: &Plan, journal: &dyn Journal) -> Result<Handle> {
+        self.0.create(id, plan, journal).await
+    }
+
+    async fn start(&self, handle: &Handle) -> Result<()> {
+        self.0.start(handle).await
+    }
+
+    async fn stop(&self, handle: &Handle, how: StopMode) -> Result<()> {
+        match how {
+            StopMode::Polite => self.0.ask_to_stop(handle).await,
+            StopMode::Force => self.0.force(handle).await,
+        }
+    }
+
+    async fn delete(&self, handle: &Handle) -> Result<()> {
+        self.0.delete(handle).await
+    }
+
+    async fn observe(&self, handle: &Handle) -> Sighting {
+        self.0.look(handle).await
+    }
+
+    async fn list(&self) -> Result<Vec<Found>> {
+        self.0.look_at_all().await
+    }
+
+    async fn recover(&self, op: &OpRecord, undos: &[Undo]) -> Result<Recovered> {
+        self.0.recover(op, undos).await
+    }
+
+    async fn open(&self, handle: &Handle, channel: &Channel, from: Offset) -> Result<SessionLink> {
+        self.0.open(handle, channel, from).await
+    }
+
+    fn abilities(&self, _: &Handle) -> Abilities {
+        Abilities { pause: true, suspend: true, eval: false, ..Abilities::default() }
+    }
+
+    async fn describe(&self, handle: &Handle) -> Map<String, Value> {
+        self.0.describe(handle).await.unwrap_or_else(|error| {
+            tracing::debug!(?handle, error = %error.chain(), "cannot be described");
+            Map::new()
+        })
+    }
+
+    async fn usage(&self, handles: &[Handle]) -> Vec<Usage> {
+        self.0.used(handles).await.unwrap_or_default()
+    }
+
+    fn pause(&self) -> Option<&dyn Pause> {
+        Some(self)
+    }
+
+    fn suspend(&self) -> Option<&dyn Suspend> {
+        Some(self)
+    }
+
+    fn exec(&self) -> Option<&dyn ability::Exec> {
+        Some(self)
+    }
+
+    fn addresses(&self) -> Option<&dyn ability::Addresses> {
+        Some(self)
+    }
+
+    fn display(&self) -> Option<&dyn ability::Display> {
+        Some(self)
+    }
+
+    fn tune(&self) -> Option<&dyn ability::Tune> {
+        Some(self)
+    }
+
+    fn watch(&self) -> Option<Box<dyn ability::Notices>> {
+        Some(Box::new(watch::Watch::new(self.0.link.clone())))
+    }
+}
+
+#[async_trait]
+impl Pause for LibvirtDriver {
+    async fn pause(&self, handle: &Handle) -> Result<()> {
+        self.0.pause(handle).await
+    }
+    async fn resume(&self, handle: &Handle) -> Result<()> {
+        self.0.resume(handle).await
+    }
+}
+
+#[async_trait]
+impl Suspend for LibvirtDriver {
+    async fn suspend(&self, handle: &Handle) -> Result<()> {
+        self.0.save(handle).await
+    }
+    async fn resume(&self, handle: &Handle) -> Result<()> {
+        self.0.restore(handle).await
+    }
+}
+
+#[async_trait]
+impl ability::Exec for LibvirtDriver {
+    async fn exec(&self, handle: &Handle, program: &ability::Program) -> Result<ability::Ended> {
+        self.0.exec(handle, program).await
+    }
+}
+
+#[async_trait]
+impl ability::Addresses for LibvirtDriver {
+    async fn addresses(&self, handle: &Handle) -> Result<Vec<ability::Address>> {
+        self.0.addresses(handle).await
+    }
+}
+
+#[async_trait]
+impl ability::Display for LibvirtDriver {
+    async fn offers(&self, handle: &Handle) -> Result<Vec<ability::DisplayOffer>> {
+        self.0.offers(handle).await
+    }
+    async fn screenshot(&self, handle: &Handle) -> Result<ability::Picture> {
+        self.0.screenshot(handle).await
+    }
+}
+
+#[async_trait]
+impl ability::Tune for LibvirtDriver {
+    async fn tune(&self, handle: &Handle, settings: &Map<String, Value>, dry_run: bool) -> Result<Vec<ability::Change>> {
+        self.0.tune(handle, settings, dry_run).await
+    }
+    async fn rename(&self, handle: &Handle, name: &str) -> Result<Handle> {
+        self.0.rename(handle, name).await
+    }
+}

@@ -1,0 +1,42 @@
+//! Seeds: the small image that tells a new guest who it is. Pure.
+
+pub(crate) mod cloud;
+pub(crate) mod iso;
+pub(crate) mod windows;
+
+use serde::{Deserialize, Serialize};
+use vmoon_core::{MachineId, Result};
+
+/// What a machine's seed will say, decided when it is planned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "for", rename_all = "snake_case")]
+pub(crate) enum Seed {
+    /// For cloud-init, as its source NoCloud reads it.
+    Cloud(cloud::Cloud),
+    /// For Windows Setup: an answer file.
+    Windows(windows::Answers),
+}
+
+impl Seed {
+    /// What it is, for people.
+    pub(crate) fn sentence(&self) -> String {
+        match self {
+            Seed::Cloud(cloud) => cloud.sentence(),
+            Seed::Windows(answers) => answers.sentence(),
+        }
+    }
+
+    /// The image. `user_data` is what the user's file holds, where one was named.
+    ///
+    /// # Errors
+    /// If it would be too large.
+    pub(crate) fn image(&self, id: MachineId, user_data: Option<Vec<u8>>) -> Result<Vec<u8>> {
+        match self {
+            Seed::Cloud(cloud) => iso::image("cidata", &cloud.files(id, user_data)),
+            Seed::Windows(answers) => {
+                let content = answers.document().into_bytes();
+                iso::image("UNATTEND", &[iso::File { name: "autounattend.xml", content }])
+            }
+        }
+    }
+}
