@@ -30,6 +30,7 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Program("lua5.4"), package: "lua5.4", purpose: "the runtime lua5.4" },
     Component { probe: Probe::Program("luajit"), package: "luajit", purpose: "the runtime luajit" },
     Component { probe: Probe::Library("lua/5.4/socket/core.so"), package: "lua-socket", purpose: "proof that C modules load" },
+    Component { probe: Probe::Library("lua/5.4/zlib.so"), package: "lua-zlib", purpose: "gzip in the biology rocks" },
     Component { probe: Probe::Program("python3"), package: "python3", purpose: "a foreign client on the socket" },
     Component { probe: Probe::Program("gcc"), package: "gcc", purpose: "the embedded Lua and SQLite" },
 ];

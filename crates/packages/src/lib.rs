@@ -5,7 +5,9 @@
 
 pub mod archive;
 pub mod build;
+pub mod builtin;
 pub mod cache;
+pub mod catalogue;
 pub mod constraint;
 pub mod current;
 pub mod digest;

@@ -145,7 +145,7 @@ fn bare(name: &str) -> String {
 }
 
 /// How many letters must be added, left out, changed or swapped with their neighbour to get from one to the other; `None` if more than `bound`.
-fn distance(a: &str, b: &str, bound: usize) -> Option<usize> {
+pub(crate) fn distance(a: &str, b: &str, bound: usize) -> Option<usize> {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > bound {
         return None;

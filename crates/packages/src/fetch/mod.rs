@@ -54,7 +54,7 @@ impl Default for Options {
             idle: Duration::from_secs(20),
             total: Duration::from_secs(30 * 60),
             largest: 512 << 20,
-            builtin: |_| None,
+            builtin: crate::builtin::file,
         }
     }
 }

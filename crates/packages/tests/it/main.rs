@@ -1,0 +1,3 @@
+//! Tests of packages against real interpreters, servers and builds.
+
+mod biology;
