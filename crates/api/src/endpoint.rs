@@ -71,6 +71,11 @@ macro_rules! with_endpoints {
             doctor(Empty) -> DoctorView: Get "/v1/doctor" "Checks the computer and every driver's requirements.";
             stop_daemon(Empty) -> Nothing: Post "/v1/daemon/stop" "Ends the daemon; machines and sessions live on.";
             list_connections(Empty) -> Vec<ConnectionView>: Get "/v1/connections" "Lists connections.";
+            add_connection(AddConnection) -> ConnectionView: Post "/v1/connections" "Tries a connection and keeps it.";
+            test_connection(ConnectionRef) -> TestView: Post "/v1/connections/{connection}/test" "Tries a connection that is kept.";
+            login_connection(LoginConnection) -> ConnectionView: Post "/v1/connections/{connection}/login" "Gives a connection another secret or fingerprint.";
+            remove_connection(RemoveConnection) -> ConnectionView: Post "/v1/connections/{connection}/remove" "Removes a connection with the records of its machines; touches nothing real.";
+            default_connection(ConnectionRef) -> ConnectionView: Post "/v1/connections/{connection}/default" "Makes it the connection that is meant where none is named.";
             list_machines(Empty) -> Vec<MachineView>: Get "/v1/machines" "Lists machines, by connection and name.";
             usage(Empty) -> UsageView: Get "/v1/usage" "Says what every machine uses: processor, memory, commands.";
             plan_machine(CreateMachine) -> PlanView: Post "/v1/plan" "Says what creating the machine would do; touches nothing.";

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use vmoon_core::{
     CommandId, ConnectionId, MachineId, OperationId, SessionId,
-    connection::ConnectionState,
+    connection::{ConnectionState, SecretPlace},
     driver::{Abilities, ChannelKind, Check, Exit},
     machine::{Answer, State, Verb},
     operation::{Outcome, Progress},
@@ -396,6 +396,43 @@ pub struct ConnectionView {
     pub state: ConnectionState,
     /// The settings a machine's specification may hold there, with their help.
     pub settings: BTreeMap<String, String>,
+    /// Whether it is meant where none is named.
+    #[serde(default)]
+    pub default: bool,
+    /// How many machines it has.
+    #[serde(default)]
+    pub machines: u64,
+    /// When its state last changed.
+    #[serde(default)]
+    pub since_ms: u64,
+    /// Why it is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<vmoon_core::error::ErrorRecord>,
+    /// As whom, where the URI does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The file with its private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// The fingerprint of the other side that was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Where its secret is; the secret itself is never shown.
+    #[serde(default)]
+    pub secret: SecretPlace,
+}
+
+/// How a connection has answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestView {
+    /// The connection.
+    pub connection: ConnectionView,
+    /// How many machines it has listed.
+    pub machines: u64,
+    /// How long it took to list them.
+    pub took_us: u64,
+    /// What its driver requires, and what it has found.
+    pub checks: Vec<Check>,
 }
 
 /// The findings of `vmoon doctor`.

@@ -1,12 +1,15 @@
 //! What every part of one daemon shares.
 
-use crate::{hooks::Hooks, machine::Machine, operations::Operations, session::Shared, store::Store};
+use crate::{connections::Connections, hooks::Hooks, machine::Machine, operations::Operations, session::Shared, store::Store};
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
-use vmoon_core::{MachineId, SessionId};
+use vmoon_core::{ConnectionId, MachineId, SessionId};
 
 /// The daemon's shared parts. Each machine's task owns its machine; this only finds it.
 pub(crate) struct Context {
@@ -18,13 +21,25 @@ pub(crate) struct Context {
     pub(crate) operations: Operations,
     /// The state directory.
     pub(crate) state: PathBuf,
+    /// The connections.
+    pub(crate) connections: Connections,
     machines: RwLock<HashMap<MachineId, Arc<Machine>>>,
+    /// How many of them we made.
+    ours: AtomicU64,
 }
 
 impl Context {
     /// The parts of a daemon that keeps its state in `state`.
-    pub(crate) fn new(store: Store, hooks: Hooks, state: PathBuf) -> Arc<Self> {
-        Arc::new(Self { store, hooks, operations: Operations::default(), state, machines: RwLock::default() })
+    pub(crate) fn new(store: Store, hooks: Hooks, state: PathBuf, connections: Connections) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            hooks,
+            operations: Operations::default(),
+            state,
+            connections,
+            machines: RwLock::default(),
+            ours: AtomicU64::new(0),
+        })
     }
 
     /// Every machine, in no order.
@@ -32,9 +47,14 @@ impl Context {
         self.machines.read().unwrap_or_else(|p| p.into_inner()).values().cloned().collect()
     }
 
-    /// How many machines there are.
+    /// How many machines there are that we made.
     pub(crate) fn count(&self) -> u64 {
-        self.machines.read().unwrap_or_else(|p| p.into_inner()).len() as u64
+        self.ours.load(Ordering::Relaxed)
+    }
+
+    /// The machines of a connection, in no order.
+    pub(crate) fn machines_of(&self, connection: ConnectionId) -> Vec<Arc<Machine>> {
+        self.machines.read().unwrap_or_else(|p| p.into_inner()).values().filter(|m| m.connection == connection).cloned().collect()
     }
 
     /// One machine.
@@ -44,12 +64,17 @@ impl Context {
 
     /// Makes a machine findable.
     pub(crate) fn add_machine(&self, machine: Arc<Machine>) {
-        self.machines.write().unwrap_or_else(|p| p.into_inner()).insert(machine.id, machine);
+        let ours = u64::from(machine.ours);
+        if self.machines.write().unwrap_or_else(|p| p.into_inner()).insert(machine.id, machine).is_none() {
+            self.ours.fetch_add(ours, Ordering::Relaxed);
+        }
     }
 
     /// Forgets a machine that is gone.
     pub(crate) fn forget_machine(&self, id: MachineId) {
-        self.machines.write().unwrap_or_else(|p| p.into_inner()).remove(&id);
+        if let Some(machine) = self.machines.write().unwrap_or_else(|p| p.into_inner()).remove(&id) {
+            self.ours.fetch_sub(u64::from(machine.ours), Ordering::Relaxed);
+        }
     }
 
     /// Where a session's transcript is.

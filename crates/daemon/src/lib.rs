@@ -5,6 +5,7 @@
 //! idle core costs more than an evaluation; the store has a thread of its own.
 
 mod awake;
+pub mod connections;
 mod context;
 mod drivers;
 mod environments;
@@ -63,7 +64,7 @@ pub fn run(config: Config) -> Result<()> {
     })?;
     let served = runtime.block_on(async {
         let connections = drivers::connect(&config)?;
-        let daemon = Daemon::start_limited(&config.paths.state, connections, hooks::Hooks::default(), quota).await?;
+        let daemon = Daemon::start_with(&config.paths.state, connections, drivers::makers(), hooks::Hooks::default(), quota).await?;
         start::serve(&config.paths, daemon, config.ready_fd, signals).await
     });
     // Whatever a driver still does on a thread of the runtime ends before another daemon may begin.

@@ -1,11 +1,12 @@
 //! Starting: the lock, the store, adoption, the socket. And ending: machines and sessions live on.
 
 use crate::{
+    connections::{Connections, Maker},
     context::Context,
     hooks::Hooks,
     http,
     machine::{Start, task::Task},
-    service::{Connected, Service},
+    service::{Connected, DEFAULT, Service},
     settings::Quota,
     store::{About, Store},
 };
@@ -28,7 +29,7 @@ use tokio::{
 };
 use vmoon_api::Api;
 use vmoon_core::{Code, Error, Result, event::EventKind};
-use vmoon_sys::paths::Paths;
+use vmoon_sys::{paths::Paths, secrets::Secrets};
 
 /// The lock that makes a process the daemon of a state directory. Held until it ends, however it ends.
 #[derive(Debug)]
@@ -85,32 +86,44 @@ impl Daemon {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_limited(state: &Path, connections: Vec<Connected>, hooks: Hooks, quota: Quota) -> Result<Self> {
+        Self::start_with(state, connections, Vec::new(), hooks, quota).await
+    }
+
+    /// The same with drivers for connections that users add.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(state: &Path, given: Vec<Connected>, makers: Vec<Arc<dyn Maker>>, hooks: Hooks, quota: Quota) -> Result<Self> {
         let store = Store::open(&state.join("vmoon.db"), hooks.clone())?;
-        let known = connections.iter().map(|c| c.connection.clone()).collect::<Vec<_>>();
-        let (machines, sessions, operations) = store
+        let known = given.iter().map(|c| c.connection.clone()).collect::<Vec<_>>();
+        let (machines, sessions, operations, stored, default) = store
             .run(move |tx| {
                 for connection in &known {
                     tx.put_connection(connection)?;
                 }
                 tx.event(EventKind::DaemonStarted, About::default(), format!("vmoon {}", env!("CARGO_PKG_VERSION")))?;
                 tx.drop_orphaned_sessions()?;
-                Ok((tx.machines()?, tx.sessions()?, tx.operations(true, usize::MAX >> 1)?))
+                let operations = tx.operations(true, usize::MAX >> 1)?;
+                Ok((tx.machines()?, tx.sessions()?, operations, tx.connections()?, tx.setting(DEFAULT)?))
             })
             .await?;
-        let context = Context::new(store, hooks, state.to_path_buf());
+        let secrets = Secrets::new(state.join("secrets"));
+        let connections = Connections::new(given, stored, makers, |id| secrets.get(id));
+        connections.set_default(default.and_then(|id| id.parse().ok()));
+        let context = Context::new(store, hooks, state.to_path_buf(), connections);
         context.sweep(&sessions.iter().map(|s| s.id).collect());
         for row in machines {
-            let Some(connected) = connections.iter().find(|c| c.connection.id == row.connection) else {
+            let Some(entry) = context.connections.get(row.connection) else {
                 tracing::warn!(machine = %row.name, "its connection is gone; it is left alone");
                 continue;
             };
             let record = operations.iter().find(|op| Some(op.id) == row.operation).cloned();
             let own = sessions.iter().filter(|s| s.machine == row.id).cloned().collect();
-            let (name, driver) = (connected.connection.name.clone(), connected.driver.clone());
-            context.add_machine(Task::start(context.clone(), &name, driver, row, Start::Adopt(record), own));
+            context.add_machine(Task::start(context.clone(), entry, row, Start::Adopt(record), own));
         }
+        Connections::start(&context);
         let stop = Arc::new(Notify::new());
-        Ok(Self { service: Arc::new(Service::new(context, connections, stop.clone(), quota)), stop })
+        Ok(Self { service: Arc::new(Service::new(context, stop.clone(), quota)), stop })
     }
 }
 

@@ -18,6 +18,7 @@ pub mod peer;
 pub mod process;
 pub mod random;
 pub mod run;
+pub mod secrets;
 pub mod speak;
 pub mod stop;
 pub mod tree;

@@ -89,6 +89,7 @@ impl Task {
             return;
         }
         self.tick += 1;
+        self.settled = Instant::now();
         let (driver, handle, unfinished) = (self.driver.clone(), self.row.handle.clone(), self.unfinished.take());
         self.look_creates = unfinished.is_some();
         let look: LookFuture = Box::pin(async move {

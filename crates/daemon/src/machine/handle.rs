@@ -2,11 +2,14 @@
 
 use crate::session;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::Instant,
+};
 use vmoon_api::views::{MachineView, PlanView};
 use vmoon_core::{
-    Code, Error, MachineId, OperationId, Result,
-    driver::{Driver, Handle},
+    Code, ConnectionId, Error, MachineId, OperationId, Result,
+    driver::{Channel, Driver, Handle, Sighting},
     machine::{Answer, Request},
     operation::{OpRecord, Progress},
 };
@@ -31,6 +34,24 @@ pub(crate) enum Msg {
     },
     /// The driver reports progress.
     Progress(OperationId, Progress),
+    /// A list that was begun then has shown this machine.
+    Glimpse {
+        /// What was seen.
+        sighting: Sighting,
+        /// When the list was begun.
+        begun: Instant,
+        /// Its name there.
+        name: Option<String>,
+    },
+    /// Open a session for a channel that has none.
+    Open {
+        /// The channel's name.
+        name: String,
+        /// Whom to answer.
+        answer: oneshot::Sender<Result<Arc<session::Shared>>>,
+    },
+    /// Its connection is removed: drop our record of it, whatever its state.
+    Drop(oneshot::Sender<()>),
 }
 
 /// How a task begins.
@@ -39,18 +60,26 @@ pub(crate) enum Start {
     Create(OpRecord, Duration),
     /// With what the store held when the daemon started, and the operation that a crash cut off.
     Adopt(Option<OpRecord>),
+    /// With a machine that was found and has just been stored, and what was seen of it.
+    Found(Sighting),
 }
 
 /// A machine as everyone but its task sees it.
 pub(crate) struct Machine {
     /// Its identifier.
     pub(crate) id: MachineId,
+    /// Its connection.
+    pub(crate) connection: ConnectionId,
+    /// Whether we made it.
+    pub(crate) ours: bool,
     /// Its driver.
     pub(crate) driver: Arc<dyn Driver>,
     pub(super) tx: mpsc::Sender<Msg>,
     pub(super) view: watch::Receiver<Arc<MachineView>>,
     pub(super) handle: watch::Receiver<Option<Handle>>,
     pub(super) sessions: watch::Receiver<Vec<Arc<session::Shared>>>,
+    pub(super) channels: watch::Receiver<Vec<Channel>>,
+    pub(super) look: Arc<Notify>,
 }
 
 fn gone() -> Error {
@@ -86,6 +115,40 @@ impl Machine {
     /// Follows what the API shows. Ends when the machine is gone.
     pub(crate) fn follow(&self) -> watch::Receiver<Arc<MachineView>> {
         self.view.clone()
+    }
+
+    /// It should be looked at.
+    pub(crate) fn look(&self) {
+        self.look.notify_one();
+    }
+
+    /// Tells what a list that was begun then has shown.
+    pub(crate) async fn glimpse(&self, sighting: Sighting, begun: Instant, name: Option<String>) {
+        // A machine that is gone need not know.
+        let _ = self.tx.send(Msg::Glimpse { sighting, begun, name }).await;
+    }
+
+    /// Opens a session for a channel that has none.
+    ///
+    /// # Errors
+    /// [`Code::SessionChannel`] if there is no such channel, `store.failed`.
+    pub(crate) async fn open(&self, name: &str) -> Result<Arc<session::Shared>> {
+        let (answer, answered) = oneshot::channel();
+        self.tx.send(Msg::Open { name: name.into(), answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Drops our record of it, whatever its state.
+    pub(crate) async fn drop_record(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.tx.send(Msg::Drop(answer)).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+
+    /// The channels it offers now.
+    pub(crate) fn channels(&self) -> Vec<Channel> {
+        self.channels.borrow().clone()
     }
 
     /// The driver's handle, once it is known.

@@ -16,6 +16,11 @@ use vmoon_core::{
     machine::{CallResult, Input, Request, Seen, State, Tick, Verb, Verdict, step::step},
 };
 
+/// How rarely a machine is looked at while something is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for one that cannot be reached, where the driver tells when it can be again. (No back-off of ours is longer.)
+const PATIENCE_WATCHED: Duration = Duration::from_secs(5);
+
 impl Task {
     pub(super) async fn message(&mut self, msg: Msg) {
         match msg {
@@ -24,6 +29,7 @@ impl Task {
                     let _ = answer.send(Err(error));
                     return;
                 }
+                self.settled = Instant::now();
                 self.input(Input::Request(request), Some((request, deadline.unwrap_or(DEADLINE), answer))).await;
             }
             Msg::Plan { request, answer } => {
@@ -34,6 +40,27 @@ impl Task {
                     _ => Ok(PlanView { name: self.row.name.clone(), steps: words::steps(&self.row.name, &next.effects) }),
                 };
                 let _ = answer.send(plan);
+            }
+            Msg::Glimpse { sighting, begun, name } => {
+                if let Some(name) = name {
+                    self.called(name).await;
+                }
+                if self.operation.is_some() || self.call.is_some() || self.looking.is_some() || begun <= self.settled {
+                    // Whether the list came before or after that, only a look tells.
+                    self.begin_look();
+                } else {
+                    self.settled = begun;
+                    self.tick += 1;
+                    self.saw(self.tick, sighting).await;
+                }
+            }
+            Msg::Open { name, answer } => {
+                let opened = self.open_channel(&name).await;
+                let _ = answer.send(opened);
+            }
+            Msg::Drop(answer) => {
+                self.drop_record().await;
+                let _ = answer.send(());
             }
             Msg::Progress(id, progress) => {
                 if let Some(op) = self.operation.as_mut().filter(|op| op.record.id == id) {
@@ -77,6 +104,7 @@ impl Task {
     pub(super) async fn returned(&mut self, result: Result<Option<Handle>>) {
         self.call = None;
         self.tick += 1;
+        self.settled = Instant::now();
         let outcome = match result {
             Ok(handle) => {
                 self.created(handle);
@@ -115,13 +143,31 @@ impl Task {
             Observed::Missing => Seen::Missing,
             Observed::Unreachable => Seen::Unreachable,
         };
+        let offered = match &sighting.observed {
+            Observed::On(channels) => channels.as_slice(),
+            _ => &[],
+        };
+        self.channels.send_if_modified(|known| {
+            let new = known != offered;
+            if new {
+                *known = offered.to_vec();
+            }
+            new
+        });
         if let Observed::On(channels) = &sighting.observed
             && begun >= self.row.status.fence
         {
             self.first_sessions(channels);
         }
+        if seen == Seen::Unreachable && self.row.handle.is_some() {
+            self.entry.suspect();
+        }
         self.input(Input::Seen(seen, begun), None).await;
         self.opening.clear();
+        if self.row.spec.is_none() && self.row.status.state == State::Broken && self.operation.is_none() {
+            // Of what somebody else made and has deleted nothing is to be kept.
+            self.input(Input::Request(Request::Forget), None).await;
+        }
         let status = self.row.status;
         if let Observed::On(channels) = sighting.observed
             && begun >= status.fence
@@ -135,7 +181,9 @@ impl Task {
             self.begin_look();
         } else if wanted && self.looking.is_none() {
             self.looks += 1;
-            self.look_again = Some(Instant::now() + timer::back_off(self.looks).min(Duration::from_secs(2)));
+            // Where the driver tells of changes, its connection's task will hear that it is back.
+            let patience = if status.state == State::Lost && self.entry.is_watched() { PATIENCE_WATCHED } else { PATIENCE };
+            self.look_again = Some(Instant::now() + timer::back_off(self.looks).min(patience));
         } else if !wanted {
             self.looks = 0;
         }

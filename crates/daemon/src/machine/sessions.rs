@@ -9,10 +9,12 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use vmoon_core::{
-    SessionId,
+    Code, Error, Result, SessionId,
     driver::{Channel, Exit},
     event::EventKind,
     machine::State,
+    name::escape,
+    operation::{OpRecord, Outcome},
     session::{Input as SessionInput, SessionState},
     spec::Lifetime,
 };
@@ -65,8 +67,13 @@ impl Task {
                     continue;
                 }
                 // A life we did not see the end of.
-                Some(shared) => shared.machine(SessionInput::MachineEnded(self.row.exit.clone().unwrap_or(Exit::Lost))).await,
-                None if known.iter().any(|s| s.row.channel == channel) => continue,
+                Some(shared) => {
+                    shared.machine(SessionInput::MachineEnded(self.row.exit.clone().unwrap_or(Exit::Lost))).await;
+                    if self.row.spec.is_none() {
+                        continue;
+                    }
+                }
+                None if self.row.spec.is_none() || known.iter().any(|s| s.row.channel == channel) => continue,
                 None => {}
             }
             let row = self.new_session(channel);
@@ -80,6 +87,81 @@ impl Task {
             }
         }
         self.drop_old_sessions().await;
+    }
+
+    /// Opens a session for a channel of a running machine that has none yet.
+    pub(super) async fn open_channel(&mut self, name: &str) -> Result<Arc<session::Shared>> {
+        let live = |all: &[Arc<session::Shared>]| all.iter().find(|s| s.row.name == name && !s.ended()).cloned();
+        if let Some(shared) = live(&self.sessions.borrow()) {
+            return Ok(shared);
+        }
+        let offered = self.channels.borrow().clone();
+        let Some(channel) = offered.iter().find(|channel| channel.name == name) else {
+            return Err(crate::service::no_channel(&self.row.name, name, &offered));
+        };
+        let row = self.new_session(channel.clone());
+        let stored = row.clone();
+        self.context.store.run(move |tx| Self::put_session(tx, &stored)).await?;
+        self.open_stored(row).await;
+        self.drop_old_sessions().await;
+        live(&self.sessions.borrow()).ok_or_else(|| Error::internal("a session could not be opened; the daemon's log says why"))
+    }
+
+    /// Another name was given to it there, if it is one that we did not give.
+    pub(super) async fn called(&mut self, name: String) {
+        if self.row.spec.is_some() || self.row.name == name || self.row.status.state == State::Gone {
+            return;
+        }
+        let before = std::mem::replace(&mut self.row.name, name);
+        self.row.generation += 1;
+        let row = self.row.clone();
+        let stored = self
+            .context
+            .store
+            .run(move |tx| {
+                tx.put_machine(&row)?;
+                let about = About { machine: Some(row.id), ..About::default() };
+                tx.event(EventKind::MachineChanged, about, format!("{} is called {} now", escape(&before), escape(&row.name)))
+            })
+            .await;
+        if let Err(error) = stored {
+            // The next list tells it again.
+            tracing::warn!(machine = %self.row.id, error = %error.chain(), "a machine's name could not be stored");
+        }
+        self.publish();
+    }
+
+    /// Its connection is removed: our record goes, with its sessions; nothing real is touched.
+    pub(super) async fn drop_record(&mut self) {
+        (self.call, self.looking, self.unfinished, self.dropped) = (None, None, None, true);
+        let (id, name) = (self.row.id, self.row.name.clone());
+        let ended = self.operation.take().map(|op| {
+            let error = Error::new(Code::OperationCancelled, "the machine's connection was removed").to_record();
+            OpRecord { ended_ms: Some(now_ms()), outcome: Some(Outcome::Cancelled { error }), ..op.record }
+        });
+        let record = ended.clone();
+        let dropped = self
+            .context
+            .store
+            .run(move |tx| {
+                if let Some(record) = &record {
+                    tx.put_operation(record)?;
+                    tx.drop_undos(record.id)?;
+                }
+                tx.delete_machine(id)?;
+                let about = About { machine: Some(id), ..About::default() };
+                tx.event(EventKind::MachineGone, about, format!("{} is forgotten", escape(&name)))
+            })
+            .await;
+        if let Err(error) = dropped {
+            // It goes with its connection's record.
+            tracing::warn!(machine = %id, error = %error.chain(), "a machine's record could not be dropped");
+        }
+        self.context.forget_machine(id);
+        self.farewell().await;
+        self.row.status.state = State::Gone;
+        self.unpublished.extend(ended);
+        self.publish();
     }
 
     fn new_session(&self, channel: Channel) -> SessionRow {
@@ -98,7 +180,10 @@ impl Task {
         let known = self.sessions.borrow().clone();
         let missing =
             |channel: &&Channel| !known.iter().any(|s| s.row.channel == **channel || (s.row.channel.name == channel.name && !s.ended()));
-        self.opening = channels.iter().filter(missing).map(|channel| self.new_session(channel.clone())).collect();
+        // What we did not make is left in peace until somebody wants to use it.
+        let ours = self.row.spec.is_some();
+        self.opening =
+            channels.iter().filter(|channel| ours && missing(channel)).map(|channel| self.new_session(channel.clone())).collect();
     }
 
     pub(super) fn put_session(tx: &mut Tx<'_>, row: &SessionRow) -> rusqlite::Result<()> {

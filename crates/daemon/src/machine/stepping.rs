@@ -254,6 +254,7 @@ impl Task {
             self.unsaved.clear();
             self.save_again = None;
             if gone {
+                self.entry.turn();
                 // Before the end of its operation is told, so that whoever waited for that does not find it any more.
                 self.context.forget_machine(id);
                 self.farewell().await;
@@ -269,7 +270,7 @@ impl Task {
     }
 
     pub(super) fn publish(&mut self) {
-        let view = view(&self.row, &self.connection, &*self.driver, self.operation.as_ref().map(|op| &op.record));
+        let view = view(&self.row, &self.entry.name, &*self.driver, self.operation.as_ref().map(|op| &op.record));
         self.view.send_replace(Arc::new(view));
         // Whoever waited for an operation finds the machine as it left it.
         for record in self.unpublished.drain(..) {

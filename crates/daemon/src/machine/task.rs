@@ -10,6 +10,7 @@ use super::{
     view::view,
 };
 use crate::{
+    connections::Entry,
     context::Context,
     session,
     store::{MachineRow, SessionRow},
@@ -23,7 +24,7 @@ use tokio::{
 use vmoon_api::views::MachineView;
 use vmoon_core::{
     Error, Result,
-    driver::{Driver, Exit, Handle, Sighting},
+    driver::{Channel, Driver, Exit, Handle, Sighting},
     machine::{Call, Input, Request, State, Tick},
     operation::OpRecord,
 };
@@ -47,7 +48,7 @@ pub(super) struct Operation {
 pub(crate) struct Task {
     pub(super) context: Arc<Context>,
     pub(super) driver: Arc<dyn Driver>,
-    pub(super) connection: String,
+    pub(super) entry: Arc<Entry>,
     pub(super) row: MachineRow,
     pub(super) operation: Option<Operation>,
     pub(super) tick: Tick,
@@ -78,30 +79,31 @@ pub(crate) struct Task {
     pub(super) view: watch::Sender<Arc<MachineView>>,
     pub(super) handle: watch::Sender<Option<Handle>>,
     pub(super) sessions: watch::Sender<Vec<Arc<session::Shared>>>,
+    /// The channels it offers.
+    pub(super) channels: watch::Sender<Vec<Channel>>,
     pub(super) look: Arc<Notify>,
+    /// What a list shows that was begun before then is not news.
+    pub(super) settled: Instant,
+    /// Our record of it is dropped.
+    pub(super) dropped: bool,
 }
 
 impl Task {
     /// Starts the task of a stored machine.
-    pub(crate) fn start(
-        context: Arc<Context>,
-        connection: &str,
-        driver: Arc<dyn Driver>,
-        row: MachineRow,
-        start: Start,
-        old: Vec<SessionRow>,
-    ) -> Arc<Machine> {
+    pub(crate) fn start(context: Arc<Context>, entry: Arc<Entry>, row: MachineRow, start: Start, old: Vec<SessionRow>) -> Arc<Machine> {
         let (tx, rx) = mpsc::channel(256);
+        let driver = entry.driver.clone();
         let operation = match &start {
             Start::Create(record, allowed) => Some((record.clone(), *allowed)),
             Start::Adopt(record) => record.clone().map(|record| (record, DEADLINE)),
+            Start::Found(_) => None,
         };
-        let id = row.id;
-        let (view, handle) = (view(&row, connection, &*driver, operation.as_ref().map(|(r, _)| r)), row.handle.clone());
+        let (id, connection, ours) = (row.id, row.connection, row.spec.is_some());
+        let (view, handle) = (view(&row, &entry.name, &*driver, operation.as_ref().map(|(r, _)| r)), row.handle.clone());
         let mut task = Self {
             context,
             driver: driver.clone(),
-            connection: connection.into(),
+            entry,
             operation: operation.map(|(record, allowed)| Operation { record, error: None, late: false, allowed }),
             tick: row.status.fence,
             row,
@@ -124,7 +126,10 @@ impl Task {
             view: watch::Sender::new(Arc::new(view)),
             handle: watch::Sender::new(handle),
             sessions: watch::Sender::new(Vec::new()),
+            channels: watch::Sender::new(Vec::new()),
             look: Arc::new(Notify::new()),
+            settled: Instant::now(),
+            dropped: false,
         };
         if let Some(op) = &task.operation {
             task.context.operations.publish(&op.record);
@@ -132,11 +137,15 @@ impl Task {
         task.adopt_sessions(old);
         let machine = Arc::new(Machine {
             id,
+            connection,
+            ours,
             driver,
             tx,
             view: task.view.subscribe(),
             handle: task.handle.subscribe(),
             sessions: task.sessions.subscribe(),
+            channels: task.channels.subscribe(),
+            look: task.look.clone(),
         });
         drop(tokio::spawn(task.run(start)));
         machine
@@ -148,10 +157,16 @@ impl Task {
                 self.deadline = Some(Instant::now() + allowed);
                 self.make_call(Call::Create);
             }
+            // What we did not make is seen with the first list of its connection.
+            Start::Adopt(None) if self.row.spec.is_none() => {}
             Start::Adopt(None) => self.begin_look(),
+            Start::Found(sighting) => {
+                self.tick += 1;
+                self.saw(self.tick, sighting).await;
+            }
             Start::Adopt(Some(_)) => self.recover().await,
         }
-        while self.row.status.state != State::Gone || self.save_again.is_some() {
+        while !self.dropped && (self.row.status.state != State::Gone || self.save_again.is_some()) {
             let (deadline, save_again) = (self.deadline, self.save_again);
             let look_again = self.look_again;
             let abandoned = self.abandoned();

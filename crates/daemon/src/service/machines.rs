@@ -1,21 +1,21 @@
 //! Machines, as the API asks for them.
 
-use super::{Connected, Service, idle, patience, quota::Place};
+use super::{Service, idle, patience, quota::Place};
 use crate::{
-    machine::{Start, task::Task},
+    connections::Entry,
+    machine::{Machine, Start, task::Task},
     store::{About, MachineRow},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use vmoon_api::{
-    requests::{CloneMachine, CreateMachine, WaitMachine},
+    requests::{CloneMachine, CreateMachine, MachineRequest, WaitMachine},
     views::{Answered, MachineView, PlanView, Share},
 };
 use vmoon_core::{
     Code, Error, MachineId, OperationId, Result,
-    connection::LOCAL,
     driver::{Check, Plan, Verdict, unsupported},
     event::EventKind,
-    machine::{Answer, Phase, Slot, State, Status, Verb},
+    machine::{Answer, Phase, Request, Slot, State, Status, Verb},
     name::{self, escape},
     operation::{OpRecord, Progress},
     spec::{Lifetime, MachineSpec},
@@ -26,77 +26,37 @@ use vmoon_sys::{clock::now_ms, random};
 const CREATE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 impl Service {
-    pub(super) fn kinds(&self) -> Vec<String> {
-        let mut kinds: Vec<String> = self.connections.iter().map(|c| c.connection.kind.clone()).collect();
-        kinds.sort();
-        kinds.dedup();
-        kinds
-    }
-
     pub(super) fn all_machines(&self) -> Vec<MachineView> {
         let mut views: Vec<MachineView> = self.context.machines().iter().map(|m| m.view().as_ref().clone()).collect();
         views.sort_by(|a, b| (&a.connection, &a.name, a.id).cmp(&(&b.connection, &b.name, b.id)));
         views
     }
 
-    /// The connection a new machine goes to.
-    fn connection_for(&self, request: &CreateMachine) -> Result<&Connected> {
-        let kind = request.spec.kind.as_str();
-        let of_kind: Vec<&Connected> = self.connections.iter().filter(|c| c.connection.kind == kind).collect();
-        if of_kind.is_empty() {
-            return Err(Error::new(Code::SpecInvalid, format!("no connection makes machines of kind \"{}\"", escape(kind)))
-                .hint(format!("kinds that can be made here: {}", self.kinds().join(", "))));
-        }
-        match &request.connection {
-            Some(name) => {
-                let found = self.connections.iter().find(|c| c.connection.name == *name).ok_or_else(|| {
-                    Error::new(Code::ConnectionNotFound, format!("no connection is named \"{}\"", escape(name)))
-                        .hint("see `vmoon connection list`")
-                })?;
-                if found.connection.kind == kind {
-                    return Ok(found);
-                }
-                Err(Error::new(Code::SpecInvalid, format!("{name} makes machines of kind {}, not {kind}", found.connection.kind)))
-            }
-            None => of_kind
-                .iter()
-                .copied()
-                .find(|c| c.connection.name == LOCAL)
-                .or_else(|| (of_kind.len() == 1).then(|| of_kind[0]))
-                .ok_or_else(|| {
-                    let names: Vec<&str> = of_kind.iter().map(|c| c.connection.name.as_str()).collect();
-                    Error::new(
-                        Code::NameAmbiguous,
-                        format!("{} connections make machines of kind {kind}: {}", names.len(), names.join(", ")),
-                    )
-                    .hint("say which: CONNECTION:NAME")
-                }),
-        }
-    }
-
-    async fn planned(&self, request: &CreateMachine) -> Result<(&Connected, Plan)> {
+    /// What creating it would take; the request's kind is filled in where it says none.
+    async fn planned(&self, request: &mut CreateMachine) -> Result<(Arc<Entry>, Plan)> {
         name::check(&request.name)?;
-        let connected = self.connection_for(request)?;
-        let facts = connected.driver.facts().await?;
-        let plan = connected.driver.plan(&request.name, &request.spec, &facts).map_err(Error::from)?;
-        if self.is_taken(&connected.connection.name, &request.name) { Err(exists(&request.name)) } else { Ok((connected, plan)) }
+        let entry = self.connection_for(request.connection.as_deref(), &request.spec.kind)?;
+        request.spec.kind.clone_from(&entry.kind);
+        let facts = entry.driver.facts().await?;
+        let plan = entry.driver.plan(&request.name, &request.spec, &facts).map_err(Error::from)?;
+        if self.is_taken(&entry.name, &request.name) { Err(exists(&request.name)) } else { Ok((entry, plan)) }
     }
 
-    pub(super) async fn plan(&self, request: &CreateMachine) -> Result<PlanView> {
-        let (_, mut plan) = self.planned(request).await?;
+    pub(super) async fn plan(&self, mut request: CreateMachine) -> Result<PlanView> {
+        let (_, mut plan) = self.planned(&mut request).await?;
         if request.start {
             plan.steps.push(format!("{} is started", request.name));
         }
         Ok(PlanView { name: plan.name, steps: plan.steps })
     }
 
-    pub(super) async fn create(&self, request: CreateMachine) -> Result<Answered> {
-        let (connected, plan) = self.planned(&request).await?;
+    pub(super) async fn create(&self, mut request: CreateMachine) -> Result<Answered> {
+        let (entry, plan) = self.planned(&mut request).await?;
         // From here to the store nothing else can take it.
         let place = self.ledger.create(&self.context, &request.spec, request.start)?;
-        let (this, connected) = (self.clone(), connected.clone());
+        let this = self.clone();
         // From here on it happens whether or not the client is still there: a stored machine has a task.
-        let work = tokio::spawn(async move { this.create_planned(request, &connected, plan, place).await });
+        let work = tokio::spawn(async move { this.create_planned(request, entry, plan, place).await });
         work.await.map_err(|error| Error::internal("creating a machine panicked").source(error))?
     }
 
@@ -105,11 +65,11 @@ impl Service {
         name::check(&request.name)?;
         let original = self.machine(&request.machine)?;
         let view = original.view();
-        let connected = self.connections.iter().find(|c| c.connection.name == view.connection);
-        let (Some(connected), Some(spec), Some(handle)) = (connected, view.spec.clone(), original.handle()) else {
+        let entry = self.context.connections.get(original.connection);
+        let (Some(entry), Some(spec), Some(handle)) = (entry, view.spec.clone(), original.handle()) else {
             return Err(Error::new(Code::MachineState, format!("{} was not made by vmoon, or is not made yet", escape(&view.name))));
         };
-        let clones = connected.driver.clones().ok_or_else(|| unsupported(&connected.connection.kind, "be copied while they run"))?;
+        let clones = entry.driver.clones().ok_or_else(|| unsupported(&entry.kind, "be copied while they run"))?;
         if self.is_taken(&view.connection, &request.name) {
             return Err(exists(&request.name));
         }
@@ -124,8 +84,8 @@ impl Service {
             start: false,
             deadline_ms: request.deadline_ms,
         };
-        let (this, connected) = (self.clone(), connected.clone());
-        let work = tokio::spawn(async move { this.create_planned(request, &connected, plan, place).await });
+        let this = self.clone();
+        let work = tokio::spawn(async move { this.create_planned(request, entry, plan, place).await });
         work.await.map_err(|error| Error::internal("copying a machine panicked").source(error))?
     }
 
@@ -136,13 +96,13 @@ impl Service {
         })
     }
 
-    async fn create_planned(&self, request: CreateMachine, connected: &Connected, plan: Plan, place: Place) -> Result<Answered> {
+    async fn create_planned(&self, request: CreateMachine, entry: Arc<Entry>, plan: Plan, place: Place) -> Result<Answered> {
         let (id, operation) = (MachineId::from_uuid(random::uuid()), OperationId::from_uuid(random::uuid()));
         let allowed = request.deadline_ms.map_or(CREATE_DEADLINE, Duration::from_millis);
         let now = now_ms();
         let row = MachineRow {
             id,
-            connection: connected.connection.id,
+            connection: entry.id,
             name: request.name,
             spec: Some(request.spec),
             plan: Some(plan),
@@ -191,11 +151,23 @@ impl Service {
             return Err(exists(&row.name));
         }
         let start = Start::Create(record, allowed);
-        let machine = Task::start(self.context.clone(), &connected.connection.name, connected.driver.clone(), row, start, Vec::new());
+        let machine = Task::start(self.context.clone(), entry, row, start, Vec::new());
         let view = machine.view().as_ref().clone();
         self.context.add_machine(machine);
         place.stored(id);
         Ok(Answered { answer: Answer::Started { operation }, machine: view })
+    }
+
+    /// What somebody else made is deleted only by whoever says its name.
+    pub(super) fn confirmed(&self, machine: &Machine, request: &MachineRequest) -> Result<()> {
+        let deletes = matches!(request.request, Request::Delete | Request::DeleteForce);
+        let view = machine.view();
+        if !deletes || machine.ours || request.confirm.as_deref() == Some(view.name.as_str()) {
+            return Ok(());
+        }
+        let name = escape(&view.name);
+        Err(Error::new(Code::Usage, format!("{name} was not made by vmoon; to delete it for good its name has to be said"))
+            .hint(format!("if you are sure: vmoon rm {} --yes={name}", if view.name == name { &name } else { "ID" })))
     }
 
     pub(super) async fn show(&self, text: &str) -> Result<MachineView> {
@@ -257,13 +229,17 @@ impl Service {
     }
 
     /// Machines that bear a tag of ours and are in no record: what a crash at the worst moment leaves.
-    pub(super) async fn orphans(&self, connected: &Connected) -> Vec<Check> {
-        let Ok(found) = connected.driver.list().await else { return Vec::new() };
+    pub(super) async fn orphans(&self, entry: &Entry) -> Vec<Check> {
+        if entry.driver.adopts() {
+            // They are machines like any other there.
+            return Vec::new();
+        }
+        let Ok(found) = entry.driver.list().await else { return Vec::new() };
         found
             .into_iter()
             .filter(|f| f.id.is_some_and(|id| self.context.machine(id).is_none()))
             .map(|f| Check {
-                requirement: format!("every machine of {} is known", connected.connection.name),
+                requirement: format!("every machine of {} is known", entry.name),
                 verdict: Verdict::Warn,
                 finding: format!("\"{}\" bears vmoon's tag and is in no record", escape(&f.name)),
                 fix: "it may belong to another vmoon of yours; if not, delete it with the tools of its host".into(),

@@ -1,6 +1,7 @@
 //! The service: `trait Api` in process. What the socket offers and what a test can call are the same thing.
 
 mod commands;
+mod connections;
 mod events;
 mod files;
 mod idle;
@@ -23,8 +24,8 @@ use vmoon_api::{
     views::*,
 };
 use vmoon_core::{
-    Result,
-    connection::{Connection, ConnectionState},
+    Error, Result,
+    connection::Connection,
     driver::Driver,
     event::Event,
     machine::{Request, State},
@@ -32,6 +33,9 @@ use vmoon_core::{
 
 /// The longest a request may wait before it is answered with what is known, milliseconds.
 const LONGEST_WAIT: u64 = 60_000;
+
+pub(crate) use connections::DEFAULT;
+pub(crate) use sessions::no_channel;
 
 /// One connection and its driver.
 #[derive(Clone)]
@@ -46,7 +50,6 @@ pub struct Connected {
 #[derive(Clone)]
 pub struct Service {
     context: Arc<Context>,
-    connections: Arc<Vec<Connected>>,
     started_ms: u64,
     stop: Arc<Notify>,
     ledger: Arc<quota::Ledger>,
@@ -56,16 +59,9 @@ pub struct Service {
 impl Service {
     /// The service over these parts. `stop` is told when a client asks the daemon to end. Machines that nothing uses are
     /// watched from now on.
-    pub(crate) fn new(context: Arc<Context>, connections: Vec<Connected>, stop: Arc<Notify>, quota: Quota) -> Self {
+    pub(crate) fn new(context: Arc<Context>, stop: Arc<Notify>, quota: Quota) -> Self {
         drop(tokio::spawn(idle::watch(context.clone())));
-        Self {
-            context,
-            connections: Arc::new(connections),
-            started_ms: vmoon_sys::clock::now_ms(),
-            stop,
-            ledger: quota::Ledger::new(quota),
-            transfers: files::places(),
-        }
+        Self { context, started_ms: vmoon_sys::clock::now_ms(), stop, ledger: quota::Ledger::new(quota), transfers: files::places() }
     }
 }
 
@@ -94,9 +90,9 @@ impl Api for Service {
 
     async fn doctor(&self, _: Empty) -> Result<DoctorView> {
         let mut checks = vec![self.quota_check()];
-        for connected in self.connections.iter() {
-            checks.extend(connected.driver.probe().await);
-            checks.extend(self.orphans(connected).await);
+        for entry in self.context.connections.all() {
+            checks.extend(entry.driver.probe().await);
+            checks.extend(self.orphans(&entry).await);
         }
         Ok(DoctorView { checks })
     }
@@ -107,15 +103,32 @@ impl Api for Service {
     }
 
     async fn list_connections(&self, _: Empty) -> Result<Vec<ConnectionView>> {
-        let view = |c: &Connected| ConnectionView {
-            id: c.connection.id,
-            name: c.connection.name.clone(),
-            kind: c.connection.kind.clone(),
-            uri: c.connection.uri.clone(),
-            state: ConnectionState::Up,
-            settings: c.driver.info().settings.into_iter().map(|s| (s.name, s.help)).collect(),
-        };
-        Ok(self.connections.iter().map(view).collect())
+        Ok(self.connections())
+    }
+
+    async fn add_connection(&self, request: AddConnection) -> Result<ConnectionView> {
+        let this = self.clone();
+        // Whether or not the client is still there: what is stored has a task.
+        let work = tokio::spawn(async move { this.connect(request).await });
+        work.await.map_err(|error| Error::internal("adding a connection panicked").source(error))?
+    }
+
+    async fn test_connection(&self, request: ConnectionRef) -> Result<TestView> {
+        self.try_connection(&request.connection).await
+    }
+
+    async fn login_connection(&self, request: LoginConnection) -> Result<ConnectionView> {
+        self.login(request).await
+    }
+
+    async fn remove_connection(&self, request: RemoveConnection) -> Result<ConnectionView> {
+        let this = self.clone();
+        let work = tokio::spawn(async move { this.disconnect(request).await });
+        work.await.map_err(|error| Error::internal("removing a connection panicked").source(error))?
+    }
+
+    async fn default_connection(&self, request: ConnectionRef) -> Result<ConnectionView> {
+        self.prefer(&request.connection).await
     }
 
     async fn list_machines(&self, _: Empty) -> Result<Vec<MachineView>> {
@@ -123,7 +136,7 @@ impl Api for Service {
     }
 
     async fn plan_machine(&self, request: CreateMachine) -> Result<PlanView> {
-        self.plan(&request).await
+        self.plan(request).await
     }
 
     async fn usage(&self, _: Empty) -> Result<UsageView> {
@@ -164,6 +177,7 @@ impl Api for Service {
 
     async fn request_machine(&self, request: MachineRequest) -> Result<Answered> {
         let machine = self.machine(&request.machine)?;
+        self.confirmed(&machine, &request)?;
         let starts = matches!(request.request, Request::Start | Request::Restart | Request::Resume);
         // Held until the machine's own state shows that it runs.
         let _place = if starts { self.ledger.start(&self.context, &machine.view())? } else { None };

@@ -67,7 +67,7 @@ impl Ledger {
         let (mut count, mut memory) = (promised.starts, promised.memory);
         for machine in context.machines() {
             let view = machine.view();
-            if runs(view.state) {
+            if machine.ours && runs(view.state) {
                 count += 1;
                 memory = memory.saturating_add(limit(view.spec.as_ref()).unwrap_or(0));
             }
@@ -125,7 +125,8 @@ impl Ledger {
     /// # Errors
     /// `quota.exceeded`.
     pub(super) fn start(self: &Arc<Self>, context: &Context, view: &MachineView) -> Result<Option<Place>> {
-        if runs(view.state) {
+        // What somebody else made is no concern of ours.
+        if runs(view.state) || view.spec.is_none() {
             return Ok(None);
         }
         let mut promised = self.lock();

@@ -24,7 +24,7 @@ impl Service {
 
     pub(super) fn machine_of(&self, target: &Target) -> Result<Arc<Machine>> {
         if let Some(connection) = &target.connection
-            && !self.connections.iter().any(|c| c.connection.name == *connection)
+            && !self.context.connections.all().iter().any(|c| c.name == *connection)
         {
             return Err(Error::new(Code::ConnectionNotFound, format!("no connection is named \"{}\"", escape(connection)))
                 .hint("see `vmoon connection list`"));

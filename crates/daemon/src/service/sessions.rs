@@ -10,7 +10,7 @@ use vmoon_api::{
 };
 use vmoon_core::{
     Code, Error, Result,
-    driver::ChannelKind,
+    driver::{Channel, ChannelKind},
     frame::{Eval, Failure, Frame, tag},
     machine::State,
     name::escape,
@@ -66,13 +66,10 @@ impl Service {
                     (State::Running | State::Starting | State::Resuming | State::Creating, None) => {}
                     (state, None) => return Err(not_running(&escape(&machine.view().name), state)),
                 }
-                let known = sessions.borrow().iter().any(|s| !s.ended());
-                if state == State::Running && known {
-                    return Err(Error::new(
-                        Code::SessionChannel,
-                        format!("{} has no channel named \"{}\"", escape(&machine.view().name), escape(&name)),
-                    )
-                    .hint(format!("a Lua machine has one session: {}", vmoon_core::target::MAIN)));
+                let channels = machine.channels();
+                if state == State::Running && !channels.is_empty() {
+                    // Nobody has used it yet, or there is none.
+                    return machine.open(&name).await;
                 }
                 tokio::select! {
                     changed = views.changed() => if changed.is_err() { return Err(Error::new(Code::MachineGone, "the machine is gone")) },
@@ -147,6 +144,16 @@ impl Service {
                 return Ok(ReadView { pieces, next: reader.at(), ended });
             }
         }
+    }
+}
+
+/// The machine has no such channel.
+pub(crate) fn no_channel(machine: &str, wanted: &str, offered: &[Channel]) -> Error {
+    let names: Vec<&str> = offered.iter().map(|channel| channel.name.as_str()).collect();
+    let error = Error::new(Code::SessionChannel, format!("{} has no channel named \"{}\"", escape(machine), escape(wanted)));
+    match names.as_slice() {
+        [] => error.hint("it offers no session at all"),
+        names => error.hint(format!("it has: {}; write {}/{}", names.join(", "), escape(machine), names[0])),
     }
 }
 

@@ -14,17 +14,17 @@ impl Service {
     pub(super) async fn all_usage(&self) -> Result<UsageView> {
         let machines = self.context.machines();
         let mut used: HashMap<Handle, Usage> = HashMap::new();
-        for connected in self.connections.iter() {
+        for entry in self.context.connections.all() {
             let handles: Vec<Handle> = machines
                 .iter()
                 .filter(|machine| {
                     let view = machine.view();
-                    view.connection == connected.connection.name && !matches!(view.state, State::Stopped | State::Gone | State::Creating)
+                    machine.connection == entry.id && !matches!(view.state, State::Stopped | State::Gone | State::Creating)
                 })
                 .filter_map(|machine| machine.handle())
                 .collect();
             if !handles.is_empty() {
-                used.extend(connected.driver.usage(&handles).await.into_iter().map(|usage| (usage.handle.clone(), usage)));
+                used.extend(entry.driver.usage(&handles).await.into_iter().map(|usage| (usage.handle.clone(), usage)));
             }
         }
         let at_us = activity::now_us();

@@ -90,11 +90,39 @@ impl Tx<'_> {
     /// # Errors
     /// Those of SQLite, here and below.
     pub(crate) fn put_connection(&mut self, connection: &Connection) -> Result<()> {
-        self.sql.prepare_cached("INSERT OR REPLACE INTO connections (id, name, body) VALUES (?1, ?2, ?3)")?.execute(params![
-            connection.id.to_string(),
-            connection.name,
-            json(connection)
-        ])?;
+        self.sql
+            .prepare_cached(
+                "INSERT INTO connections (id, name, body) VALUES (?1, ?2, ?3) ON CONFLICT(id) DO UPDATE SET name = ?2, body = ?3",
+            )?
+            .execute(params![connection.id.to_string(), connection.name, json(connection)])?;
+        Ok(())
+    }
+
+    /// Every connection, in the order they were added.
+    pub(crate) fn connections(&self) -> Result<Vec<Connection>> {
+        self.all("SELECT body FROM connections ORDER BY rowid")
+    }
+
+    /// Drops a connection and every record of its machines; their operations can still be read.
+    pub(crate) fn delete_connection(&mut self, id: ConnectionId) -> Result<()> {
+        let id = id.to_string();
+        self.sql.execute("DELETE FROM sessions WHERE machine IN (SELECT id FROM machines WHERE connection = ?1)", [&id])?;
+        self.sql.execute("DELETE FROM machines WHERE connection = ?1", [&id])?;
+        self.sql.execute("DELETE FROM connections WHERE id = ?1", [&id])?;
+        Ok(())
+    }
+
+    /// A setting of the daemon's own.
+    pub(crate) fn setting(&self, key: &str) -> Result<Option<String>> {
+        self.sql.prepare_cached("SELECT value FROM settings WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()
+    }
+
+    /// Stores a setting, or drops it.
+    pub(crate) fn put_setting(&mut self, key: &str, value: Option<&str>) -> Result<()> {
+        match value {
+            Some(value) => self.sql.execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?1, ?2)", [key, value])?,
+            None => self.sql.execute("DELETE FROM settings WHERE key = ?1", [key])?,
+        };
         Ok(())
     }
 

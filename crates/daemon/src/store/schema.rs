@@ -5,7 +5,8 @@ use rusqlite::Connection;
 use vmoon_core::{Code, Error, Result};
 
 /// Step N brings version N to N+1.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE connections (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL) STRICT;
 CREATE TABLE machines (
     id TEXT PRIMARY KEY, connection TEXT NOT NULL REFERENCES connections(id), name TEXT NOT NULL, ours INTEGER NOT NULL,
@@ -24,7 +25,11 @@ CREATE INDEX sessions_by_machine ON sessions(machine);
 -- AUTOINCREMENT: a number is never used twice, not even after the newest events were deleted.
 CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, machine TEXT, body TEXT NOT NULL) STRICT;
 CREATE INDEX events_by_machine ON events(machine, seq);
-"];
+",
+    "
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+",
+];
 
 /// Brings the database to the newest version, each step in a transaction.
 pub(super) fn migrate(sql: &mut Connection) -> Result<()> {

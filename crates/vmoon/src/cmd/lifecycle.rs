@@ -149,7 +149,7 @@ pub(crate) struct Done {
 
 /// Asks one machine and waits.
 pub(crate) async fn ask(ctx: &Ctx, asked: &Asked, picked: Picked) -> Result<Done> {
-    let request = MachineRequest { machine: picked.machine.clone(), request: asked.request, deadline_ms: asked.deadline_ms };
+    let request = MachineRequest { machine: picked.machine.clone(), request: asked.request, confirm: None, deadline_ms: asked.deadline_ms };
     let answered = ctx.daemon.ask(async |client| client.request_machine(request.clone()).await).await?;
     let name = escape(&answered.machine.name);
     let mut machine = answered.machine;
@@ -178,7 +178,7 @@ pub(crate) async fn ask(ctx: &Ctx, asked: &Asked, picked: Picked) -> Result<Done
 
 /// Says what asking would do.
 pub(crate) async fn plan(ctx: &Ctx, asked: &Asked, picked: Picked) -> Result<PlanView> {
-    let request = MachineRequest { machine: picked.machine, request: asked.request, deadline_ms: asked.deadline_ms };
+    let request = MachineRequest { machine: picked.machine, request: asked.request, confirm: None, deadline_ms: asked.deadline_ms };
     ctx.daemon.ask(async |client| client.plan_request(request.clone()).await).await
 }
 
