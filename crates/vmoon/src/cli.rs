@@ -75,6 +75,12 @@ pub(crate) enum Verb {
     Kill(cmd::lifecycle::KillArgs),
     /// Stop machines politely and start them again
     Restart(cmd::lifecycle::RestartArgs),
+    /// Freeze machines in memory
+    Pause(cmd::lifecycle::PauseArgs),
+    /// Write machines to storage and stop them
+    Suspend(cmd::lifecycle::SuspendArgs),
+    /// Let machines go on that are paused or suspended
+    Resume(cmd::lifecycle::ResumeArgs),
     /// Delete machines
     #[command(visible_alias = "delete")]
     Rm(cmd::rm::Args),
@@ -107,7 +113,7 @@ pub(crate) enum Verb {
     /// List, show, wait for and cancel operations
     #[command(visible_alias = "op")]
     Operation(cmd::operation::Args),
-    /// List connections
+    /// Add, list, try and remove connections
     #[command(visible_aliases = ["conn", "remote"])]
     Connection(cmd::connection::Args),
     /// Run, start, stop or look at the daemon
@@ -183,6 +189,9 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Stop(args) => cmd::lifecycle::stop(ctx, args).await,
         Verb::Kill(args) => cmd::lifecycle::kill(ctx, args).await,
         Verb::Restart(args) => cmd::lifecycle::restart(ctx, args).await,
+        Verb::Pause(args) => cmd::lifecycle::pause(ctx, args).await,
+        Verb::Suspend(args) => cmd::lifecycle::suspend(ctx, args).await,
+        Verb::Resume(args) => cmd::lifecycle::resume(ctx, args).await,
         Verb::Rm(args) => cmd::rm::run(ctx, args).await,
         Verb::Wait(args) => cmd::wait::run(ctx, args).await,
         Verb::Top(args) => cmd::top::run(ctx, args).await,

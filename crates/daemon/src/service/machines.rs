@@ -167,7 +167,8 @@ impl Service {
         }
         let name = escape(&view.name);
         Err(Error::new(Code::Usage, format!("{name} was not made by vmoon; to delete it for good its name has to be said"))
-            .hint(format!("if you are sure: vmoon rm {} --yes={name}", if view.name == name { &name } else { "ID" })))
+            .hint(format!("if you are sure: vmoon rm {} --yes={name}", machine.id))
+            .detail(serde_json::json!({ "confirm": view.name })))
     }
 
     pub(super) async fn show(&self, text: &str) -> Result<MachineView> {

@@ -36,7 +36,8 @@ const EXAMPLES: &str = "Examples:
   vmoon create 'fold-{001..500}' --label team=bio --start -q
   vmoon create fetch --net example.org:443 --read ./data --command-time 5m
   vmoon create lab --expire-idle 30m --start
-  vmoon create lab --runtime luajit --dry-run";
+  vmoon create lab --runtime luajit --dry-run
+  vmoon create --on kvm web{01..03} --set memory=4G --start";
 
 /// What to create.
 #[derive(Debug, clap::Args)]
@@ -45,9 +46,12 @@ pub(crate) struct Args {
     /// Names: [CONNECTION:]NAME; braces make many, as in web{01..20}
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// The kind of machine
-    #[arg(long, default_value = "lua")]
-    kind: String,
+    /// The connection to create them on [default: as `vmoon connection default` says, else local]
+    #[arg(long, value_name = "CONNECTION")]
+    on: Option<String>,
+    /// The kind of machine [default: that of the connection]
+    #[arg(long)]
+    kind: Option<String>,
     /// The Lua interpreter: builtin, lua5.1 to lua5.4, luajit, or a path [default: builtin]
     #[arg(long, help_heading = "Lua machines")]
     runtime: Option<String>,
@@ -108,7 +112,13 @@ impl Args {
             set(name, Some(setting(value)));
         }
         let labels: BTreeMap<String, String> = self.labels.iter().cloned().collect();
-        Ok(MachineSpec { kind: self.kind.clone(), settings, labels, lifetime: Lifetime::Kept, idle_seconds: self.expire_idle })
+        Ok(MachineSpec {
+            kind: self.kind.clone().unwrap_or_default(),
+            settings,
+            labels,
+            lifetime: Lifetime::Kept,
+            idle_seconds: self.expire_idle,
+        })
     }
 
     fn requests(&self) -> Result<Vec<CreateMachine>> {
@@ -119,7 +129,7 @@ impl Args {
         for text in all_braces(&self.names)? {
             let (connection, name) = match text.split_once(':') {
                 Some((connection, name)) => (Some(connection.to_owned()), name.to_owned()),
-                None => (None, text),
+                None => (self.on.clone(), text),
             };
             vmoon_core::name::check(&name)?;
             if !seen.insert((connection.clone(), name.clone())) {
@@ -240,12 +250,18 @@ async fn create(ctx: &Ctx, request: &CreateMachine) -> Result<Answered> {
     let target = request.connection.as_ref().map_or_else(|| request.name.clone(), |connection| format!("{connection}:{}", request.name));
     let found = ctx.daemon.ask(async |client| client.show_machine(MachineRef { machine: target.clone() }).await).await;
     match found {
-        Ok(machine) if machine.created_ms >= began_ms && machine.spec.as_ref() == Some(&request.spec) => {
+        Ok(machine) if machine.created_ms >= began_ms && machine.spec.as_ref().is_some_and(|spec| is_asked(&request.spec, spec)) => {
             let answer = machine.operation.map_or(Answer::Already, |operation| Answer::Joined { operation });
             Ok(Answered { answer, machine })
         }
         _ => Err(error),
     }
+}
+
+/// Whether a machine is what was asked for; without a kind it got its connection's.
+fn is_asked(asked: &MachineSpec, made: &MachineSpec) -> bool {
+    let kind = if asked.kind.is_empty() { made.kind.clone() } else { asked.kind.clone() };
+    MachineSpec { kind, ..asked.clone() } == *made
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `start`, `stop`, `kill`, `restart`: one request to each of several machines, waited for.
+//! `start`, `stop`, `kill`, `restart`, `pause`, `suspend`, `resume`: one request to each of several machines, waited for.
 
 use crate::{
     ctx::Ctx,
@@ -24,7 +24,7 @@ use vmoon_core::{
 /// How many machines are asked at the same time.
 pub(crate) const AT_ONCE: usize = 32;
 
-/// What the four verbs share.
+/// What these verbs share.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Common {
     #[command(flatten)]
@@ -82,6 +82,51 @@ pub(crate) struct KillArgs {
 pub(crate) struct RestartArgs {
     #[command(flatten)]
     common: Common,
+}
+
+/// Arguments of `pause`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  vmoon pause web01
+  vmoon pause 'web*' --dry-run")]
+pub(crate) struct PauseArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Arguments of `suspend`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  vmoon suspend web01
+  vmoon suspend web01 web02 --deadline 10m")]
+pub(crate) struct SuspendArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Arguments of `resume`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  vmoon resume web01
+  vmoon resume 'web*' --no-wait")]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Pauses machines.
+pub(crate) async fn pause(ctx: &Ctx, args: PauseArgs) -> Result<Exit> {
+    each(ctx, args.common, Request::Pause).await
+}
+
+/// Suspends machines.
+pub(crate) async fn suspend(ctx: &Ctx, args: SuspendArgs) -> Result<Exit> {
+    each(ctx, args.common, Request::Suspend).await
+}
+
+/// Resumes machines.
+pub(crate) async fn resume(ctx: &Ctx, args: ResumeArgs) -> Result<Exit> {
+    each(ctx, args.common, Request::Resume).await
 }
 
 /// Starts machines.
@@ -149,12 +194,22 @@ pub(crate) struct Done {
 
 /// Asks one machine and waits.
 pub(crate) async fn ask(ctx: &Ctx, asked: &Asked, picked: Picked) -> Result<Done> {
-    let request = MachineRequest { machine: picked.machine.clone(), request: asked.request, confirm: None, deadline_ms: asked.deadline_ms };
+    ask_confirmed(ctx, asked, picked, None).await
+}
+
+/// The same with the name of a machine that vmoon has not made, said by somebody who is sure.
+pub(crate) async fn ask_confirmed(ctx: &Ctx, asked: &Asked, picked: Picked, confirm: Option<String>) -> Result<Done> {
+    let request = MachineRequest { machine: picked.machine.clone(), request: asked.request, confirm, deadline_ms: asked.deadline_ms };
     let answered = ctx.daemon.ask(async |client| client.request_machine(request.clone()).await).await?;
     let name = escape(&answered.machine.name);
     let mut machine = answered.machine;
     let operation = match answered.answer {
         Answer::Started { operation } | Answer::Joined { operation } => operation,
+        // It is done at once: nothing real is touched.
+        Answer::Already if asked.request == Request::Forget => {
+            machine.state = State::Gone;
+            return Ok(Done { machine, text: format!("forgot {name}"), operation: None });
+        }
         Answer::Already => {
             let text = format!("{name} is already {}", goal(asked.request));
             return if asked.strict { Err(Error::new(Code::MachineState, text)) } else { Ok(Done { machine, text, operation: None }) };
@@ -339,6 +394,9 @@ fn doing(request: Request) -> &'static str {
         Request::Stop => "stopping",
         Request::Kill => "killing",
         Request::Restart => "restarting",
+        Request::Pause => "pausing",
+        Request::Suspend => "suspending",
+        Request::Resume => "resuming",
         Request::Delete | Request::DeleteForce => "deleting",
         _ => "changing",
     }
@@ -350,6 +408,10 @@ fn past(request: Request) -> &'static str {
         Request::Stop => "stopped",
         Request::Kill => "killed",
         Request::Restart => "restarted",
+        Request::Pause => "paused",
+        Request::Suspend => "suspended",
+        Request::Resume => "resumed",
+        Request::Forget => "forgot",
         Request::Delete | Request::DeleteForce => "deleted",
         _ => "changed",
     }

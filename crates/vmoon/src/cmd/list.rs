@@ -34,7 +34,7 @@ pub(crate) const COLUMNS: &[Column<MachineView>] = &[
     Column { name: "name", wide: false, get: |m| Cell::text(&m.name) },
     Column { name: "state", wide: false, get: |m| Cell::text(word(&m.state)) },
     Column { name: "kind", wide: false, get: |m| Cell::text(&m.kind) },
-    Column { name: "connection", wide: true, get: |m| Cell::text(&m.connection) },
+    Column { name: "connection", wide: false, get: |m| Cell::text(&m.connection) },
     Column { name: "doing", wide: false, get: |m| m.doing.as_ref().map_or(Cell::Empty, |verb| Cell::text(word(verb))) },
     Column { name: "since", wide: false, get: |m| Cell::Number(m.since_ms, Some(time::utc(m.since_ms))) },
     Column { name: "created", wide: true, get: |m| Cell::Number(m.created_ms, Some(time::utc(m.created_ms))) },
