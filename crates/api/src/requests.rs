@@ -302,6 +302,8 @@ pub enum Mode {
     Viewer,
     /// Hold the pen: one at a time.
     Writer,
+    /// Hold the pen, and take it from whoever has it: they are told to go.
+    Takeover,
 }
 
 /// Attaches to a session's stream.

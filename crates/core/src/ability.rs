@@ -177,7 +177,8 @@ pub trait Tune: Send + Sync {
 pub enum Changed {
     /// This machine, which may be new or gone.
     Machine(Handle),
-    /// Anything may have changed (the connection was lost or came back, notices were dropped): everything is looked at again.
+    /// Anything may have changed (the connection was lost or came back, a machine got another name, notices were dropped): everything is
+    /// looked at again.
     All,
 }
 

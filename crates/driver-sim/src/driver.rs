@@ -3,6 +3,7 @@
 use crate::{
     link,
     machine::{Guest, Machine, Overflow, Power, StopAnswer},
+    notices::Watching,
     world::{Inner, Line, World, handle, native},
 };
 use async_trait::async_trait;
@@ -11,9 +12,10 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use vmoon_core::{
     Code, Error, MachineId, Result,
+    ability::{Addresses, Display, Exec, Notices, Snapshots, Tune},
     driver::{
-        Abilities, Channel, Check, Driver, DriverInfo, Exit, Found, Handle, HostFacts, Journal, Observed, Offset, Pause, Plan, Recovered,
-        SessionLink, Setting, Sighting, StopMode, Suspend, Verdict,
+        Abilities, Channel, Check, Clones, Driver, DriverInfo, Exit, Found, Handle, HostFacts, Journal, Observed, Offset, Pause, Plan,
+        Recovered, SessionLink, Setting, Sighting, StopMode, Suspend, Verdict,
     },
     machine::Verb,
     operation::{OpRecord, Progress, Undo},
@@ -23,14 +25,17 @@ use vmoon_core::{
 /// The kind of simulated machines.
 const KIND: &str = "sim";
 /// The settings of a specification, with their help.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("memory", "memory in MiB, 1 to 1024 (default 16); looked at and not used"),
     ("ignores_stop", "true: the guest ignores a polite stop (default false)"),
     ("stop_after", "the guest leaves so many milliseconds of the world's clock after a polite stop (default: at once)"),
     ("dies_after_start", "true: the guest ends with status 1 as soon as it was started (default false)"),
     ("ring", "bytes of output that are kept until acknowledged, at least 8192 (default 33554432)"),
+    ("serial", "true: the machine has a serial console, too (default false)"),
     ("overflow", "what happens when the ring is full: wait (default) or drop"),
 ];
+/// The calls that change nothing.
+const READS: [&str; 8] = ["open", "describe", "snapshot.list", "exec", "addresses", "display", "screenshot", "clone"];
 /// The memory of the simulated host, in MiB.
 const HOST_MEMORY: u64 = 1024;
 
@@ -39,7 +44,12 @@ pub struct SimDriver {
     world: Arc<World>,
     line: Line,
     abilities: Abilities,
+    adopts: bool,
+    door: Option<Door>,
 }
+
+/// Says whether a connection is let in.
+pub type Door = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 /// What reverses a step of `create`. Stored as JSON in the operation.
 #[derive(Serialize, Deserialize)]
@@ -59,7 +69,21 @@ impl SimDriver {
 
     /// A fresh connection to the world that lacks what `abilities` lack. `eval` is always there.
     pub fn with_abilities(world: Arc<World>, abilities: Abilities) -> Self {
-        Self { world, line: Line::default(), abilities: Abilities { eval: true, ..abilities } }
+        Self { world, line: Line::default(), abilities: Abilities { eval: true, ..abilities }, adopts: false, door: None }
+    }
+
+    /// A fresh connection as to a hypervisor: it shows what others have made, and tells what happens.
+    pub fn hypervisor(world: Arc<World>) -> Self {
+        Self { adopts: true, ..Self::new(world) }
+    }
+
+    /// The same behind a door: every list asks whether it is let in.
+    pub fn behind(self, door: Door) -> Self {
+        Self { door: Some(door), ..self }
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.world
     }
 
     async fn step<T>(&self, name: &str, act: impl FnOnce(&mut Inner) -> Result<T> + Send) -> Result<T> {
@@ -67,11 +91,15 @@ impl SimDriver {
     }
 
     /// One call on one machine.
-    async fn on<T>(&self, name: &str, handle: &Handle, act: impl FnOnce(&mut Machine, u64) -> Result<T> + Send) -> Result<T> {
+    pub(crate) async fn on<T>(&self, name: &str, handle: &Handle, act: impl FnOnce(&mut Machine, u64) -> Result<T> + Send) -> Result<T> {
         self.step(name, |inner| {
             let now = inner.now;
             let machine = native(handle).and_then(|native| inner.machines.get_mut(&native));
-            act(machine.ok_or_else(|| missing(name))?, now)
+            let result = act(machine.ok_or_else(|| missing(name))?, now);
+            if result.is_ok() && !READS.contains(&name) {
+                inner.board.machine(handle.clone());
+            }
+            result
         })
         .await
     }
@@ -93,6 +121,7 @@ impl SimDriver {
         .await?;
         self.step("delete.undefine", |inner| {
             inner.machines.remove(native);
+            inner.board.machine(handle(native));
             Ok(())
         })
         .await
@@ -158,6 +187,7 @@ impl Driver for SimDriver {
                 "stop_after" => number.map(|ms| guest.stop = StopAnswer::After(ms)).is_some(),
                 "dies_after_start" => value.as_bool().map(|on| guest.dies_after_start = on).is_some(),
                 "ring" => number.filter(|n| (8192..=1 << 30).contains(n)).map(|n| guest.ring = n as usize).is_some(),
+                "serial" => value.as_bool().map(|on| guest.serial = on).is_some(),
                 "overflow" => Overflow::deserialize(value).map(|overflow| guest.overflow = overflow).is_ok(),
                 _ => {
                     let known: Vec<&str> = SETTINGS.iter().map(|(name, _)| *name).collect();
@@ -203,7 +233,14 @@ impl Driver for SimDriver {
             .await?;
             say("tagging it complete", 90);
             self.step("create.complete", |inner| {
-                inner.machines.get_mut(&native).ok_or_else(|| missing("create"))?.complete = true;
+                let now = inner.now;
+                let machine = inner.machines.get_mut(&native).ok_or_else(|| missing("create"))?;
+                machine.complete = true;
+                machine.memory = plan.settings.get("memory").and_then(Value::as_u64).unwrap_or(machine.memory);
+                if plan.settings.get("clone").is_some() {
+                    machine.power_on(now);
+                }
+                inner.board.machine(handle(&native));
                 Ok(())
             })
             .await?;
@@ -259,6 +296,9 @@ impl Driver for SimDriver {
     }
 
     async fn list(&self) -> Result<Vec<Found>> {
+        if let Some(door) = &self.door {
+            door()?;
+        }
         self.step("list", |inner| {
             let found = |(native, machine): (&String, &Machine)| Found {
                 handle: handle(native),
@@ -316,6 +356,38 @@ impl Driver for SimDriver {
             facts.insert("name".into(), name.into());
         }
         facts
+    }
+
+    fn adopts(&self) -> bool {
+        self.adopts
+    }
+
+    fn watch(&self) -> Option<Box<dyn Notices>> {
+        self.adopts.then(|| Box::new(Watching::new(self.world.clone())) as Box<dyn Notices>)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn exec(&self) -> Option<&dyn Exec> {
+        Some(self)
+    }
+
+    fn addresses(&self) -> Option<&dyn Addresses> {
+        Some(self)
+    }
+
+    fn display(&self) -> Option<&dyn Display> {
+        Some(self)
+    }
+
+    fn tune(&self) -> Option<&dyn Tune> {
+        Some(self)
+    }
+
+    fn clones(&self) -> Option<&dyn Clones> {
+        Some(self)
     }
 
     fn pause(&self) -> Option<&dyn Pause> {

@@ -4,6 +4,8 @@
 //! clock), `flood BYTES`, `ask` (waits for input and echoes it), `exit STATUS`. A chunk that ends in `(` is unfinished.
 //! Everything happens inside the call that causes it; there is no task. It knows no link but the number of the newest one.
 
+mod terminal;
+
 use crate::machine::Overflow;
 use std::{
     collections::VecDeque,
@@ -56,6 +58,9 @@ struct State {
     link: u64,
     links: u64,
     direct: VecDeque<Vec<u8>>,
+    /// Whether it is a terminal, and what was typed of its line.
+    terminal: bool,
+    line: Vec<u8>,
 }
 
 struct Chunk {
@@ -98,8 +103,20 @@ impl Holder {
             link: 0,
             links: 0,
             direct: VecDeque::new(),
+            terminal: false,
+            line: Vec::new(),
         };
         Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// One behind a terminal, which has said what it says when it starts.
+    pub(crate) fn terminal(capacity: usize, overflow: Overflow, now: u64) -> Self {
+        let holder = Self::new(capacity, overflow, now);
+        holder.change(|state| {
+            state.terminal = true;
+            state.print(terminal::BOOT);
+        });
+        holder
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -302,19 +319,13 @@ impl State {
     }
 
     fn obey(&mut self, frame: Frame<'_>) {
+        if self.terminal {
+            return self.typed(frame);
+        }
         let busy = self.running.is_some();
         match frame.tag {
             tag::EVAL => self.accept(frame),
-            tag::ACK => {
-                if let Some(to) = frame.payload.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes))
-                    && to <= self.ring.end()
-                    && self.is_boundary(to)
-                {
-                    self.ring.ack(to);
-                } else {
-                    self.refuse(frame.id, Code::WireMalformed, "no frame ends there");
-                }
-            }
+            tag::ACK => self.acknowledge(frame),
             tag::INTERRUPT => match self.running.as_ref().map(|running| running.id) {
                 Some(id) if frame.id == 0 || frame.id == id => self.fail(id, FailureKind::Interrupted, "interrupted"),
                 _ if frame.id == 0 => {}
@@ -351,6 +362,17 @@ impl State {
             }
             tag::QUIT => self.end(Exit::Code { code: 0 }),
             _ => {}
+        }
+    }
+
+    fn acknowledge(&mut self, frame: Frame<'_>) {
+        if let Some(to) = frame.payload.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes))
+            && to <= self.ring.end()
+            && self.is_boundary(to)
+        {
+            self.ring.ack(to);
+        } else {
+            self.refuse(frame.id, Code::WireMalformed, "no frame ends there");
         }
     }
 

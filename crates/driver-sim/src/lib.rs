@@ -9,6 +9,7 @@
 //!
 //! Nothing here does I/O, reads a clock or knows another driver.
 
+mod abilities;
 pub mod contract;
 mod driver;
 mod fault;
@@ -16,9 +17,10 @@ mod holder;
 mod hostile;
 mod link;
 mod machine;
+mod notices;
 mod world;
 
-pub use driver::SimDriver;
+pub use driver::{Door, SimDriver};
 pub use fault::{Fault, Gate};
 pub use hostile::Hostile;
 pub use machine::{Guest, Overflow, StopAnswer};

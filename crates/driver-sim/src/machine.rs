@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use vmoon_core::{
     MachineId,
+    ability::Address,
     driver::{Channel, ChannelKind, Exit, Observed, Sighting},
 };
 
-/// The name of the one channel that a running machine offers.
+/// The name of the channel that every running machine offers.
 pub(crate) const CHANNEL: &str = "main";
+/// The name of the channel of those with a console.
+pub(crate) const SERIAL: &str = "serial";
 
 /// What a guest does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,11 +26,25 @@ pub struct Guest {
     pub ring: usize,
     /// What it does when the ring is full.
     pub overflow: Overflow,
+    /// Whether it has a serial console, too.
+    pub serial: bool,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) name: String,
+    pub(crate) parent: Option<String>,
+    pub(crate) created_ms: u64,
+    /// Whether it ran.
+    pub(crate) running: bool,
+    /// Its memory, MiB.
+    pub(crate) memory: u64,
 }
 
 impl Default for Guest {
     fn default() -> Self {
-        Self { stop: StopAnswer::Obey, dies_after_start: false, ring: 32 << 20, overflow: Overflow::Wait }
+        Self { stop: StopAnswer::Obey, dies_after_start: false, ring: 32 << 20, overflow: Overflow::Wait, serial: false }
     }
 }
 
@@ -74,13 +91,37 @@ pub(crate) struct Machine {
     life: u64,
     /// The program of the current life, or of the last one for whoever has not read it to the end.
     holder: Option<Arc<Holder>>,
+    /// The same of its console.
+    console: Option<Arc<Holder>>,
+    pub(crate) snapshots: Vec<Kept>,
+    /// The snapshot it goes on from.
+    pub(crate) current: Option<String>,
+    pub(crate) addresses: Vec<Address>,
+    /// MiB.
+    pub(crate) memory: u64,
+    pub(crate) autostart: bool,
     /// When a guest that takes its time will be off.
     leaves_at: Option<u64>,
 }
 
 impl Machine {
     pub(crate) fn new(name: String, tag: Option<MachineId>, complete: bool, guest: Guest) -> Self {
-        Self { name, tag, complete, guest, power: Power::Off, life: 0, holder: None, leaves_at: None }
+        Self {
+            name,
+            tag,
+            complete,
+            guest,
+            power: Power::Off,
+            life: 0,
+            holder: None,
+            console: None,
+            snapshots: Vec::new(),
+            current: None,
+            addresses: Vec::new(),
+            memory: 16,
+            autostart: false,
+            leaves_at: None,
+        }
     }
 
     /// The power as it is: a program that ended has taken the machine down with it.
@@ -94,25 +135,28 @@ impl Machine {
     pub(crate) fn sighting(&self) -> Sighting {
         let observed = match self.power() {
             Power::Off => Observed::Off(self.holder.as_ref().and_then(|holder| holder.ended())),
-            Power::On => Observed::On(vec![self.channel()]),
+            Power::On => Observed::On(self.channels()),
             Power::Paused => Observed::Paused,
             Power::Suspended => Observed::Suspended,
         };
         Sighting { observed, complete: self.complete }
     }
 
-    fn channel(&self) -> Channel {
-        Channel { name: CHANNEL.into(), kind: ChannelKind::Repl, life: self.life }
+    fn channels(&self) -> Vec<Channel> {
+        let serial = self.console.is_some().then(|| Channel { name: SERIAL.into(), kind: ChannelKind::Terminal, life: self.life });
+        [Channel { name: CHANNEL.into(), kind: ChannelKind::Repl, life: self.life }].into_iter().chain(serial).collect()
     }
 
     /// The holder of that channel and life, while it is remembered.
     pub(crate) fn holder_of(&self, channel: &Channel) -> Option<&Arc<Holder>> {
-        (*channel == self.channel()).then_some(self.holder.as_ref()).flatten()
+        let place = self.channels().iter().position(|own| own == channel)?;
+        [self.holder.as_ref(), self.console.as_ref()][place]
     }
 
     /// Whether there is such a channel in any life.
     pub(crate) fn knows(&self, channel: &Channel) -> bool {
-        channel.name == CHANNEL && channel.kind == ChannelKind::Repl && channel.life <= self.life
+        let known = [(CHANNEL, ChannelKind::Repl), (SERIAL, ChannelKind::Terminal)];
+        known.contains(&(channel.name.as_str(), channel.kind)) && channel.life <= self.life
     }
 
     /// Begins a new life, unless one runs.
@@ -128,6 +172,8 @@ impl Machine {
             holder.end(Exit::Code { code: 1 });
         }
         self.holder = Some(holder);
+        let console = || Arc::new(Holder::terminal(self.guest.ring, self.guest.overflow, now));
+        self.console = self.guest.serial.then(console);
     }
 
     /// Ends the life that runs, if any.
@@ -135,7 +181,10 @@ impl Machine {
         if self.power() != Power::Off
             && let Some(holder) = &self.holder
         {
-            holder.end(exit);
+            holder.end(exit.clone());
+        }
+        if let Some(console) = &self.console {
+            console.end(exit);
         }
         self.power = Power::Off;
         self.leaves_at = None;
@@ -154,7 +203,7 @@ impl Machine {
     /// Freezes or thaws a machine that runs.
     pub(crate) fn set_frozen(&mut self, power: Power) {
         self.power = power;
-        if let Some(holder) = &self.holder {
+        for holder in self.holders() {
             holder.freeze(power != Power::On);
             if power == Power::Suspended {
                 holder.break_link();
@@ -162,10 +211,12 @@ impl Machine {
         }
     }
 
+    fn holders(&self) -> impl Iterator<Item = &Arc<Holder>> {
+        self.holder.iter().chain(&self.console)
+    }
+
     pub(crate) fn break_link(&self) {
-        if let Some(holder) = &self.holder {
-            holder.break_link();
-        }
+        self.holders().for_each(|holder| holder.break_link());
     }
 
     /// Lets everything happen that is due.
@@ -173,8 +224,6 @@ impl Machine {
         if self.leaves_at.is_some_and(|at| at <= now) && self.power() == Power::On {
             self.power_off(Exit::Code { code: 0 });
         }
-        if let Some(holder) = &self.holder {
-            holder.advance(now);
-        }
+        self.holders().for_each(|holder| holder.advance(now));
     }
 }

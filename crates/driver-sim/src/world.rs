@@ -5,6 +5,7 @@
 use crate::{
     fault::{Fault, Gate},
     machine::{Guest, Machine, Power},
+    notices::Board,
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,6 +18,7 @@ use std::{
 use tokio::sync::watch;
 use vmoon_core::{
     Code, Error, MachineId, Result,
+    ability::{Address, Changed},
     driver::{Exit, Handle, Sighting},
 };
 
@@ -40,6 +42,8 @@ pub(crate) struct Inner {
     /// Native names of disks that exist, with the tag of the machine they were made for.
     pub(crate) disks: BTreeMap<String, MachineId>,
     pub(crate) now: u64,
+    foreigners: u64,
+    pub(crate) board: Board,
     faults: HashMap<String, VecDeque<Fault>>,
     calls: HashMap<String, u64>,
 }
@@ -80,6 +84,11 @@ impl World {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Follows that something happens.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
     fn tell(&self) {
         self.changed.send_modify(|n| *n += 1);
     }
@@ -115,7 +124,8 @@ impl World {
 
     /// The next call or step of that name meets this fault; several queue up.
     ///
-    /// Calls: `probe facts create start stop kill delete observe list recover open describe pause unpause suspend resume`.
+    /// Calls: `probe facts create start stop kill delete observe list recover open describe pause unpause suspend resume
+    /// snapshot.list snapshot.create snapshot.revert snapshot.delete exec addresses display screenshot tune rename clone`.
     /// Steps within calls: `create.disk create.define create.complete delete.off delete.disk delete.undefine recover.undefine
     /// recover.disk`.
     pub fn fault(&self, name: &str, fault: Fault) {
@@ -249,8 +259,10 @@ impl World {
     pub fn add_foreign(&self, name: &str) -> Handle {
         let native = {
             let mut inner = self.lock();
-            let native = format!("foreign-{}", inner.machines.len() + 1);
+            inner.foreigners += 1;
+            let native = format!("foreign-{}", inner.foreigners);
             inner.machines.insert(native.clone(), Machine::new(name.to_owned(), None, true, Guest::default()));
+            inner.board.machine(handle(&native));
             native
         };
         self.tell();
@@ -305,6 +317,24 @@ impl World {
         self.meddle(handle, |machine, _| machine.guest = guest);
     }
 
+    /// Gives it another name behind everybody's back.
+    pub fn rename(&self, handle: &Handle, name: &str) {
+        self.meddle(handle, |machine, _| machine.name = name.to_owned());
+        self.shake();
+    }
+
+    /// Sets what addresses it has while it runs.
+    pub fn set_addresses(&self, handle: &Handle, ips: &[&str]) {
+        let address = |ip: &&str| Address { ip: (*ip).to_owned(), interface: "eth0".into(), mac: String::new(), source: "agent".into() };
+        self.meddle(handle, |machine, _| machine.addresses = ips.iter().map(address).collect());
+    }
+
+    /// Tells those who watch that anything may have changed.
+    pub fn shake(&self) {
+        self.lock().board.add(Changed::All);
+        self.tell();
+    }
+
     /// Breaks its open link, as a lost connection does.
     pub fn break_link(&self, handle: &Handle) {
         self.meddle(handle, |machine, _| machine.break_link());
@@ -318,6 +348,7 @@ impl World {
                 machine.break_link();
             }
             inner.disks.remove(&native);
+            inner.board.machine(handle.clone());
         }
         self.tell();
     }
@@ -339,6 +370,7 @@ impl World {
             if let Some(machine) = inner.machines.get_mut(&native) {
                 act(machine, now);
             }
+            inner.board.machine(handle.clone());
         }
         self.tell();
     }

@@ -13,6 +13,7 @@ use vmoon_api::{
 };
 use vmoon_core::{
     Code, CommandId, Error, Result,
+    driver::ChannelKind,
     frame::{MAX_PAYLOAD, tag},
     name::escape,
 };
@@ -145,9 +146,9 @@ impl Service {
 
     pub(super) async fn feed(&self, request: Input) -> Result<Nothing> {
         check_size(request.data.0.len(), "the input")?;
-        let shared = self.repl(&request.session).await?;
+        let shared = self.listening(&request.session).await?;
         shared.pen_is_free()?;
-        if shared.live.borrow().busy.is_none() {
+        if shared.row.channel.kind == ChannelKind::Repl && shared.live.borrow().busy.is_none() {
             return Err(Error::new(
                 Code::SessionNotWaiting,
                 format!("no command of {}/{} waits for input", shared.machine_name, shared.row.name),

@@ -229,7 +229,7 @@ impl Service {
         let of_kind: Vec<Arc<Entry>> = connections.all().into_iter().filter(|entry| entry.kind == kind).collect();
         match of_kind.as_slice() {
             [] => Err(Error::new(Code::SpecInvalid, format!("no connection makes machines of kind \"{}\"", escape(kind)))
-                .hint(format!("kinds that can be made here: {}; others with `vmoon connection add`", self.kinds().join(", ")))),
+                .hint(format!("kinds that can be made here: {}", self.kinds().join(", ")))),
             [only] => Ok(only.clone()),
             many => preferred
                 .filter(|entry| entry.kind == kind)

@@ -95,7 +95,13 @@ impl Service {
         let target = Target::parse(text)?;
         let machine = self.machine_of(&target)?;
         let sessions = machine.sessions();
-        let named = || sessions.iter().rev().filter(|s| s.row.name == target.session());
+        // Where there is no main and only one other, that one is meant.
+        let channels = machine.channels();
+        let name = match channels.as_slice() {
+            [only] if target.session.is_none() => only.name.as_str(),
+            _ => target.session(),
+        };
+        let named = || sessions.iter().rev().filter(|s| s.row.name == name);
         named().find(|s| !s.ended()).or_else(|| named().next()).cloned().ok_or_else(|| {
             let name = escape(&machine.view().name);
             Error::new(Code::SessionNotFound, format!("{name} has no session named \"{}\"", escape(target.session())))

@@ -1,6 +1,7 @@
 //! Sessions and their transcripts, as the API asks for them.
 
 use super::{Service, patience};
+use crate::machine::Machine;
 use crate::session::{Attached, Shared, transcript::walk};
 use std::{sync::Arc, time::Duration};
 use vmoon_api::{
@@ -56,7 +57,7 @@ impl Service {
         };
         let mut views = machine.follow();
         let mut sessions = machine.follow_sessions();
-        let name = target.session().to_owned();
+        let name = self.session_name(&machine, &target);
         let wait = async {
             loop {
                 let state = views.borrow_and_update().state;
@@ -82,19 +83,27 @@ impl Service {
             .map_err(|_| Error::new(Code::Timeout, "the machine took too long to start").hint("see `vmoon operation list`"))?
     }
 
+    /// The session that is meant: the one that is named, else `main`, else the only one that the machine offers.
+    fn session_name(&self, machine: &Machine, target: &Target) -> String {
+        let channels = machine.channels();
+        match channels.as_slice() {
+            [only] if target.session.is_none() => only.name.clone(),
+            _ => target.session().to_owned(),
+        }
+    }
+
     /// The same, refusing sessions that do not evaluate.
     pub(super) async fn repl(&self, text: &str) -> Result<Arc<Shared>> {
         let shared = self.usable_session(text).await?;
         if shared.row.channel.kind != ChannelKind::Repl {
-            return Err(Error::new(
-                Code::SessionChannel,
-                format!("{}/{} is a terminal: it evaluates nothing", shared.machine_name, shared.row.name),
-            ));
+            return Err(shared.evaluates_nothing());
         }
-        if shared.live.borrow().state == SessionState::Held {
-            return Err(Error::new(Code::SessionHeld, format!("{} cannot be reached now; the session is kept", shared.machine_name)));
-        }
-        Ok(shared)
+        reachable(shared)
+    }
+
+    /// The session to give input to: a repl or a terminal.
+    pub(super) async fn listening(&self, text: &str) -> Result<Arc<Shared>> {
+        reachable(self.usable_session(text).await?)
     }
 
     pub(super) async fn attach_to(&self, request: Attach) -> Result<Box<dyn Attachment>> {
@@ -145,6 +154,13 @@ impl Service {
             }
         }
     }
+}
+
+fn reachable(shared: Arc<Shared>) -> Result<Arc<Shared>> {
+    if shared.live.borrow().state == SessionState::Held {
+        return Err(Error::new(Code::SessionHeld, format!("{} cannot be reached now; the session is kept", shared.machine_name)));
+    }
+    Ok(shared)
 }
 
 /// The machine has no such channel.

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use vmoon_api::{Attachment, Message, requests::Mode};
 use vmoon_core::{
     Code, Error, Result,
+    driver::ChannelKind,
     frame::{Eval, Frame, tag},
 };
 
@@ -41,8 +42,8 @@ impl Attached {
     /// # Errors
     /// [`Code::SessionBusy`] when the pen is asked for and taken.
     pub(crate) fn new(shared: Arc<Shared>, from: Option<u64>, mode: Mode) -> Result<Self> {
-        let pen = mode == Mode::Writer;
-        let number = shared.enter(pen)?;
+        let pen = mode != Mode::Viewer;
+        let number = shared.enter(mode)?;
         let live = shared.live.subscribe();
         let at = from.unwrap_or_else(|| live.borrow().written);
         let reader = shared.reader(at);
@@ -112,6 +113,7 @@ impl Attachment for Attached {
     }
 
     async fn send(&mut self, frame: Frame<'_>) -> Result<()> {
+        let terminal = self.shared.row.channel.kind == ChannelKind::Terminal;
         match frame.tag {
             tag::PAUSE => self.paused = true,
             tag::RESUME => self.paused = false,
@@ -119,8 +121,19 @@ impl Attachment for Attached {
                 let acked = frame.payload.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
                 self.acked = Some(acked.ok_or_else(|| Error::new(Code::WireMalformed, "an ACK without an offset"))?);
             }
-            tag::COMPLETE | tag::IS_COMPLETE => self.ask(frame)?,
-            _ if !self.pen => return Err(Error::new(Code::SessionBusy, "this attachment only watches").hint("attach as writer")),
+            tag::COMPLETE | tag::IS_COMPLETE if !terminal => self.ask(frame)?,
+            _ if !self.pen || self.shared.dismissed(self.number) => {
+                return Err(Error::new(Code::SessionBusy, "this attachment only watches").hint("attach as writer"));
+            }
+            tag::RESIZE if terminal => {
+                let size = frame.payload.first_chunk::<4>().copied();
+                self.tell(Msg::Resize(size.ok_or_else(|| Error::new(Code::WireMalformed, "a RESIZE that is cut short"))?))?;
+            }
+            tag::EVAL | tag::CALL | tag::INTERRUPT | tag::COMPLETE | tag::IS_COMPLETE if terminal => {
+                let direct = refusal(frame.id, &self.shared.evaluates_nothing());
+                // An attachment that does not read its refusals has enough of them.
+                let _ = self.answers.try_send(direct);
+            }
             tag::EVAL => {
                 let eval = Eval::decode(frame.payload).ok_or_else(|| Error::new(Code::WireMalformed, "an EVAL that is cut short"))?;
                 let (code, token) = (eval.code.to_vec(), eval.token.to_vec());

@@ -12,7 +12,7 @@ use vmoon_core::{
     Code, Error, Result,
     codes::Retry,
     driver::{Exit, LinkItem, SessionLink},
-    frame::Frame,
+    frame::{Frame, tag},
     session::{Input, SessionState},
 };
 
@@ -47,6 +47,9 @@ impl Task {
                 // A session that was held is read for its last words and opens no more.
                 if self.ending.is_none() || self.state == SessionState::Opening {
                     self.input(Input::Opened).await;
+                }
+                if let Some(size) = self.size {
+                    self.send(Frame { tag: tag::RESIZE, id: 0, payload: &size }).await;
                 }
                 // What the transcript has need not be kept by the machine, which may wait for room.
                 self.acknowledge().await;

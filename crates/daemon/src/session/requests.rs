@@ -5,12 +5,15 @@ use tokio::time::Instant;
 use vmoon_api::views::CommandView;
 use vmoon_core::{
     Code, Error,
+    driver::ChannelKind,
     frame::{Call, Eval, Frame, tag},
     session::{Input, SessionState},
 };
 
 /// How much may wait for the session to be reachable, bytes.
 const INBOX_BYTES: usize = 64 << 20;
+/// How many keys go to a terminal in one frame, bytes.
+const KEYS: usize = 64 << 10;
 
 impl Task {
     pub(super) async fn message(&mut self, msg: Msg) {
@@ -28,6 +31,10 @@ impl Task {
                 } else {
                     self.inbox.push_back(msg);
                 }
+            }
+            Msg::Resize(size) => {
+                self.size = Some(size);
+                self.send(Frame { tag: tag::RESIZE, id: 0, payload: &size }).await;
             }
             Msg::Watch { number, done } => self.watch(number, done),
             Msg::Look { number, answer } => match self.commands.running(number) {
@@ -58,6 +65,20 @@ impl Task {
     pub(super) async fn forward(&mut self, msg: Msg) {
         match msg {
             eval @ Msg::Eval { .. } => self.eval(eval).await,
+            Msg::Input { data, end, answer } if self.shared.row.channel.kind == ChannelKind::Terminal => {
+                // Keys belong to no command, and nothing answers them but what the terminal shows.
+                let mut sent = true;
+                for piece in data.chunks(KEYS) {
+                    sent = sent && self.send(Frame { tag: tag::INPUT, id: 0, payload: piece }).await;
+                }
+                if end {
+                    sent = sent && self.send(Frame { tag: tag::INPUT_END, id: 0, payload: &[] }).await;
+                }
+                self.shared.activity.used();
+                if let Some(answer) = answer {
+                    let _ = answer.send(if sent { Ok(()) } else { Err(self.not_live()) });
+                }
+            }
             Msg::Input { data, end, answer } => {
                 // The question behind it is answered after the machine has taken the input, or has refused it.
                 let id = self.question();
@@ -85,7 +106,7 @@ impl Task {
                     let _ = answer.send(Err(self.not_live()));
                 }
             }
-            Msg::Watch { .. } | Msg::Look { .. } | Msg::Machine(_) | Msg::Forget => {}
+            Msg::Watch { .. } | Msg::Look { .. } | Msg::Resize(_) | Msg::Machine(_) | Msg::Forget => {}
         }
     }
 

@@ -4,9 +4,12 @@ use super::{
     task::{Msg, gone},
     transcript::Reader,
 };
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard},
+};
 use tokio::sync::{mpsc, watch};
-use vmoon_api::views::SessionView;
+use vmoon_api::{requests::Mode, views::SessionView};
 use vmoon_core::{Code, Error, Result, error::ErrorRecord, session::SessionState};
 
 use crate::store::SessionRow;
@@ -38,6 +41,8 @@ struct Attached {
     next: u64,
     /// Attachments numbered below this one were told to go.
     dismissed: u64,
+    /// And these, from whom the pen was taken.
+    ousted: HashSet<u64>,
 }
 
 /// A session as everyone but its task sees it.
@@ -136,16 +141,29 @@ impl Shared {
         if self.lock().pen.is_some() { Err(self.busy()) } else { Ok(()) }
     }
 
+    /// The refusal of whatever only a repl can do.
+    pub(crate) fn evaluates_nothing(&self) -> Error {
+        let name = format!("{}/{}", self.machine_name, self.row.name);
+        Error::new(Code::SessionChannel, format!("{name} is a terminal: it evaluates nothing"))
+            .hint(format!("work in it: vmoon attach {name}; or type into it: vmoon send {name} TEXT"))
+    }
+
     fn busy(&self) -> Error {
         Error::new(Code::SessionBusy, format!("somebody else writes to {}/{}", self.machine_name, self.row.name))
-            .hint("attach with --read-only to watch, or run `vmoon session detach` to take the pen from them")
+            .hint("attach with --read-only to watch, or with --take to take the pen from them")
     }
 
     /// Registers an attachment, with the pen if asked for.
-    pub(super) fn enter(&self, pen: bool) -> Result<u64> {
+    pub(super) fn enter(&self, mode: Mode) -> Result<u64> {
+        let pen = mode != Mode::Viewer;
         let mut attached = self.lock();
-        if pen && attached.pen.is_some() {
-            return Err(self.busy());
+        let mut ousted = false;
+        if pen && let Some(holder) = attached.pen {
+            if mode != Mode::Takeover {
+                return Err(self.busy());
+            }
+            attached.ousted.insert(holder);
+            ousted = true;
         }
         attached.next += 1;
         let number = attached.next;
@@ -156,6 +174,10 @@ impl Shared {
         }
         drop(attached);
         self.attachments.send_modify(|n| *n += 1);
+        if ousted {
+            // Whoever held the pen looks again.
+            self.live.send_modify(|_| {});
+        }
         Ok(number)
     }
 
@@ -167,6 +189,7 @@ impl Shared {
         } else {
             attached.viewers -= 1;
         }
+        attached.ousted.remove(&number);
         drop(attached);
         self.attachments.send_modify(|n| *n -= 1);
     }
@@ -182,7 +205,8 @@ impl Shared {
     }
 
     pub(super) fn dismissed(&self, number: u64) -> bool {
-        number < self.lock().dismissed
+        let attached = self.lock();
+        number < attached.dismissed || attached.ousted.contains(&number)
     }
 
     fn lock(&self) -> MutexGuard<'_, Attached> {

@@ -99,6 +99,8 @@ pub(crate) enum Msg {
         /// Told the answer's tag and payload.
         answer: Answer<(u8, Vec<u8>)>,
     },
+    /// Columns and rows of the terminal of whoever writes, each u16 LE.
+    Resize([u8; 4]),
     /// Something happened to the machine.
     Machine(Input),
     /// The session is dropped, with its transcript.
@@ -176,6 +178,8 @@ pub(crate) struct Task {
     /// When to try again.
     pub(super) stall_retry: Instant,
     pub(super) ending: Option<LastWords>,
+    /// The size of the terminal, once somebody has said it: told anew to every link.
+    pub(super) size: Option<[u8; 4]>,
 }
 
 impl Task {
@@ -232,6 +236,7 @@ impl Task {
             stalled: None,
             stall_retry: Instant::now(),
             ending: None,
+            size: None,
         };
         if state != SessionState::Held {
             task.open();
@@ -309,7 +314,7 @@ impl Task {
             Msg::Watch { number, done: answer } | Msg::Look { number, answer } => self.answer_later(number, answer),
             Msg::Input { answer: Some(answer), .. } | Msg::Interrupt { answer: Some(answer), .. } => drop(answer.send(Err(why))),
             Msg::Ask { answer, .. } => drop(answer.send(Err(why))),
-            Msg::Input { .. } | Msg::Interrupt { .. } | Msg::Machine(_) | Msg::Forget => {}
+            Msg::Input { .. } | Msg::Interrupt { .. } | Msg::Resize(_) | Msg::Machine(_) | Msg::Forget => {}
         }
     }
 

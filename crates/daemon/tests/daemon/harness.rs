@@ -1,6 +1,11 @@
 //! A daemon over a simulated world, in a private directory, with or without a socket between.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use uuid::Uuid;
@@ -10,14 +15,16 @@ use vmoon_api::{
     views::{MachineView, OperationView},
 };
 use vmoon_core::{
-    ConnectionId, Result,
+    Code, ConnectionId, Error, Result,
     connection::Connection,
+    driver::Driver,
     machine::{Answer, Request, State},
     operation::Outcome,
     spec::MachineSpec,
 };
 use vmoon_daemon::{
-    Daemon,
+    Daemon, Quota,
+    connections::{Access, Maker},
     hooks::Hooks,
     service::{Connected, Service},
 };
@@ -45,6 +52,16 @@ impl Outside {
         Daemon::start(self.dir.path(), vec![connected], hooks).await.unwrap().service
     }
 
+    /// Starts a daemon to which connections can be added: those of kind `sim` lead to the hosts.
+    pub(super) async fn with_hosts(&self, hosts: &Hosts) -> Arc<Service> {
+        self.former_store_has_ended();
+        let connection = Connection::new(ConnectionId::from_uuid(Uuid::from_u128(7)), "local", "lua", "");
+        let connected = Connected { connection, driver: Arc::new(SimDriver::new(self.world.clone())) };
+        let makers: Vec<Arc<dyn Maker>> = vec![Arc::new(hosts.clone())];
+        let started = Daemon::start_with(self.dir.path(), vec![connected], makers, Hooks::default(), Quota::default());
+        started.await.unwrap().service
+    }
+
     /// A kill takes the store's thread with it; dropping a runtime does not, and a job it still has would be a dead daemon's.
     fn former_store_has_ended(&self) {
         let store = self.dir.path().join("vmoon.db");
@@ -64,6 +81,71 @@ impl Outside {
         let service = self.daemon(Hooks::default()).await;
         let socket = listen(self.dir.path(), service.clone());
         (service, Client::new(socket))
+    }
+}
+
+/// One life of a daemon: whatever it has started ends with it, as with a kill.
+pub(super) fn life<T>(what: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(what)
+}
+
+/// Simulated hosts by their URI, each with the password and the fingerprint it has.
+#[derive(Clone, Default)]
+pub(super) struct Hosts(Arc<Mutex<HashMap<String, Host>>>);
+
+/// One host.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) world: Arc<World>,
+    pub(super) password: Option<&'static str>,
+    pub(super) fingerprint: Option<&'static str>,
+}
+
+impl Hosts {
+    /// A host that lets everybody in.
+    pub(super) fn open(&self, uri: &str) -> Arc<World> {
+        self.set(uri, None, None)
+    }
+
+    /// A host with a door; a former one of that URI keeps its world.
+    pub(super) fn set(&self, uri: &str, password: Option<&'static str>, fingerprint: Option<&'static str>) -> Arc<World> {
+        let mut all = self.0.lock().unwrap();
+        let world = all.get(uri).map_or_else(World::new, |host| host.world.clone());
+        all.insert(uri.into(), Host { world: world.clone(), password, fingerprint });
+        world
+    }
+}
+
+impl Maker for Hosts {
+    fn kind(&self) -> &'static str {
+        "sim"
+    }
+
+    fn make(&self, connection: &Connection, access: Access) -> Result<Arc<dyn Driver>> {
+        let (uri, hosts) = (connection.uri.clone(), self.clone());
+        let world = match self.0.lock().unwrap().get(&uri) {
+            Some(host) => host.world.clone(),
+            None => return Err(Error::new(Code::Usage, format!("{uri} is no URI of a simulated host"))),
+        };
+        let door = move || {
+            let host = hosts.0.lock().unwrap()[&uri].clone();
+            let expected = access.fingerprint();
+            match host.fingerprint {
+                Some(own) if expected.as_deref() != Some(own) => {
+                    let detail = serde_json::json!({ "fingerprint": own, "expected": expected });
+                    return Err(Error::new(Code::ConnectionUntrusted, "the host's key is not known").detail(detail));
+                }
+                _ => {}
+            }
+            let secret = access.secret();
+            match host.password {
+                Some(own) if secret.as_ref().map(|s| s.expose()) != Some(own.as_bytes()) => {
+                    Err(Error::new(Code::ConnectionAuth, "the password was refused"))
+                }
+                _ => Ok(()),
+            }
+        };
+        Ok(Arc::new(SimDriver::hypervisor(world).behind(Arc::new(door))))
     }
 }
 

@@ -2,6 +2,8 @@
 //! kill between every two steps.
 
 mod bodies;
+mod connections;
+mod found;
 mod harness;
 mod policy;
 mod recovery;
