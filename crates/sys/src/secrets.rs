@@ -122,7 +122,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn id(n: u128) -> ConnectionId {
         ConnectionId::from_uuid(uuid::Uuid::from_u128(n))

@@ -110,7 +110,7 @@ fn a_stored_secret_is_in_its_file_and_nowhere_else_and_goes_with_its_connection(
         assert!(!format!("{request:?}").contains(PASSWORD), "it is printed");
         let view = api.add_connection(request).await.unwrap();
         let file = outside.dir.path().join("secrets").join(view.id.to_string());
-        assert_eq!(holding(outside.dir.path(), PASSWORD), [file.clone()]);
+        assert_eq!(holding(outside.dir.path(), PASSWORD), std::slice::from_ref(&file));
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         view
     });
