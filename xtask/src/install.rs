@@ -31,6 +31,10 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Program("luajit"), package: "luajit", purpose: "the runtime luajit" },
     Component { probe: Probe::Library("lua/5.4/socket/core.so"), package: "lua-socket", purpose: "proof that C modules load" },
     Component { probe: Probe::Library("lua/5.4/zlib.so"), package: "lua-zlib", purpose: "gzip in the biology rocks" },
+    Component { probe: Probe::Library("lua/5.4/lpeg.so"), package: "lua-lpeg", purpose: "a C module on the tests' rocks server" },
+    Component { probe: Probe::Library("lua/5.4/lfs.so"), package: "lua-filesystem", purpose: "a C module on the tests' rocks server" },
+    Component { probe: Probe::Library("lua/5.4/cjson.so"), package: "lua-cjson", purpose: "a C module on the tests' rocks server" },
+    Component { probe: Probe::Program("luarocks"), package: "luarocks", purpose: "comparison of versions, constraints and servers" },
     Component { probe: Probe::Program("python3"), package: "python3", purpose: "a foreign client on the socket" },
     Component { probe: Probe::Program("gcc"), package: "gcc", purpose: "the embedded Lua and SQLite" },
 ];

@@ -1,8 +1,9 @@
 //! Versions of rocks, and which is newer.
 //!
 //! The rules are those of LuaRocks 3 (`luarocks/core/vers.lua`); a test compares with that program on thousands of pairs. A version is a list of
-//! numbers and words, each of which counts as a number: `alpha` to `rc` below zero, `scm`, `dev` and `cvs` above every number, another word by its
-//! first letter. A last `-N` is the revision of the rockspec.
+//! numbers and words, each of which counts as a number: `alpha` to `rc` below zero, `scm`, `dev` and `cvs` above most numbers, another word by its
+//! first letter. A number after a word adds a little to it, and is no part of its own; of two words in a row the second counts. A last `-N` is the
+//! revision of the rockspec.
 
 use serde::{Deserialize, Serialize};
 use std::{cmp::Ordering, fmt, hash, str::FromStr};
@@ -19,28 +20,30 @@ pub const MAX_VERSION: usize = 100;
 #[serde(try_from = "String", into = "String")]
 pub struct Version {
     text: Box<str>,
-    /// In thousandths, because a word that has no meaning counts as a thousandth of its first byte.
+    /// In units of [`ONE`].
     parts: Box<[i128]>,
     revision: Option<u64>,
 }
 
-/// What words count, in thousandths (`deltas` of LuaRocks).
-fn word_value(word: &[u8]) -> i128 {
-    let whole: i128 = match word {
-        b"dev" => 120_000_000,
-        b"scm" => 110_000_000,
-        b"cvs" => 100_000_000,
-        b"rc" => -1_000,
-        b"pre" => -10_000,
-        b"beta" => -100_000,
-        b"alpha" => -1_000_000,
-        _ => return i128::from(word[0]),
-    };
-    whole * 1000
-}
+/// What the number one counts. A word without a meaning counts a thousandth of its first byte, a number after a word a hundred-thousandth of itself.
+const ONE: i128 = 100_000;
 
-/// Above this a part is the newest state of a repository and no release.
-const UNRELEASED: i128 = 100_000_000 * 1000;
+/// The words for the newest state of a repository, and what they count.
+const UNRELEASED: [(&[u8], i128); 3] = [(b"dev", 120_000_000 * ONE), (b"scm", 110_000_000 * ONE), (b"cvs", 100_000_000 * ONE)];
+
+/// What words count (`deltas` of LuaRocks).
+fn word_value(word: &[u8]) -> i128 {
+    if let Some((_, value)) = UNRELEASED.iter().find(|(known, _)| *known == word) {
+        return *value;
+    }
+    match word {
+        b"rc" => -1_000 * ONE,
+        b"pre" => -10_000 * ONE,
+        b"beta" => -100_000 * ONE,
+        b"alpha" => -1_000_000 * ONE,
+        _ => i128::from(word[0]) * (ONE / 1000),
+    }
+}
 
 impl Version {
     /// The version as it was written.
@@ -63,8 +66,8 @@ impl Version {
 
     /// Whether it names the newest state of a repository (`scm`, `dev`, `cvs`), which is installed only when asked for.
     pub fn is_unreleased(&self) -> bool {
-        const WORDS: [i128; 3] = [120_000_000 * 1000, 110_000_000 * 1000, UNRELEASED];
-        self.parts.iter().any(|part| WORDS.contains(part)) && self.text.bytes().any(|b| b.is_ascii_alphabetic())
+        let words = self.text.as_bytes().split(|byte| !byte.is_ascii_alphabetic());
+        words.into_iter().any(|word| UNRELEASED.iter().any(|(known, _)| *known == word))
     }
 
     /// Whether it precedes a release (`alpha`, `beta`, `pre`, `rc`).
@@ -124,22 +127,29 @@ impl FromStr for Version {
             _ => (text, None),
         };
         let mut parts = Vec::new();
+        // A word that waits for the number that may follow.
+        let mut word: Option<i128> = None;
         let mut rest = main.as_bytes();
         while let Some(first) = rest.first() {
             let numeric = first.is_ascii_digit();
             let end = rest.iter().position(|b| b.is_ascii_digit() != numeric || !b.is_ascii_alphanumeric()).unwrap_or(rest.len());
             let (token, more) = rest.split_at(end);
-            parts.push(if numeric { number(token) } else { word_value(token) });
+            match (numeric, word.take()) {
+                (true, None) => parts.push(number(token).saturating_mul(ONE)),
+                (true, Some(word)) => parts.push(number(token).saturating_add(word)),
+                (false, _) => word = Some(word_value(token)),
+            }
             let separators = more.iter().position(|b| !matches!(b, b'.' | b'_' | b'-')).unwrap_or(more.len());
             rest = &more[separators..];
         }
+        parts.extend(word);
         Ok(Self { text: text.into(), parts: parts.into(), revision })
     }
 }
 
-/// Digits in thousandths; past 35 digits all are equally great.
+/// The value of digits; past 38 of them all are equally great.
 fn number(digits: &[u8]) -> i128 {
-    digits.iter().fold(0i128, |n, digit| n.saturating_mul(10).saturating_add(i128::from(digit - b'0'))).saturating_mul(1000)
+    digits.iter().fold(0i128, |n, digit| n.saturating_mul(10).saturating_add(i128::from(digit - b'0')))
 }
 
 impl Ord for Version {
@@ -220,7 +230,7 @@ mod tests {
             "scm-1",
             "dev-1",
         ];
-        // 1.0a is [1, 0, 0.097]: above 1.0, below 1.0.1.
+        // 1.0a is [1, 0, 0.097]: above 1.0, below 1.0.1; 1.0rc2 is [1, 0, -999.99998].
         let mut sorted: Vec<Version> = ascending.iter().rev().map(|t| v(t)).collect();
         sorted.sort();
         let texts: Vec<&str> = sorted.iter().map(Version::as_str).collect();
