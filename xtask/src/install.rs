@@ -14,6 +14,8 @@ enum Probe {
     Program(&'static str),
     /// This file is below `/usr/lib/ARCH/` or `/usr/lib/`.
     Library(&'static str),
+    /// The package is unpacked into a folder of the target directory, and not installed: nobody wants a second kernel on his computer.
+    Unpacked,
 }
 
 /// One component: how to see it, the Debian package that brings it, what it is for.
@@ -37,6 +39,23 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Program("luarocks"), package: "luarocks", purpose: "comparison of versions, constraints and servers" },
     Component { probe: Probe::Program("python3"), package: "python3", purpose: "a foreign client on the socket" },
     Component { probe: Probe::Program("gcc"), package: "gcc", purpose: "the embedded Lua and SQLite" },
+    Component { probe: Probe::Program("libvirtd"), package: "libvirt-daemon-system", purpose: "a libvirt daemon for tests" },
+    Component {
+        probe: Probe::Library("libvirt/connection-driver/libvirt_driver_qemu.so"),
+        package: "libvirt-daemon-driver-qemu",
+        purpose: "its QEMU driver",
+    },
+    Component { probe: Probe::Program("virsh"), package: "libvirt-clients", purpose: "another client of it, to compare with" },
+    Component { probe: Probe::Program("qemu-system-x86_64"), package: "qemu-system-x86", purpose: "virtual machines" },
+    Component { probe: Probe::Program("qemu-img"), package: "qemu-utils", purpose: "disks of virtual machines" },
+    Component { probe: Probe::Program("swtpm"), package: "swtpm", purpose: "virtual machines with a TPM" },
+    Component { probe: Probe::Program("dnsmasq"), package: "dnsmasq-base", purpose: "networks of virtual machines" },
+    Component { probe: Probe::Program("iptables"), package: "iptables", purpose: "networks of virtual machines" },
+    Component { probe: Probe::Program("unshare"), package: "util-linux", purpose: "a libvirt daemon apart from the computer's" },
+    Component { probe: Probe::Program("ip"), package: "iproute2", purpose: "a libvirt daemon apart from the computer's" },
+    Component { probe: Probe::Program("busybox"), package: "busybox-static", purpose: "the guest of tests" },
+    Component { probe: Probe::Unpacked, package: "linux-image-cloud-amd64", purpose: "the guest of tests: its kernel" },
+    Component { probe: Probe::Unpacked, package: "qemu-guest-agent", purpose: "the guest of tests: its agent" },
 ];
 
 /// Installs what is missing.
@@ -61,9 +80,21 @@ pub(crate) fn run() -> Result<(), String> {
     if let Err(problem) = apt(prefix, &["update"]) {
         say::problem(problem);
     }
-    let mut install = vec!["install", "-y", "--no-install-recommends"];
-    install.extend(&packages);
-    apt(prefix, &install)?;
+    let (to_unpack, to_install): (Vec<&Component>, Vec<&Component>) =
+        missing.iter().partition(|component| matches!(component.probe, Probe::Unpacked));
+    if !to_install.is_empty() {
+        let mut install = vec!["install", "-y", "--no-install-recommends", "--allow-downgrades"];
+        install.extend(to_install.iter().map(|component| component.package));
+        // Its parts must be of one version: a newer one that came from elsewhere goes back to that of the release.
+        let utils = codename().map(|name| format!("qemu-utils/{name}"));
+        if install.contains(&"qemu-system-x86") {
+            install.extend(utils.as_deref());
+        }
+        apt(prefix, &install)?;
+    }
+    for component in to_unpack {
+        unpack(component.package)?;
+    }
     let missing = self::missing();
     if missing.is_empty() { Ok(()) } else { Err(format!("installed, but still not found: {}", purposes(&missing))) }
 }
@@ -77,20 +108,67 @@ pub(crate) fn report() -> Result<(), String> {
 }
 
 fn missing() -> Vec<&'static Component> {
-    COMPONENTS.iter().filter(|component| !component.probe.found()).collect()
+    COMPONENTS.iter().filter(|component| !component.found()).collect()
 }
 
 fn purposes(components: &[&Component]) -> String {
     components.iter().map(|c| c.purpose).collect::<Vec<_>>().join(", ")
 }
 
-impl Probe {
-    fn found(self) -> bool {
-        match self {
+impl Component {
+    fn found(&self) -> bool {
+        match self.probe {
             Probe::Program(name) => on_path(name),
             Probe::Library(file) => in_library_folders(Path::new("/usr/lib"), file),
+            Probe::Unpacked => unpacked(self.package).is_ok_and(|folder| folder.is_dir()),
         }
     }
+}
+
+/// Where a package that is only unpacked is kept: below the target directory that this program is in, where the tests look too.
+fn unpacked(package: &str) -> Result<PathBuf, String> {
+    let exe = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
+    let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    Ok(target.ok_or("this program is not in a target directory of cargo")?.join("debian").join(package))
+}
+
+/// Downloads a package and unpacks it; for a package that only names another, that one.
+fn unpack(package: &str) -> Result<(), String> {
+    let place = unpacked(package)?;
+    let beside = place.with_extension("new");
+    let problem = |e: std::io::Error| format!("{}: {e}", beside.display());
+    if beside.exists() {
+        std::fs::remove_dir_all(&beside).map_err(problem)?;
+    }
+    std::fs::create_dir_all(&beside).map_err(problem)?;
+    let depends = Command::new("apt-cache").args(["depends", "--important", package]).stdin(Stdio::null()).output();
+    let depends = depends.map_err(|e| format!("apt-cache: {e}"))?;
+    let depends = String::from_utf8_lossy(&depends.stdout).into_owned();
+    // `linux-image-cloud-amd64` depends on `linux-image-6.1.0-56-cloud-amd64`, which has the files.
+    let same = |name: &&str| package.starts_with("linux-image-") && name.starts_with("linux-image-");
+    let real = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(same).unwrap_or(package);
+    say::line(format_args!("unpacking {real}"));
+    in_folder(&beside, "apt-get", &["-q", "download", real])?;
+    let file = std::fs::read_dir(&beside)
+        .map_err(problem)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|p| p.extension().is_some_and(|e| e == "deb"));
+    let file = file.ok_or_else(|| format!("{real} was not downloaded"))?;
+    in_folder(&beside, "dpkg-deb", &["--extract", &file.display().to_string(), "."])?;
+    std::fs::remove_file(&file).and_then(|()| std::fs::rename(&beside, &place)).map_err(problem)
+}
+
+/// What this release of Debian is called.
+fn codename() -> Option<String> {
+    let about = std::fs::read_to_string("/etc/os-release").ok()?;
+    about.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).map(|name| name.trim_matches('"').to_owned())
+}
+
+fn in_folder(folder: &Path, program: &str, args: &[&str]) -> Result<(), String> {
+    let status = Command::new(program).args(args).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    let status = status.map_err(|e| format!("{program}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{program} {}: {status}", args.join(" "))) }
 }
 
 fn on_path(program: &str) -> bool {
@@ -155,8 +233,10 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_missing() {
-        assert!(Probe::Program("sh").found());
-        assert!(!Probe::Program("no-such-program-of-vmoon").found());
+        let found = |probe| Component { probe, package: "none", purpose: "none" }.found();
+        assert!(found(Probe::Program("sh")));
+        assert!(!found(Probe::Program("no-such-program-of-vmoon")));
+        assert!(!found(Probe::Unpacked));
     }
 
     #[test]

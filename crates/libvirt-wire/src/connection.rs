@@ -15,6 +15,7 @@ use crate::{
 use bytes::Bytes;
 use std::{
     collections::HashMap,
+    io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -406,6 +407,8 @@ fn broken(why: Broken) -> String {
     match why {
         Broken::Ended { within: false } => "the other end closed it".to_owned(),
         Broken::Ended { within: true } => "the other end closed it in the middle of a message".to_owned(),
+        // What we had said was not read any more; for us it is the same.
+        Broken::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => "the other end closed it".to_owned(),
         Broken::Io(error) => format!("it could not be read from: {error}"),
         Broken::Malformed(malformed) => format!("the other end does not speak libvirt's protocol: {malformed}"),
     }

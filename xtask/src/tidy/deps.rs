@@ -16,6 +16,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("packages", &["core", "sys", "confine"]),
     ("libvirt-wire", &[]),
     ("xapi", &[]),
+    ("libvirt-lab", &[]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
     ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),
@@ -25,7 +26,7 @@ const OURS: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of every crate may use besides.
-const OURS_IN_TESTS: &[&str] = &["driver-sim"];
+const OURS_IN_TESTS: &[&str] = &["driver-sim", "libvirt-lab"];
 
 /// Crates whose foreign dependencies are all named here: they stay small, pure and quick to build.
 const FOREIGN: &[(&str, &[&str])] =

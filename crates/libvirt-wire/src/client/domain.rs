@@ -238,7 +238,8 @@ impl Client {
         Ok(count.max(0).cast_unsigned())
     }
 
-    /// Puts an element of our own into its metadata under this namespace and prefix, or takes it out (`None`).
+    /// Puts an element of our own into its metadata under this namespace and prefix, or takes it out (`None`). libvirt itself puts the namespace on the
+    /// element, which must not name it.
     ///
     /// # Errors
     /// Those of a call.

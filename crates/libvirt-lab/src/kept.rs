@@ -1,0 +1,80 @@
+//! What is made once and kept in the target directory, also when several test processes start at once: each piece is made under a lock, beside its place,
+//! and renamed into it whole.
+
+use rustix::fs::{FlockOperation, flock};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+/// The target directory of cargo that this program is in: the one with the tag.
+pub(crate) fn target() -> io::Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    target.map(Path::to_owned).ok_or_else(|| io::Error::other("this program is not in a target directory of cargo"))
+}
+
+/// The folder of what is kept, and the right to change it until the file is dropped.
+pub(crate) fn locked() -> io::Result<(PathBuf, File)> {
+    let folder = target()?.join("libvirt-lab");
+    fs::create_dir_all(&folder)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    Ok((folder, lock))
+}
+
+/// When and how large: what tells one version of a file from another.
+pub(crate) fn version(file: &Path) -> io::Result<String> {
+    let meta = fs::metadata(file)?;
+    Ok(format!("{}-{}", meta.ctime(), meta.size()))
+}
+
+/// What libvirt found out about every emulator, which takes it many seconds: kept for the next daemon. libvirt checks it against the programs and asks
+/// again if they changed.
+pub(crate) struct Capabilities {
+    place: PathBuf,
+    /// Held by the one who makes it first, so that the others wait for it instead of doing the same.
+    making: Option<File>,
+}
+
+impl Capabilities {
+    pub(crate) fn open() -> io::Result<Self> {
+        let version = [version(Path::new("/usr/sbin/libvirtd"))?, version(Path::new("/usr/bin/qemu-system-x86_64"))?].join("-");
+        let (folder, lock) = locked()?;
+        let place = folder.join(format!("capabilities-{version}"));
+        let making = (!place.is_dir()).then_some(lock);
+        Ok(Self { place, making })
+    }
+
+    pub(crate) fn bring(&self, cache: &Path) -> io::Result<()> {
+        if self.making.is_some() { Ok(()) } else { copy(&self.place, cache) }
+    }
+
+    pub(crate) fn keep(self, cache: &Path) -> io::Result<()> {
+        if self.making.is_none() {
+            return Ok(());
+        }
+        let beside = self.place.with_extension("new");
+        let _ = fs::remove_dir_all(&beside);
+        fs::create_dir(&beside)?;
+        copy(cache, &beside)?;
+        fs::rename(&beside, &self.place)
+    }
+}
+
+/// Copies what is in a folder, with the folders in it.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let (entry, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+        let to = to.join(entry.file_name().unwrap_or_default());
+        if kind.is_dir() {
+            fs::create_dir_all(&to)?;
+            copy(&entry, &to)?;
+        } else if kind.is_file() {
+            fs::copy(&entry, &to)?;
+        }
+    }
+    Ok(())
+}
