@@ -32,6 +32,7 @@ end)
 case("several trees", function()
   equal(#all(bio.trees "(A,B);\n[between] (C,D); \n")[2].children, 2)
   equal(#all(bio.trees ""), 0)
+  equal(#bio.parse("\239\187\191(A,B);").children, 2)
 end)
 
 case("Newick that is wrong", function()

@@ -21,6 +21,8 @@ case("FASTA", function()
   })
   equal(all(bio.fasta(bio.text "")), {})
   equal(all(bio.fasta(bio.text "\n\n")), {})
+  -- A byte order mark is passed over.
+  equal(all(bio.fasta(bio.text("\239\187\191>a\nA\n")))[1].id, "a")
 end)
 
 case("FASTA that is wrong", function()

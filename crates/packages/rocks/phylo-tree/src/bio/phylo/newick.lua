@@ -129,13 +129,16 @@ local function parse(text, at, underscores)
   end
 end
 
+-- Where the text begins: behind a byte order mark, if it has one.
+local function first(text) return text:sub(1, 3) == "\239\187\191" and 4 or 1 end
+
 --- Parses one tree. `options.underscores = "blank"` turns underscores in unquoted names into blanks, as the standard says and few programs
 -- do; without it they stay. An inner node's unquoted name that is a number becomes its `support`. Of several comments at a node the first
 -- is kept, as it stands in the brackets.
 function M.parse(text, options)
   if type(text) ~= "string" then error("newick: a string is wanted, not a " .. type(text), 0) end
   local underscores = options and options.underscores == "blank"
-  local tree, at = parse(text, 1, underscores)
+  local tree, at = parse(text, first(text), underscores)
   if not tree then fail(text, 1, "there is no tree") end
   at = skip(text, at)
   if at <= #text then fail(text, at, "something follows the tree; trees() reads several") end
@@ -145,7 +148,7 @@ end
 --- Iterates over all trees of a text.
 function M.trees(text, options)
   if type(text) ~= "string" then error("newick: a string is wanted, not a " .. type(text), 0) end
-  local underscores, at = options and options.underscores == "blank", 1
+  local underscores, at = options and options.underscores == "blank", first(text)
   return function()
     local tree, after = parse(text, at, underscores)
     at = after or #text + 1

@@ -116,6 +116,13 @@ function M.pieces(source)
     end, name))
     head = pieces()
   end
+  -- A byte order mark says nothing that is not known.
+  while head and #head < 3 and ("\239\187\191"):sub(1, #head) == head do
+    local more = pieces()
+    if not more then break end
+    head = head .. more
+  end
+  if head and head:sub(1, 3) == "\239\187\191" then head = head:sub(4) end
   return function()
     local piece = head
     if piece then
