@@ -17,6 +17,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("libvirt-wire", &[]),
     ("xapi", &[]),
     ("libvirt-lab", &[]),
+    ("xapi-sim", &["xapi"]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
     ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),
@@ -36,8 +37,8 @@ const FOREIGN: &[(&str, &[&str])] =
 const RESERVED: &[(&str, &[&str])] = &[
     ("mlua", &["driver-lua"]),
     ("rusqlite", &["daemon"]),
-    ("hyper", &["api", "daemon", "xapi"]),
-    ("hyper-util", &["api", "daemon", "xapi"]),
+    ("hyper", &["api", "daemon", "xapi", "xapi-sim"]),
+    ("hyper-util", &["api", "daemon", "xapi", "xapi-sim"]),
     ("tokio-tungstenite", &["api", "daemon"]),
     ("clap", &["vmoon"]),
     ("clap_complete", &["vmoon"]),
@@ -48,7 +49,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("russh-sftp", &["remote"]),
     ("pubgrub", &["packages"]),
     ("ureq", &["packages"]),
-    ("quick-xml", &["driver-libvirt"]),
+    ("quick-xml", &["driver-libvirt", "xapi-sim"]),
 ];
 
 pub(super) fn check(source: &Source, findings: &mut Vec<Finding>) {

@@ -1,0 +1,441 @@
+//! The server without its sockets: sessions, dispatch, events, tasks.
+
+use crate::{
+    engine::{self, Shape},
+    fault::{Fault, Result},
+    model::{Call, Model, NULL, Type},
+    store::Store,
+    verbs,
+};
+use serde_json::{Map, Value, json};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+/// Sessions that one originator may have; the oldest go (`xapi_globs.ml`).
+const SESSIONS: usize = 500;
+/// How long events are gathered before they are told (`xapi_globs.ml`).
+const GATHER: Duration = Duration::from_millis(50);
+
+/// What goes wrong on demand.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// The pool's coordinator is elsewhere: its address, and its certificate's fingerprint.
+    pub slave_of: Option<(String, String)>,
+    /// Methods that fail the next times, each with these words.
+    pub fail: HashMap<String, Vec<Vec<String>>>,
+    /// How long each call takes.
+    pub delay: Duration,
+    /// The host just started.
+    pub booting: bool,
+}
+
+/// Everything that changes.
+pub(crate) struct State {
+    pub(crate) store: Store,
+    sessions: Vec<Session>,
+    pub(crate) faults: Faults,
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+struct Session {
+    reference: String,
+    originator: String,
+    classes: BTreeSet<String>,
+    /// Of `event.next`.
+    seen: u64,
+}
+
+/// A pool.
+pub struct Sim {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+/// An answer and its type, by which XML is written.
+pub(crate) type Answer = (Value, Type);
+
+impl Sim {
+    /// A pool with this in it, for this user.
+    pub(crate) fn new(store: Store, user: &str, password: &str) -> Arc<Self> {
+        let state = State { store, sessions: Vec::new(), faults: Faults::default(), user: user.to_owned(), password: password.to_owned() };
+        Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(0) })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever waits for events looks again.
+    pub(crate) fn wake(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Sets what goes wrong from now on.
+    pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.state().faults);
+        self.wake();
+    }
+
+    /// Ends every session, as a restart of XAPI does; tokens are good afterwards, and everything is told again.
+    pub fn restart(&self) {
+        let mut state = self.state();
+        state.sessions.clear();
+        state.store.forget_deletions();
+        drop(state);
+        self.wake();
+    }
+
+    /// Forgets which objects are gone: a slow reader does not learn of it.
+    pub fn forget_deletions(&self) {
+        self.state().store.forget_deletions();
+    }
+
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.state().sessions.len()
+    }
+
+    /// Answers a call.
+    ///
+    /// # Errors
+    /// What XAPI answers.
+    pub(crate) async fn call(self: &Arc<Self>, method: &str, params: &[Value]) -> Result<Answer> {
+        let delay = self.state().faults.delay;
+        if !delay.is_zero() {
+            verbs::rest(delay).await;
+        }
+        let planned = {
+            let mut state = self.state();
+            if state.faults.booting {
+                return Err(Fault::new("HOST_STILL_BOOTING", []));
+            }
+            state.faults.fail.get_mut(method).filter(|all| !all.is_empty()).map(|all| all.remove(0))
+        };
+        if let Some(words) = planned {
+            return Err(Fault(words));
+        }
+        if let Some(method) = method.strip_prefix("Async.") {
+            return self.begin(method, params);
+        }
+        match method {
+            "system.listMethods" => Ok((Value::Array(methods().into_iter().map(Value::from).collect()), Type::Set(Box::new(Type::Text)))),
+            "session.login_with_password" | "session.slave_local_login_with_password" => self.log_in(params),
+            "event.from" => self.events_from(params).await,
+            "event.next" => self.events_next(params).await,
+            _ => {
+                let answer = self.obey(method, params);
+                self.wake();
+                answer
+            }
+        }
+    }
+
+    fn log_in(&self, params: &[Value]) -> Result<Answer> {
+        if !(2..=4).contains(&params.len()) {
+            return Err(count("session.login_with_password", 4, params.len() as i64));
+        }
+        let text = |at: usize| params.get(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut state = self.state();
+        // Before the password is looked at.
+        if let Some((address, _)) = &state.faults.slave_of {
+            return Err(Fault::new("HOST_IS_SLAVE", [address]));
+        }
+        if text(0) != state.user || text(1) != state.password {
+            return Err(Fault::new("SESSION_AUTHENTICATION_FAILED", [&text(0), "Authentication failure"]));
+        }
+        let host = state.store.rows("host").next().map_or(NULL.to_owned(), |(reference, _)| reference.clone());
+        let fields = json!({"this_host": host, "is_local_superuser": true, "originator": text(3), "last_active": verbs::now()});
+        let reference = state.store.insert("session", fields.as_object().cloned().unwrap_or_default());
+        let of: Vec<String> = state.sessions.iter().filter(|session| session.originator == text(3)).map(|s| s.reference.clone()).collect();
+        if of.len() >= SESSIONS {
+            end(&mut state, &of[0]);
+        }
+        state.sessions.push(Session { reference: reference.clone(), originator: text(3), classes: BTreeSet::new(), seen: 0 });
+        Ok((reference.into(), Type::Ref("session".into())))
+    }
+
+    /// Answers everything that needs no waiting.
+    fn obey(self: &Arc<Self>, method: &str, params: &[Value]) -> Result<Answer> {
+        let mut state = self.state();
+        let session = check_session(&state, method, params)?;
+        match method {
+            "session.logout" | "session.local_logout" => {
+                end(&mut state, &session);
+                return Ok(("".into(), Type::Void));
+            }
+            "event.inject" => {
+                let text = |at: usize| params.get(at).and_then(Value::as_str).unwrap_or_default();
+                let class = class_named(text(1)).ok_or_else(|| Fault::handle(text(1), text(2)))?;
+                return Ok((state.store.touch(class, text(2))?.into(), Type::Text));
+            }
+            "event.register" | "event.unregister" => {
+                let wanted: Vec<String> = params
+                    .get(1)
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|c| c.as_str().map(str::to_lowercase))
+                    .collect();
+                let generation = state.store.generation;
+                if let Some(session) = state.sessions.iter_mut().find(|one| one.reference == session) {
+                    session.seen = if session.classes.is_empty() { generation } else { session.seen };
+                    if method == "event.register" {
+                        session.classes.extend(wanted);
+                    } else {
+                        session.classes.retain(|class| !wanted.contains(class));
+                    }
+                }
+                return Ok(("".into(), Type::Void));
+            }
+            "event.get_current_id" => return Ok((state.store.generation.into(), Type::Int)),
+            _ => {}
+        }
+        let (class, verb) = method.split_once('.').ok_or_else(|| Fault::new("MESSAGE_METHOD_UNKNOWN", [method]))?;
+        let known = state.store.model.class(class, method)?;
+        if let Some(call) = known.calls.get(verb) {
+            let params = typed(&state.store, method, call, &params[1..])?;
+            let value = verbs::obey(self, &mut state, method, &params)?;
+            return Ok((value, call.result.clone()));
+        }
+        let Some(accessor) = engine::accessor(known, verb) else { return Err(Fault::new("MESSAGE_METHOD_UNKNOWN", [method])) };
+        let Shape { params: types, result } = accessor.shape(class);
+        let given = &params[1..];
+        if given.len() != types.len() {
+            return Err(count(method, types.len(), given.len() as i64));
+        }
+        let model = state.store.model;
+        let given = types.iter().zip(given).map(|(ty, value)| ty.check(model, value)).collect::<Result<Vec<_>>>()?;
+        if let Some(value) = verbs::instead(self, &mut state, method, &given)? {
+            return Ok((value, result));
+        }
+        Ok((accessor.obey(&mut state.store, class, &given)?, result))
+    }
+
+    /// Does a call as a task; the task.
+    fn begin(self: &Arc<Self>, method: &str, params: &[Value]) -> Result<Answer> {
+        let task = {
+            let mut state = self.state();
+            check_session(&state, method, params)?;
+            let (class, verb) = method.split_once('.').unwrap_or((method, ""));
+            // Only calls can be tasks, and accessors that make or destroy.
+            let known = state.store.model.class(class, method)?;
+            if !known.calls.contains_key(verb) && !matches!(verb, "create" | "destroy") {
+                return Err(Fault::new("MESSAGE_METHOD_UNKNOWN", [&format!("Async.{method}")]));
+            }
+            let fields = json!({
+                "name_label": format!("Async.{method}"), "status": "pending", "created": verbs::now(), "progress": 0.0,
+                "allowed_operations": ["cancel"],
+            });
+            state.store.insert("task", fields.as_object().cloned().unwrap_or_default())
+        };
+        self.wake();
+        let (this, method, params, reference) = (self.clone(), method.to_owned(), params.to_vec(), task.clone());
+        drop(tokio::spawn(async move {
+            let ended = Box::pin(this.call(&method, &params)).await;
+            let mut state = this.state();
+            let mut set = |name: &str, value: Value| {
+                let _ = state.store.set("task", &reference, name, value);
+            };
+            match ended {
+                Ok((value, ty)) => {
+                    set("result", crate::wire::xml::value(&value, &ty, Model::get()).into());
+                    set("status", "success".into());
+                }
+                Err(Fault(words)) => {
+                    set("error_info", json!(words));
+                    set("status", "failure".into());
+                }
+            }
+            set("progress", json!(1.0));
+            set("finished", verbs::now().into());
+            set("allowed_operations", json!([]));
+            drop(state);
+            this.wake();
+        }));
+        Ok((task.into(), Type::Ref("task".into())))
+    }
+
+    /// Tells what has happened since a token, and waits for it if that is nothing.
+    async fn events_from(&self, params: &[Value]) -> Result<Answer> {
+        let session = {
+            let state = self.state();
+            check_session(&state, "event.from", params)?
+        };
+        if params.len() != 4 {
+            return Err(count("event.from", 3, params.len() as i64 - 1));
+        }
+        let classes: Vec<String> =
+            params[1].as_array().into_iter().flatten().filter_map(|class| class.as_str().map(str::to_owned)).collect();
+        let token = params[2].as_str().unwrap_or_default().to_owned();
+        let from = match token.split_once(',') {
+            _ if token.is_empty() => 0,
+            Some((from, _)) if from.len() == 20 => {
+                from.parse::<u64>().map_err(|_| Fault::new("EVENT_FROM_TOKEN_PARSE_FAILURE", [&token]))?
+            }
+            _ => return Err(Fault::new("EVENT_FROM_TOKEN_PARSE_FAILURE", [&token])),
+        };
+        let seconds = Type::Float.check(Model::get(), &params[3])?.as_f64().unwrap_or(0.0).clamp(0.0, 3600.0);
+        let until = Instant::now() + Duration::from_secs_f64(seconds);
+        let mut changed = self.changed.subscribe();
+        let mut gathered = false;
+        loop {
+            changed.borrow_and_update();
+            let late = Instant::now() >= until;
+            let looked = self.look(&session, &classes, from)?;
+            match looked {
+                Some(answer) if gathered || from == 0 || late => return Ok((answer, Type::Any)),
+                // What happens at nearly the same time is told at once.
+                Some(_) => {
+                    gathered = true;
+                    verbs::rest(GATHER).await;
+                }
+                None if from == 0 || late => return Ok((told(&self.state().store, &[]), Type::Any)),
+                None => {
+                    let _ = timeout_at(until, changed.changed()).await;
+                }
+            }
+        }
+    }
+
+    /// What there is to tell of these classes since then, if anything.
+    fn look(&self, session: &str, classes: &[String], from: u64) -> Result<Option<Value>> {
+        let state = self.state();
+        if !state.sessions.iter().any(|one| one.reference == session) {
+            return Err(Fault::new("SESSION_INVALID", [session]));
+        }
+        let found = state.store.since(from, |class, reference| wanted(classes, class, reference));
+        Ok((!found.is_empty()).then(|| told(&state.store, &found)))
+    }
+
+    /// The old way: events since the last call, for what was registered.
+    async fn events_next(&self, params: &[Value]) -> Result<Answer> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            {
+                let mut state = self.state();
+                let reference = check_session(&state, "event.next", params)?;
+                let generation = state.store.generation;
+                let State { store, sessions, .. } = &mut *state;
+                let Some(session) = sessions.iter_mut().find(|one| one.reference == reference) else {
+                    return Err(Fault::new("SESSION_INVALID", [&reference]));
+                };
+                if session.classes.is_empty() {
+                    return Err(Fault::new("SESSION_NOT_REGISTERED", [&reference]));
+                }
+                let classes: Vec<String> = session.classes.iter().cloned().collect();
+                let found = store.since(session.seen, |class, reference| wanted(&classes, class, reference));
+                if !found.is_empty() {
+                    session.seen = generation;
+                    let events = found.into_iter().enumerate().map(|(n, event)| shown(n, &event)).collect();
+                    return Ok((Value::Array(events), Type::Set(Box::new(Type::Any))));
+                }
+            }
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+/// An answer of `event.from`.
+fn told(store: &Store, events: &[crate::store::Happened]) -> Value {
+    let events: Vec<Value> = events.iter().enumerate().map(|(n, event)| shown(n, event)).collect();
+    json!({"events": events, "valid_ref_counts": store.counts(), "token": store.token()})
+}
+
+/// An event as it is told.
+fn shown(number: usize, event: &crate::store::Happened) -> Value {
+    let mut told = json!({
+        "id": number.to_string(), "timestamp": "0.0", "class": event.class, "operation": event.operation, "ref": event.reference,
+    });
+    if let Some(record) = &event.record {
+        told["snapshot"] = record.clone();
+    }
+    told
+}
+
+/// Whether somebody who asked for these wants to know of this object.
+fn wanted(classes: &[String], class: &str, reference: &str) -> bool {
+    classes.iter().any(|asked| match asked.split_once('/') {
+        Some((of, one)) => of.eq_ignore_ascii_case(class) && one == reference,
+        None => asked == "*" || asked.eq_ignore_ascii_case(class),
+    })
+}
+
+/// A class by its name in any case.
+pub(crate) fn class_named(name: &str) -> Option<&'static str> {
+    Model::get().classes.keys().find(|class| class.eq_ignore_ascii_case(name)).map(String::as_str)
+}
+
+fn count(method: &str, wanted: usize, given: i64) -> Fault {
+    // What it expected is said by accessors without parameters only; it is what was seen.
+    let wanted = wanted.to_string();
+    Fault::new("MESSAGE_PARAMETER_COUNT_MISMATCH", [method, &wanted, &given.to_string()])
+}
+
+fn check_session(state: &State, method: &str, params: &[Value]) -> Result<String> {
+    let Some(first) = params.first() else { return Err(count(method, 0, -1)) };
+    let session = first.as_str().ok_or_else(|| Fault::internal("Failure(\"Expected string, got 'N'\")"))?;
+    let known = state.sessions.iter().any(|one| one.reference == session);
+    match (&state.faults.slave_of, known) {
+        (_, false) => Err(Fault::new("SESSION_INVALID", [session])),
+        (Some((address, _)), true) => Err(Fault::new("HOST_IS_SLAVE", [address])),
+        (None, true) => Ok(session.to_owned()),
+    }
+}
+
+fn end(state: &mut State, session: &str) {
+    state.sessions.retain(|one| one.reference != session);
+    state.store.remove("session", session);
+}
+
+/// The parameters of a call, checked; those that were left out are not there.
+fn typed(store: &Store, method: &str, call: &Call, given: &[Value]) -> Result<Vec<Value>> {
+    let needed = call.params.iter().filter(|(_, optional)| !optional).count();
+    if given.len() < needed || given.len() > call.params.len() {
+        return Err(count(method, call.params.len(), given.len() as i64));
+    }
+    call.params.iter().zip(given).map(|((ty, _), value)| ty.check(store.model, value)).collect()
+}
+
+/// Every method there is.
+fn methods() -> Vec<String> {
+    let mut all = Vec::new();
+    for (name, class) in &Model::get().classes {
+        let mut verbs: Vec<String> = vec!["get_record".into(), "get_by_uuid".into()];
+        if class.lists {
+            verbs.extend(["get_all", "get_all_records", "get_all_records_where"].map(String::from));
+        }
+        for field in &class.fields {
+            let of = ["get_", "set_", "add_to_", "remove_from_", "add_", "remove_"].map(|start| format!("{start}{}", field.name));
+            verbs.extend(of.into_iter().filter(|verb| engine::accessor(class, verb).is_some()));
+        }
+        verbs.extend(
+            ["create", "destroy", "get_by_name_label"].iter().filter(|verb| engine::accessor(class, verb).is_some()).map(|v| v.to_string()),
+        );
+        verbs.extend(class.calls.keys().cloned());
+        for verb in verbs {
+            if class.calls.contains_key(&verb) {
+                all.push(format!("Async.{name}.{verb}"));
+            }
+            all.push(format!("{name}.{verb}"));
+        }
+    }
+    all.push("system.listMethods".into());
+    all
+}
+
+/// An object's fields from JSON.
+pub(crate) fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,4 @@
+//! The two protocols. Pure.
+
+pub(crate) mod json;
+pub(crate) mod xml;
