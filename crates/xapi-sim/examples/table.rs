@@ -30,7 +30,7 @@ fn arguments(message: &Value) -> Option<String> {
 }
 
 fn class(out: &mut String, class: &Value) {
-    let _ = writeln!(out, "class\t{}\t{}", text(&class["name"]), since(class));
+    let _ = writeln!(out, "{}", format!("class\t{}\t{}", text(&class["name"]), since(class)).trim_end());
     for field in list(&class["fields"]) {
         let default = field.get("default").map_or("-", text);
         let kind = text(&field["qualifier"]);
@@ -59,7 +59,8 @@ fn class(out: &mut String, class: &Value) {
         let open = list(&message["params"]).iter().all(|parameter| text(&parameter["type"]) != "session ref");
         let result = list(&message["result"]).first().map_or("void", text);
         let session = if open { "open" } else { "session" };
-        let _ = writeln!(out, "call\t{name}\t{}\t{session}\t{result}\t{}", since(message), parameters.join("\t"));
+        let line = format!("call\t{name}\t{}\t{session}\t{result}\t{}", since(message), parameters.join("\t"));
+        let _ = writeln!(out, "{}", line.trim_end());
     }
 }
 

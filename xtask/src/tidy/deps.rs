@@ -17,7 +17,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("libvirt-wire", &[]),
     ("xapi", &[]),
     ("libvirt-lab", &[]),
-    ("xapi-sim", &["xapi"]),
+    ("xapi-sim", &["xapi", "sys"]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
     ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),

@@ -13,10 +13,7 @@ use crate::{
     sim::{Sim, State},
 };
 use serde_json::Value;
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 /// The parameters of a call after the session, checked.
 pub(crate) struct Params<'a>(&'a [Value]);
@@ -160,7 +157,7 @@ pub(crate) fn instead(_: &Arc<Sim>, state: &mut State, method: &str, params: &[V
 
 /// The time, as XAPI writes it.
 pub(crate) fn now() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = vmoon_sys::clock::now_ms() / 1000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // H. Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
     let shifted = days as i64 + 719_468;
