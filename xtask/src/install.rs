@@ -36,6 +36,8 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Library("lua/5.4/lpeg.so"), package: "lua-lpeg", purpose: "a C module on the tests' rocks server" },
     Component { probe: Probe::Library("lua/5.4/lfs.so"), package: "lua-filesystem", purpose: "a C module on the tests' rocks server" },
     Component { probe: Probe::Library("lua/5.4/cjson.so"), package: "lua-cjson", purpose: "a C module on the tests' rocks server" },
+    Component { probe: Probe::Program("git"), package: "git", purpose: "sources in repositories" },
+    Component { probe: Probe::Program("make"), package: "make", purpose: "rocks that are built by a makefile" },
     Component { probe: Probe::Program("luarocks"), package: "luarocks", purpose: "comparison of versions, constraints and servers" },
     Component { probe: Probe::Program("python3"), package: "python3", purpose: "a foreign client on the socket" },
     Component { probe: Probe::Program("gcc"), package: "gcc", purpose: "the embedded Lua and SQLite" },

@@ -207,6 +207,11 @@ const OF_PROGRAMS: &[c_long] = &[
     libc::SYS_getsid,
     libc::SYS_getresuid,
     libc::SYS_getresgid,
+    // posix_spawn(3) with POSIX_SPAWN_RESETIDS, as make does it. Without capabilities a process can only become what it is already.
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
 ];
 /// Those that only older architectures have beside their successors.
 #[cfg(target_arch = "x86_64")]

@@ -40,11 +40,16 @@ pub(super) fn build(spec: &Rockspec, text: &[u8], stage: &mut Stage<'_>, compile
             args.push([name, "=", value].concat().into());
         }
     }
+    let init = work.join("init.lua");
+    vmoon_sys::atomic::write(&init, include_bytes!("luarocks.lua"))?;
+    let mut env = confine::environment(compile.work);
+    // Interpreters read this file before anything else.
+    env.push(("LUA_INIT".into(), [OsString::from("@").as_os_str(), init.as_os_str()].into_iter().collect()));
     transcript.line(&format!("luarocks {}", args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")));
     let job = Job {
         exe: &program,
         args,
-        env: confine::environment(compile.work),
+        env,
         dir: compile.source,
         write: work,
         read: ["/etc/luarocks"]

@@ -74,7 +74,7 @@ pub struct Environment {
 #[derive(Debug)]
 pub struct Guard {
     dir: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 fn failed(what: &str, path: &Path, error: io::Error) -> Error {
@@ -200,13 +200,20 @@ impl Guard {
         let opened =
             OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(|error| failed("open", &path, error))?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: opened }),
+            Ok(()) => Ok(Self { dir: dir.to_owned(), lock: opened }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(Error::new(Code::EnvironmentBusy, format!("somebody else changes the environment {name}"))
                     .hint("wait until that has ended: vmoon operation list"))
             }
             Err(error) => Err(failed("lock", &path, error.into())),
         }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being started just now has the descriptor until it executes its program.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

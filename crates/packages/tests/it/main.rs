@@ -9,3 +9,4 @@ mod mirror;
 mod sandbox;
 mod servers;
 mod solving;
+mod work;
