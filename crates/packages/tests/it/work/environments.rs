@@ -1,6 +1,6 @@
 //! Environments change whole or not at all.
 
-use super::shop::{Shop, Steps, run_lua};
+use super::shop::{Shop, Steps, run_lua, say};
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -205,10 +205,10 @@ fn child_that_is_killed() {
     let steps = Arc::new(Steps { at: Some(Box::new(kill)), ..Steps::default() });
     let (_, after) = before_and_after(&shop);
     let result = shop.sync_with(&shop.environments.find("e").unwrap(), &after, steps, Stop::new());
-    println!(
-        "ended {}",
-        result.map_or_else(|error| format!("{}: {}", error.code(), error.chain()), |done| format!("generation {}", done.generation))
-    );
+    match result {
+        Ok(done) => say(format!("ended generation {}", done.generation)),
+        Err(error) => say(format!("ended {}: {}", error.code(), error.chain())),
+    }
 }
 
 fn child(shop: &Shop, step: usize, largest: Option<u64>) -> (Option<i32>, String) {

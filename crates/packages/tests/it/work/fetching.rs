@@ -2,7 +2,7 @@
 
 use super::{
     server::{Reply, Server},
-    shop::{Shop, Steps},
+    shop::{Shop, Steps, say},
 };
 use std::{
     fs,
@@ -210,8 +210,8 @@ fn https_with_the_certificates_of_this_computer() {
     if let [Ok(url), Ok(cache)] = VARIABLES.map(std::env::var) {
         let fetcher = Fetcher::new(Cache::open(Path::new(&cache)).unwrap(), Options::default(), Arc::new(Quiet), Stop::new());
         match fetcher.fetch(&Want::fixed(url)) {
-            Ok(fetched) => println!("fetched {}", String::from_utf8(fetched.read().unwrap()).unwrap()),
-            Err(error) => println!("failed {} {}", error.code(), error.chain()),
+            Ok(fetched) => say(format!("fetched {}", String::from_utf8(fetched.read().unwrap()).unwrap())),
+            Err(error) => say(format!("failed {} {}", error.code(), error.chain())),
         }
         return;
     }

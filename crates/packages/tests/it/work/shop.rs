@@ -264,3 +264,9 @@ pub(crate) fn run_lua(interpreter: &str, environment: &Environment, code: &str) 
     };
     run.run(&Stop::new()).unwrap_or_else(|error| panic!("{interpreter}: {error} (Debian: apt-get install {interpreter})")).out.text()
 }
+
+/// Says something to the process that started this one.
+pub(crate) fn say(line: String) {
+    let mut out = std::io::stdout();
+    out.write_all((line + "\n").as_bytes()).and_then(|()| out.flush()).unwrap();
+}
