@@ -56,7 +56,9 @@ fn refused(code: ErrorCode, message: &str) -> (Code, Option<&'static str>) {
         ErrorCode::AGENT_UNRESPONSIVE => {
             (Code::GuestAgent, Some("install qemu-guest-agent in the guest and start it; it may also be booting"))
         }
-        ErrorCode::XML_ERROR | ErrorCode::XML_DETAIL | ErrorCode::CONFIG_UNSUPPORTED => (Code::SpecInvalid, None),
+        ErrorCode::XML_ERROR | ErrorCode::XML_DETAIL | ErrorCode::XML_INVALID_SCHEMA | ErrorCode::CONFIG_UNSUPPORTED => {
+            (Code::SpecInvalid, None)
+        }
         // libvirt has no code of its own for these.
         ErrorCode::OPERATION_FAILED if message.contains("already exists with uuid") => (Code::MachineExists, None),
         ErrorCode::NO_SUPPORT | ErrorCode::OPERATION_UNSUPPORTED => (Code::DriverUnsupported, None),

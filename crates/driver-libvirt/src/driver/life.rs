@@ -339,8 +339,10 @@ impl Inner {
 /// Why a start failed, with what helps where that is known.
 fn started_badly(error: vmoon_libvirt_wire::Error) -> Error {
     let message = error.to_string();
-    let hint = if message.contains("/dev/kvm") || message.contains("KVM") {
-        Some("the hypervisor cannot use KVM: check that /dev/kvm is there and readable for it; vmoon doctor tells more")
+    let hint = if ["/dev/kvm", "KVM", "kvm/", "accel=kvm"].iter().any(|word| message.contains(word)) {
+        Some(
+            "the host's KVM does not work for the hypervisor: check /dev/kvm, or make the machine with accelerator=tcg, which is slow and works everywhere",
+        )
     } else if message.contains("network") && message.contains("not active") {
         Some("start the network: virsh net-start NAME")
     } else if message.contains("Cannot access storage file") || message.contains("No such file") {

@@ -11,8 +11,10 @@ mod life;
 mod link;
 mod look;
 mod make;
+mod merge;
 mod png;
 mod probe;
+mod snapshots;
 mod storage;
 mod tune;
 mod watch;
@@ -163,6 +165,10 @@ impl Driver for LibvirtDriver {
         Some(self)
     }
 
+    fn snapshots(&self) -> Option<&dyn ability::Snapshots> {
+        Some(self)
+    }
+
     fn exec(&self) -> Option<&dyn ability::Exec> {
         Some(self)
     }
@@ -201,6 +207,22 @@ impl Suspend for LibvirtDriver {
     }
     async fn resume(&self, handle: &Handle) -> Result<()> {
         self.0.restore(handle).await
+    }
+}
+
+#[async_trait]
+impl ability::Snapshots for LibvirtDriver {
+    async fn list(&self, handle: &Handle) -> Result<Vec<ability::Snapshot>> {
+        self.0.list_snapshots(handle).await
+    }
+    async fn create(&self, handle: &Handle, new: &ability::NewSnapshot) -> Result<ability::Snapshot> {
+        self.0.make_snapshot(handle, new).await
+    }
+    async fn revert(&self, handle: &Handle, name: &str) -> Result<()> {
+        self.0.revert_snapshot(handle, name).await
+    }
+    async fn delete(&self, handle: &Handle, name: &str) -> Result<()> {
+        self.0.delete_snapshot(handle, name).await
     }
 }
 

@@ -122,6 +122,19 @@ impl Storage<'_> {
         }
     }
 
+    /// Makes an overlay of an image at a path beside it.
+    pub(crate) async fn overlay(&self, base: &str, path: &str) -> Result<()> {
+        let base = self.base(base).await?;
+        let image = qcow2::image(base.size, Some(&qcow2::Base { path: &base.path, format: &base.format }))?;
+        let outside = || Error::new(Code::DriverFailed, format!("{path} is in no storage pool"));
+        let (target, name) = path.rsplit_once('/').ok_or_else(outside)?;
+        let mut pool = PoolRef { name: String::new(), target: target.to_owned(), files: true };
+        if !self.ours_to_write(&pool) {
+            pool.name = self.client.pool_at(target).await.map_err(|_| outside())?.name;
+        }
+        self.put(&pool, name, image.pieces, Some(image.length)).await
+    }
+
     /// Puts these bytes into a new file of the pool.
     async fn put(&self, pool: &PoolRef, name: &str, pieces: Vec<(u64, Vec<u8>)>, length: Option<u64>) -> Result<()> {
         let end = pieces.iter().map(|(at, piece)| at + piece.len() as u64).max().unwrap_or(0);

@@ -46,6 +46,11 @@ pub trait Fixture: Send + Sync {
     /// A chunk in the language of the machine's repl.
     fn code(&self, what: Snippet<'_>) -> String;
 
+    /// Whether its machines have a repl; without one the rules about repls are skipped without making a machine.
+    fn has_repl(&self) -> bool {
+        true
+    }
+
     /// Names of everything that exists because the driver made it (disks, directories, processes), whether it can still be
     /// found by an id or not. A rule that cleans up after itself finds the same afterwards as before.
     fn remains(&self) -> Vec<String>;

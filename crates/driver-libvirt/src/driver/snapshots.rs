@@ -1,0 +1,349 @@
+//! Snapshots. Inside the disks' files where all of them are qcow2 and the firmware allows it, with memory if the machine runs; else in overlays beside them,
+//! disks only. libvirt before 9.9 cannot return to overlays: then we do, by a fresh overlay over what was frozen.
+
+use super::{
+    Inner,
+    errors::{Doing as _, failed},
+    look,
+    storage::Storage,
+};
+use crate::{
+    render::{NAMESPACE, PREFIX, Tag},
+    xml::Element,
+};
+use std::{collections::HashSet, path::Path};
+use vmoon_core::{
+    Code, Error, Result,
+    ability::{NewSnapshot, Snapshot},
+    driver::Handle,
+};
+use vmoon_libvirt_wire::{
+    self as wire, Client, Domain, ErrorCode,
+    flags::{Affect, Define, Destroy, Revert, SnapshotCreate, SnapshotDelete, Snapshots, Xml},
+};
+use vmoon_sys::clock;
+
+/// Since when libvirt returns to snapshots in overlays by itself.
+const REVERTS_EXTERNAL: u64 = 9_009_000;
+/// Since when snapshots inside of files are allowed with firmware variables in a file.
+const INTERNAL_WITH_UEFI: u64 = 10_009_000;
+
+/// A disk that a snapshot has to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Writable {
+    target: String,
+    file: String,
+    qcow2: bool,
+}
+
+fn writable(domain: &Element) -> Vec<Writable> {
+    let disks = domain.first("devices").into_iter().flat_map(|devices| devices.named("disk"));
+    let disks = disks.filter(|disk| disk.attribute("device").unwrap_or("disk") == "disk" && disk.first("readonly").is_none());
+    let found = disks.filter_map(|disk| {
+        let source = disk.first("source")?;
+        Some(Writable {
+            target: disk.first("target")?.attribute("dev")?.to_owned(),
+            file: source.attribute("file").or_else(|| source.attribute("dev"))?.to_owned(),
+            qcow2: disk.first("driver").and_then(|driver| driver.attribute("type")) == Some("qcow2"),
+        })
+    });
+    found.collect()
+}
+
+/// How a snapshot will be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Inside the files: with memory if the machine runs.
+    Internal,
+    /// Overlays, disks only.
+    External,
+}
+
+/// Chooses the way, or says why there is none. Pure.
+fn way(domain: &Element, disks: &[Writable], running: bool, memory: Option<bool>, libvirt: u64) -> Result<Way> {
+    if memory == Some(true) && !running {
+        return Err(Error::new(Code::MachineStopped, "the machine does not run, so there is no memory to keep").hint("leave --memory off"));
+    }
+    if disks.is_empty() {
+        return Err(Error::new(Code::DriverUnsupported, "the machine has no disk of its own that a snapshot could be kept in"));
+    }
+    let uefi = domain.first("os").is_some_and(|os| {
+        os.attribute("firmware") == Some("efi") || os.first("loader").and_then(|loader| loader.attribute("type")) == Some("pflash")
+    });
+    let refusal = if uefi && libvirt < INTERNAL_WITH_UEFI {
+        Some("libvirt before 10.9 keeps no memory of machines with UEFI in a way that it can return to")
+    } else if disks.iter().any(|disk| !disk.qcow2) {
+        Some("one of its disks is raw; memory is kept in qcow2 disks only")
+    } else {
+        None
+    };
+    match (refusal, memory) {
+        (Some(refusal), Some(true)) => {
+            Err(Error::new(Code::DriverUnsupported, refusal).hint("make it without memory, or with the machine off"))
+        }
+        (Some(_), _) => Ok(Way::External),
+        // libvirt keeps a running machine inside of its files only together with its memory.
+        (None, Some(false)) if running => Ok(Way::External),
+        (None, _) => Ok(Way::Internal),
+    }
+}
+
+/// Whether a snapshot's XML says that it is in overlays.
+fn is_external(snapshot: &Element) -> bool {
+    snapshot.first("disks").is_some_and(|disks| disks.named("disk").any(|disk| disk.attribute("snapshot") == Some("external")))
+}
+
+fn view(snapshot: &Element, current: Option<&str>) -> Option<Snapshot> {
+    let name = snapshot.text_at("name")?;
+    let memory = matches!(snapshot.first("memory").and_then(|memory| memory.attribute("snapshot")), Some("internal" | "external"));
+    let external = is_external(snapshot);
+    let running = snapshot.text_at("state").is_some_and(|state| state != "shutoff");
+    let note = match (external, memory, running) {
+        (true, false, true) => "disks only, in overlays: returning to it is like returning after a power cut",
+        (true, _, _) => "in overlays beside the disks",
+        _ => "",
+    };
+    Some(Snapshot {
+        current: current == Some(name.as_str()),
+        parent: snapshot.text_at("parent/name"),
+        created_ms: snapshot.text_at("creationTime").and_then(|time| time.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1000),
+        memory,
+        note: note.into(),
+        name,
+    })
+}
+
+/// The overlay of a disk for a snapshot: beside the disk, with the machine's id in its name, so that it goes with the machine.
+fn overlay(disk: &Writable, uuid: uuid::Uuid, label: &str) -> String {
+    let directory = Path::new(&disk.file).parent().and_then(Path::to_str).unwrap_or_default();
+    format!("{directory}/snapshot-{uuid}-{}.{label}.qcow2", disk.target)
+}
+
+impl Inner {
+    pub(crate) async fn list_snapshots(&self, handle: &Handle) -> Result<Vec<Snapshot>> {
+        let client = self.link.client().await?;
+        let domain = self.domain(&client, handle).await?;
+        let what = "list the snapshots";
+        let current = client.snapshot_current(&domain).await.doing(what)?.map(|snapshot| snapshot.name);
+        let mut all = Vec::new();
+        for snapshot in client.snapshots(&domain, Snapshots::TOPOLOGICAL).await.doing(what)? {
+            match client.snapshot_xml(&snapshot, Xml::NONE).await {
+                Ok(text) => all.extend(view(&Element::parse(&text)?, current.as_deref())),
+                // It was deleted meanwhile.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(failed(what, error)),
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) async fn make_snapshot(&self, handle: &Handle, new: &NewSnapshot) -> Result<Snapshot> {
+        vmoon_core::name::check(&new.name)?;
+        let what = "make the snapshot";
+        let client = self.link.client().await?;
+        let domain = self.domain(&client, handle).await?;
+        if find(&client, &domain, &new.name).await?.is_some() {
+            return Err(Error::new(Code::SnapshotExists, format!("the machine has a snapshot {} already", new.name)));
+        }
+        let running = domain.id >= 0;
+        let xml = Element::parse(&client.domain_xml(&domain, Xml::NONE).await.doing(what)?)?;
+        let disks = writable(&xml);
+        let libvirt = client.libvirt_version().await.doing(what)?;
+        let mut asked = Element::new("domainsnapshot").leaf("name", &new.name);
+        let flags = match way(&xml, &disks, running, new.memory, libvirt)? {
+            Way::Internal => SnapshotCreate::NONE,
+            Way::External => {
+                let mut list = Element::new("disks");
+                let label = format!("{}-{:x}", new.name, clock::now_ms());
+                for disk in &disks {
+                    let file = overlay(disk, domain.uuid, &label);
+                    let entry = Element::new("disk").with("name", &disk.target).with("snapshot", "external");
+                    let entry = entry.child(Element::new("driver").with("type", "qcow2"));
+                    list = list.child(entry.child(Element::new("source").with("file", file)));
+                }
+                asked = asked.child(list);
+                SnapshotCreate::DISK_ONLY | SnapshotCreate::ATOMIC
+            }
+        };
+        let text = asked.to_text();
+        let made = if flags == SnapshotCreate::NONE || !running {
+            client.snapshot_create(&domain, &text, flags).await
+        } else {
+            // With the guest's file systems at rest where its agent can do that.
+            match client.snapshot_create(&domain, &text, flags | SnapshotCreate::QUIESCE).await {
+                Err(error) if error.refusal().is_some() => {
+                    tracing::debug!(%error, "the guest's file systems cannot be brought to rest");
+                    client.snapshot_create(&domain, &text, flags).await
+                }
+                made => made,
+            }
+        };
+        let made = made.doing(what)?;
+        let text = client.snapshot_xml(&made, Xml::NONE).await.doing(what)?;
+        let current = client.snapshot_current(&domain).await.doing(what)?.map(|snapshot| snapshot.name);
+        view(&Element::parse(&text)?, current.as_deref()).ok_or_else(|| Error::new(Code::WireMalformed, "libvirt describes no snapshot"))
+    }
+
+    pub(crate) async fn revert_snapshot(&self, handle: &Handle, name: &str) -> Result<()> {
+        let what = "return to the snapshot";
+        let client = self.link.client().await?;
+        let domain = self.domain(&client, handle).await?;
+        let Some(snapshot) = find(&client, &domain, name).await? else {
+            return Err(Error::new(Code::SnapshotNotFound, format!("the machine has no snapshot {}", vmoon_core::name::escape(name))));
+        };
+        let text = client.snapshot_xml(&snapshot, Xml::SECURE).await.doing(what)?;
+        let described = Element::parse(&text)?;
+        let libvirt = client.libvirt_version().await.doing(what)?;
+        if is_external(&described) && libvirt < REVERTS_EXTERNAL {
+            return self.revert_to_overlays(&client, &domain, &described, &text).await;
+        }
+        match client.revert(&snapshot, Revert::NONE).await {
+            Err(error) if error.code() == Some(ErrorCode::SNAPSHOT_REVERT_RISKY) => {
+                client.revert(&snapshot, Revert::FORCE).await.doing(what)?
+            }
+            done => done.doing(what)?,
+        }
+        // What runs now is another life: its past is not that of the streams before.
+        let Ok(now) = client.domain(domain.uuid).await else { return Ok(()) };
+        if now.id >= 0
+            && let Some(tag) = look::tag(&client, &now).await.doing(what)?
+        {
+            let element = Tag { life: Some(clock::now_ms()), ..tag }.element().to_text();
+            client.set_metadata(&now, Some(&element), PREFIX, NAMESPACE, Affect::LIVE).await.doing(what)?;
+        }
+        Ok(())
+    }
+
+    /// Returns to disks that were frozen: a fresh overlay over each, the definition led to it, and what was written since deleted where no other snapshot
+    /// is based on it. The machine is off afterwards.
+    async fn revert_to_overlays(&self, client: &Client, domain: &Domain, snapshot: &Element, text: &str) -> Result<()> {
+        let what = "return to the snapshot";
+        let memory = snapshot.first("memory").and_then(|memory| memory.attribute("snapshot"));
+        if memory == Some("external") {
+            return Err(Error::new(
+                Code::DriverUnsupported,
+                "libvirt before 9.9 cannot return to a snapshot with memory in a file of its own",
+            ));
+        }
+        let storage = Storage { client, local: self.link.endpoint.is_local() };
+        // The domain as it was, whose disks are what is frozen now.
+        let frozen = snapshot.first("domain").map(writable).unwrap_or_default();
+        if frozen.is_empty() {
+            return Err(Error::new(Code::DriverFailed, "libvirt does not say which disks the snapshot has"));
+        }
+        let mut stored = Element::parse(&client.domain_xml(domain, Xml::INACTIVE | Xml::SECURE).await.doing(what)?)?;
+        let before = writable(&stored);
+        match client.destroy(domain, Destroy::NONE).await {
+            Err(error) if error.code() != Some(ErrorCode::OPERATION_INVALID) => return Err(failed(what, error)),
+            _ => {}
+        }
+        let name = snapshot.text_at("name").unwrap_or_default();
+        let label = format!("{name}-{:x}", clock::now_ms());
+        for disk in &frozen {
+            let fresh = overlay(disk, domain.uuid, &label);
+            storage.overlay(&disk.file, &fresh).await?;
+            lead_to(&mut stored, &disk.target, &fresh);
+        }
+        client.define(&stored.to_text(), Define::NONE).await.doing(what)?;
+        client.snapshot_create(domain, text, SnapshotCreate::REDEFINE | SnapshotCreate::CURRENT).await.doing(what)?;
+        // What nothing is based on any more.
+        let mut kept: HashSet<String> = writable(&stored).into_iter().map(|disk| disk.file).collect();
+        for other in client.snapshots(domain, Snapshots::NONE).await.doing(what)? {
+            let described = Element::parse(&client.snapshot_xml(&other, Xml::NONE).await.doing(what)?)?;
+            kept.extend(described.first("domain").map(writable).unwrap_or_default().into_iter().map(|disk| disk.file));
+        }
+        for disk in before.into_iter().filter(|disk| !kept.contains(&disk.file)) {
+            storage.delete(&disk.file).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn delete_snapshot(&self, handle: &Handle, name: &str) -> Result<()> {
+        let what = "delete the snapshot";
+        let client = self.link.client().await?;
+        let domain = self.domain(&client, handle).await?;
+        let Some(snapshot) = find(&client, &domain, name).await? else { return Ok(()) };
+        match client.snapshot_delete(&snapshot, SnapshotDelete::NONE).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if error.is_unsupported() || error.code() == Some(ErrorCode::CONFIG_UNSUPPORTED) => {
+                tracing::debug!(%error, "libvirt does not delete the snapshot by itself");
+                let described = Element::parse(&client.snapshot_xml(&snapshot, Xml::NONE).await.doing(what)?)?;
+                if !is_external(&described) {
+                    return Err(failed(what, error));
+                }
+                self.merge(&client, &domain, &described).await?;
+                client.snapshot_delete(&snapshot, SnapshotDelete::METADATA_ONLY).await.doing(what)
+            }
+            Err(error) => Err(failed(what, error)),
+        }
+    }
+}
+
+async fn find(client: &Client, domain: &Domain, name: &str) -> Result<Option<wire::Snapshot>> {
+    match client.snapshot_named(domain, name).await {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(failed("find the snapshot", error)),
+    }
+}
+
+/// Leads a disk of a definition to another qcow2 file.
+fn lead_to(domain: &mut Element, target: &str, file: &str) {
+    let disks = domain.first_mut("devices").into_iter().flat_map(Element::elements_mut);
+    for disk in disks.filter(|disk| disk.name == "disk") {
+        if disk.first("target").and_then(|found| found.attribute("dev")) != Some(target) {
+            continue;
+        }
+        disk.set("type", "file");
+        disk.remove(|element| element.name == "backingStore");
+        let source = disk.ensure("source");
+        source.attributes.clear();
+        source.children.clear();
+        source.set("file", file);
+        disk.ensure("driver").set("type", "qcow2");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(os: &str, formats: &[&str]) -> Element {
+        let disks: String = formats
+            .iter()
+            .enumerate()
+            .map(|(n, format)| format!("<disk device='disk'><driver type='{format}'/><source file='/i/{n}'/><target dev='vd{n}'/></disk>"))
+            .collect();
+        let seed = "<disk device='disk'><source file='/i/seed'/><target dev='vdz'/><readonly/></disk><disk device='cdrom'><target dev='sda'/></disk>";
+        Element::parse(&format!("<domain>{os}<devices>{disks}{seed}</devices></domain>")).unwrap()
+    }
+
+    fn chosen(os: &str, formats: &[&str], running: bool, memory: Option<bool>, libvirt: u64) -> Result<Way, Code> {
+        let domain = domain(os, formats);
+        way(&domain, &writable(&domain), running, memory, libvirt).map_err(|error| error.code())
+    }
+
+    #[test]
+    fn the_way_follows_from_firmware_disks_and_wishes() {
+        let (bios, efi) = ("<os/>", "<os firmware='efi'/>");
+        assert_eq!(chosen(bios, &["qcow2"], true, None, 9_000_000), Ok(Way::Internal));
+        assert_eq!(chosen(bios, &["qcow2"], true, Some(false), 9_000_000), Ok(Way::External));
+        assert_eq!(chosen(bios, &["qcow2"], false, Some(false), 9_000_000), Ok(Way::Internal));
+        assert_eq!(chosen(bios, &["qcow2", "raw"], true, None, 9_000_000), Ok(Way::External));
+        assert_eq!(chosen(bios, &["raw"], true, Some(true), 9_000_000), Err(Code::DriverUnsupported));
+        assert_eq!(chosen(efi, &["qcow2"], true, None, 9_000_000), Ok(Way::External));
+        assert_eq!(chosen(efi, &["qcow2"], true, Some(true), 9_000_000), Err(Code::DriverUnsupported));
+        assert_eq!(chosen(efi, &["qcow2"], true, Some(true), 10_009_000), Ok(Way::Internal));
+        assert_eq!(chosen(bios, &["qcow2"], false, Some(true), 9_000_000), Err(Code::MachineStopped));
+        assert_eq!(chosen(bios, &[], true, None, 9_000_000), Err(Code::DriverUnsupported));
+    }
+
+    #[test]
+    fn a_disk_is_led_elsewhere_and_nothing_else_changes() {
+        let mut domain = domain("<os/>", &["raw", "qcow2"]);
+        lead_to(&mut domain, "vd0", "/i/new");
+        let files: Vec<(String, bool)> = writable(&domain).into_iter().map(|disk| (disk.file, disk.qcow2)).collect();
+        assert_eq!(files, [("/i/new".to_owned(), true), ("/i/1".to_owned(), true)]);
+    }
+}

@@ -1,0 +1,10 @@
+//! The driver against a real libvirtd with real QEMU guests, emulated, each test in a lab of its own.
+
+mod contract;
+mod foreign;
+mod life;
+mod lost;
+mod place;
+mod snapshots;
+mod storage;
+mod terminal;

@@ -1,0 +1,79 @@
+//! Clones and pools: linked and full copies, bases in use, a pool that is not ours to write.
+
+use super::place::{Place, created};
+use serde_json::{Value, json};
+use std::{fs, process::Command};
+use vmoon_core::{
+    Code,
+    driver::{Driver, StopMode},
+};
+use vmoon_libvirt_wire::flags::PoolStart;
+
+fn qemu_img(arguments: &[&str]) -> String {
+    let output = Command::new("qemu-img").args(arguments).output().expect("qemu-img is there: cargo xtask install");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn small(more: Value) -> Value {
+    let mut all = json!({"disk": "16MiB", "firmware": "bios", "network": "none", "accelerator": "tcg", "memory": "64MiB"});
+    all.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+    all
+}
+
+#[tokio::test]
+async fn clones_are_made_and_a_base_in_use_is_kept() {
+    let place = Place::new().await;
+    let driver = place.driver();
+    let original = created(&*driver, "original", small(json!({}))).await;
+    let base = place.remains().into_iter().find(|path| path.ends_with("-vda.qcow2")).unwrap();
+    let name = base.rsplit('/').next().unwrap();
+    let linked = created(&*driver, "linked", small(json!({"base": name, "disk": "32MiB"}))).await;
+    let full = created(&*driver, "full", small(json!({"base": base, "clone": "full", "disk": "24MiB", "disk-format": "raw"}))).await;
+    let file = |of: &str| place.remains().into_iter().find(|path| path.contains(&format!("/{of}-")) && path.contains("-vda.")).unwrap();
+    let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json", &file("linked")])).unwrap();
+    assert_eq!((info["backing-filename"].as_str(), info["virtual-size"].as_u64()), (Some(base.as_str()), Some(32 << 20)));
+    let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json", &file("full")])).unwrap();
+    assert_eq!((info["format"].as_str(), info["virtual-size"].as_u64(), info.get("backing-filename")), (Some("raw"), Some(24 << 20), None));
+    for handle in [&linked, &full] {
+        driver.start(handle).await.unwrap();
+        driver.stop(handle, StopMode::Force).await.unwrap();
+    }
+    let error = driver.delete(&original).await.unwrap_err();
+    assert_eq!(error.code(), Code::MachineBusy, "{}", error.chain());
+    assert!(fs::exists(&base).unwrap() && error.message().contains("linked"), "{}", error.message());
+    assert_eq!(driver.list().await.unwrap().len(), 3, "nothing was touched");
+    for handle in [linked, original, full] {
+        driver.delete(&handle).await.unwrap();
+    }
+    assert_eq!(place.remains(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_pool_that_is_not_ours_to_write_is_used_through_libvirt() {
+    let place = Place::new().await;
+    // The lab's /run is its own: this directory is nowhere on the computer outside.
+    let xml = "<pool type='dir'><name>far</name><target><path>/run/far-pool</path></target></pool>";
+    let client = place.client().await;
+    let pool = client.pool_define(xml).await.unwrap();
+    client.pool_start(&pool, PoolStart::BUILD).await.unwrap();
+    let driver = place.driver();
+    let inside = || -> Vec<String> {
+        let entries = fs::read_dir(place.lab.path().join("run/far-pool")).unwrap();
+        entries.flatten().map(|entry| entry.path().display().to_string()).collect()
+    };
+    let first = created(&*driver, "first", small(json!({"pool": "far", "user": "ada", "extra-disks": "1MiB"}))).await;
+    assert_eq!(inside().len(), 3);
+    let disk = inside().into_iter().find(|path| path.ends_with("-vda.qcow2")).unwrap();
+    qemu_img(&["check", "-q", &disk]);
+    let name = disk.rsplit('/').next().unwrap().to_owned();
+    let second = created(&*driver, "second", small(json!({"pool": "far", "base": name, "disk": "32MiB"}))).await;
+    let overlay = inside().into_iter().find(|path| path.contains("/second-") && path.ends_with(".qcow2")).unwrap();
+    let info: Value = serde_json::from_str(&qemu_img(&["info", "-U", "--output=json", &overlay])).unwrap();
+    assert_eq!(info["backing-filename"].as_str(), Some(format!("/run/far-pool/{name}").as_str()));
+    driver.start(&second).await.unwrap();
+    assert_eq!(driver.delete(&first).await.unwrap_err().code(), Code::MachineBusy);
+    driver.delete(&second).await.unwrap();
+    driver.delete(&first).await.unwrap();
+    assert_eq!(inside(), Vec::<String>::new());
+}
