@@ -52,6 +52,7 @@ struct Written<'a> {
     lua: LuaVersion,
     wanted: &'a [Dependency],
     servers: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     rock: Vec<&'a LockedRock>,
 }
 

@@ -6,6 +6,7 @@ mod evaluate;
 mod luarocks;
 mod manifests;
 mod mirror;
+mod noise;
 mod sandbox;
 mod servers;
 mod solving;

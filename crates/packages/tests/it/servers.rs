@@ -37,7 +37,8 @@ impl Fetching {
     }
 
     fn in_cache(dir: &std::path::Path, options: Options) -> Fetcher {
-        let options = Options { idle: Duration::from_secs(1), total: Duration::from_secs(20), ..options };
+        let options =
+            Options { idle: Duration::from_secs(1), total: Duration::from_secs(20), builtin: vmoon_packages::builtin::file, ..options };
         Fetcher::new(Cache::open(dir).unwrap(), options, Arc::new(Quiet), Stop::new())
     }
 

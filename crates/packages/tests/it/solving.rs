@@ -6,14 +6,12 @@ use crate::{
     servers::{Fetching, served, server},
 };
 use std::{
-    collections::BTreeMap,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 use vmoon_core::{Code, Result};
 use vmoon_packages::{
-    Dependency, Evaluator, Index, Lock, LuaVersion, Plan, RockName,
-    descriptions::Descriptions,
+    Dependency, Evaluator, Index, Lock, LuaVersion, Plan, RockName, builtin, catalogue,
     gather::gather,
     plan::{self, Build, Inputs},
     solve::{Request, ServerRockspecs, Solution, Update, solve},
@@ -170,33 +168,29 @@ fn fifty_rocks_are_solved_within_a_second_from_the_cache() {
     assert_eq!(updated.rocks["many0"].version.as_str(), "5.0-1");
 }
 
+/// The profiles with our own rocks: theirs from inside vmoon, the C rocks from a mirror.
 #[test]
-fn rocks_are_found_by_what_they_are_about_offline_too() {
-    let (dir, mut mirror, web) = served(false);
-    mirror.add(&Rock {
-        summary: "Reads  the stars\n of the night".into(),
-        labels: vec!["Astronomy".into()],
-        ..Rock::pure("bxsky", "1.0-1", &[])
-    });
-    mirror.add(&Rock::pure("bxbroken", "1.0-1", &[]));
-    mirror.publish();
-    web.fault("bxbroken-1.0-1.rockspec", Fault::Html);
-    let fetching = Fetching::new();
-    let evaluator = Installed::default();
-    let index = gather(&[server("s", web.url())], LuaVersion::V54, &fetching.files(), &evaluator);
-    let descriptions = Descriptions::in_cache(dir.path());
-    let found = |rockspecs: &ServerRockspecs<'_>, words: &[&str]| -> Vec<String> {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        let found = descriptions.search(&index, rockspecs, &BTreeMap::new(), &words, 50);
-        found.into_iter().map(|found| format!("{}: {}", found.name, found.summary)).collect()
-    };
-    let files = fetching.files();
-    let rockspecs = ServerRockspecs::new(&files, &evaluator);
-    assert_eq!(found(&rockspecs, &["night", "stars"]), ["bxsky: Reads the stars of the night"]);
-    assert_eq!(found(&rockspecs, &["bxbroken"]), ["bxbroken: "]);
-    assert!(found(&rockspecs, &[]).len() > 8 && rockspecs.all().len() > 8);
-    drop(web);
-    // Nothing can be fetched or evaluated now.
-    let rockspecs = ServerRockspecs::new(&files, &Never);
-    assert_eq!(found(&rockspecs, &["astronomy"]), ["bxsky: Reads the stars of the night"]);
+fn the_biology_profiles_have_a_solution_for_every_lua() {
+    for lua in LuaVersion::ALL {
+        let mut mirror = Mirror::local().with_debian(lua.as_str());
+        mirror.add(&Rock::pure("penlight", "1.13.1-1", &["luafilesystem"]));
+        mirror.publish();
+        let fetching = Fetching::new();
+        let evaluator = Installed::default();
+        let servers = [server("mirror", mirror.url()), server("builtin", builtin::URL)];
+        let index = gather(&servers, lua, &fetching.files(), &evaluator);
+        assert!(index.failures.is_empty(), "{:?}", index.failures);
+        for (profile, rocks) in [("bioxen-minimal", 3), ("bioxen-standard", 7), ("bioxen-full", 10)] {
+            let want = catalogue::profile(profile).unwrap().all_rocks(|_| Ok(None)).unwrap();
+            let files = fetching.files();
+            let rockspecs = ServerRockspecs::new(&files, &evaluator);
+            let none = Lock::empty(lua);
+            let request = Request { index: &index, wanted: &want, lock: &none, update: &Update::Nothing, stop: &Stop::new() };
+            let solution = solve(request, &rockspecs).unwrap();
+            assert_eq!(solution.rocks.len(), rocks, "{profile}: {:?}", solution.rocks.keys());
+            let names: Vec<String> = want.iter().map(Dependency::to_string).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            assert!(planned(&names, &none, &solution).lock.problems().is_empty());
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Rocks made of what Debian's packages installed: LuaSocket, LPeg, LuaFileSystem and cjson, ready for one Lua version.
+//! Rocks made of what Debian's packages installed: LuaSocket, LPeg, LuaFileSystem, cjson and zlib, ready for one Lua version.
 
 use super::{Mirror, Rock};
 use serde_json::json;
@@ -39,9 +39,10 @@ const SOURCES: &[Source] = &[
     Source { package: "lua-lpeg", rock: "lpeg", version: "1.0.2-1", lua: &["re.lua"], lib: &["lpeg.so"] },
     Source { package: "lua-filesystem", rock: "luafilesystem", version: "1.8.0-1", lua: &[], lib: &["lfs.so"] },
     Source { package: "lua-cjson", rock: "lua-cjson", version: "2.1.0-1", lua: &[], lib: &["cjson.so"] },
+    Source { package: "lua-zlib", rock: "lua-zlib", version: "1.2-2", lua: &[], lib: &["zlib.so"] },
 ];
 
-/// The rocks for this Lua version, for this machine. They need the Debian packages lua-socket, lua-lpeg, lua-filesystem and lua-cjson.
+/// The rocks for this Lua version, for this machine. They need the Debian packages lua-socket, lua-lpeg, lua-filesystem, lua-cjson and lua-zlib.
 pub(crate) fn rocks(lua: &str) -> Vec<Rock> {
     let machine = format!("linux-{}", std::env::consts::ARCH);
     let libraries = PathBuf::from(format!("/usr/lib/{}-linux-gnu/lua/{lua}", std::env::consts::ARCH));
