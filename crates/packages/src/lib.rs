@@ -10,6 +10,7 @@ pub mod cache;
 pub mod catalogue;
 pub mod constraint;
 pub mod current;
+pub mod descriptions;
 pub mod digest;
 pub mod environment;
 pub mod evaluate;

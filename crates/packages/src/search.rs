@@ -28,6 +28,22 @@ impl About {
     }
 }
 
+impl About {
+    /// Takes over what another source knows besides.
+    pub fn add(&mut self, other: &Self) {
+        if self.summary.is_empty() {
+            self.summary.clone_from(&other.summary);
+        }
+        for (ours, theirs) in [(&mut self.labels, &other.labels), (&mut self.modules, &other.modules)] {
+            for word in theirs {
+                if !ours.contains(word) {
+                    ours.push(word.clone());
+                }
+            }
+        }
+    }
+}
+
 fn module_of_file(file: &str) -> Option<String> {
     let name = file.rsplit('/').next()?;
     name.rsplit_once('.').map(|(stem, _)| stem.to_owned())

@@ -37,6 +37,12 @@ impl<'a> ServerRockspecs<'a> {
         Self { files, evaluator, read: Mutex::default() }
     }
 
+    /// The rockspecs that were read so far, in no order; for descriptions.
+    pub fn all(&self) -> Vec<Arc<Rockspec>> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.values().filter_map(|read| read.as_ref().ok().cloned()).collect()
+    }
+
     fn kept(&self, url: &str) -> Option<Result<Arc<Rockspec>>> {
         let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned();
         kept.map(|kept| kept.map_err(Error::from))

@@ -6,12 +6,14 @@ use crate::{
     servers::{Fetching, served, server},
 };
 use std::{
+    collections::BTreeMap,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 use vmoon_core::{Code, Result};
 use vmoon_packages::{
     Dependency, Evaluator, Index, Lock, LuaVersion, Plan, RockName, builtin, catalogue,
+    descriptions::Descriptions,
     gather::gather,
     plan::{self, Build, Inputs},
     solve::{Request, ServerRockspecs, Solution, Update, solve},
@@ -166,6 +168,37 @@ fn fifty_rocks_are_solved_within_a_second_from_the_cache() {
     let lock = planned(&["many0 < 5"], &none, &warm).lock;
     let updated = solved(&fetching, &index, &Installed::default(), &["many0"], &lock, &update).unwrap();
     assert_eq!(updated.rocks["many0"].version.as_str(), "5.0-1");
+}
+
+#[test]
+fn rocks_are_found_by_what_they_are_about_offline_too() {
+    let (dir, mut mirror, web) = served(false);
+    mirror.add(&Rock {
+        summary: "Reads  the stars\n of the night".into(),
+        labels: vec!["Astronomy".into()],
+        ..Rock::pure("bxsky", "1.0-1", &[])
+    });
+    mirror.add(&Rock::pure("bxbroken", "1.0-1", &[]));
+    mirror.publish();
+    web.fault("bxbroken-1.0-1.rockspec", Fault::Html);
+    let fetching = Fetching::new();
+    let evaluator = Installed::default();
+    let index = gather(&[server("s", web.url())], LuaVersion::V54, &fetching.files(), &evaluator);
+    let descriptions = Descriptions::in_cache(dir.path());
+    let found = |rockspecs: &ServerRockspecs<'_>, words: &[&str]| -> Vec<String> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let found = descriptions.search(&index, rockspecs, &BTreeMap::new(), &words, 50);
+        found.into_iter().map(|found| format!("{}: {}", found.name, found.summary)).collect()
+    };
+    let files = fetching.files();
+    let rockspecs = ServerRockspecs::new(&files, &evaluator);
+    assert_eq!(found(&rockspecs, &["night", "stars"]), ["bxsky: Reads the stars of the night"]);
+    assert_eq!(found(&rockspecs, &["bxbroken"]), ["bxbroken: "]);
+    assert!(found(&rockspecs, &[]).len() > 8 && rockspecs.all().len() > 8);
+    drop(web);
+    // Nothing can be fetched or evaluated now.
+    let rockspecs = ServerRockspecs::new(&files, &Never);
+    assert_eq!(found(&rockspecs, &["astronomy"]), ["bxsky: Reads the stars of the night"]);
 }
 
 /// The profiles with our own rocks: theirs from inside vmoon, the C rocks from a mirror.
