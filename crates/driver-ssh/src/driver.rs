@@ -21,11 +21,17 @@ use vmoon_core::{
     operation::{OpRecord, Undo},
     spec::{MachineSpec, Problems},
 };
-use vmoon_remote::{Auth, Host, Link, Target, route, shell};
+use vmoon_remote::{
+    Auth, Host, Link, Target,
+    guest::{Guest, Seen},
+    route, shell,
+};
 use vmoon_sys::{clock::now_ms, login::Login};
 
 /// The kind of these machines.
 const KIND: &str = "ssh";
+/// The channel of the Lua session, and the name of its directory on the host.
+const MAIN: &str = "main";
 /// The channel of the shell.
 const SHELL: &str = "shell";
 /// How long looking at a host may take, connecting included.
@@ -48,6 +54,8 @@ pub struct SshConfig {
     pub user_files: bool,
     /// The user whose files and agent these are.
     pub login: Login,
+    /// The Lua interpreter on the host, as a path there or a name on its PATH; the first that is found if not said.
+    pub lua: Option<String>,
 }
 
 /// What [`SshDriver::test`] found.
@@ -55,6 +63,8 @@ pub struct SshConfig {
 pub struct Greeting {
     /// Name or address and port that were reached.
     pub place: String,
+    /// The Lua interpreter that sessions would run in, if there is one.
+    pub lua: Option<String>,
     /// The login name there.
     pub user: String,
 }
@@ -62,6 +72,7 @@ pub struct Greeting {
 /// The driver of one connection.
 pub struct SshDriver {
     host: Host,
+    guest: Guest,
     target: Target,
     id: String,
     /// The life of the next shell, or of the one that runs.
@@ -72,7 +83,7 @@ impl SshDriver {
     /// A driver; connects nowhere.
     ///
     /// # Errors
-    /// [`Code::Usage`] when the URI is no target or leads through a circle of jump hosts.
+    /// [`Code::Usage`] when the URI is no target or leads through a circle of jump hosts; [`Code::NameInvalid`] for an odd id.
     pub fn new(config: SshConfig) -> Result<Self> {
         let target: Target = config.uri.parse()?;
         let wish =
@@ -80,12 +91,19 @@ impl SshDriver {
         let mut way = route::resolve(&wish, &config.login)?;
         way.connect = LOOK;
         // Lives of shells of an earlier daemon are smaller.
-        Ok(Self { host: Host::new(way), target, id: config.id, shell: Arc::new(AtomicU64::new(now_ms())) })
+        let host = Host::new(way);
+        let guest = Guest::new(host.clone(), &config.id, MAIN, config.lua)?;
+        Ok(Self { host, guest, target, id: config.id, shell: Arc::new(AtomicU64::new(now_ms())) })
     }
 
     /// The host, for whoever wants more than a machine: files, programs.
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The Lua session's place on the host.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
     }
 
     /// How the connection stands, and every change of it.
@@ -99,8 +117,10 @@ impl SshDriver {
     /// [`Code::ConnectionUntrusted`], [`Code::ConnectionAuth`], [`Code::DriverUnreachable`]; see the crate's documentation.
     pub async fn test(&self) -> Result<Greeting> {
         self.host.connection().await?;
+        // An account that runs no scripts still has files and perhaps a shell.
+        let lua = self.guest.look().await.ok().and_then(|seen| seen.lua);
         let target = &self.host.route().target;
-        Ok(Greeting { place: format!("{}:{}", target.host, target.port), user: target.user.clone() })
+        Ok(Greeting { place: format!("{}:{}", target.host, target.port), lua, user: target.user.clone() })
     }
 
     fn handle(&self) -> Handle {
@@ -112,9 +132,19 @@ impl SshDriver {
     }
 
     async fn look(&self) -> Result<Observed> {
-        self.host.connection().await?;
-        let shell = Channel { name: SHELL.into(), kind: ChannelKind::Terminal, life: self.shell.load(Ordering::Relaxed) };
-        Ok(Observed::On(vec![shell]))
+        let mut channels = Vec::new();
+        match self.guest.look().await {
+            Ok(seen) if seen.lua.is_some() || seen.lives => {
+                channels.push(Channel { name: MAIN.into(), kind: ChannelKind::Repl, life: seen.next_life() });
+            }
+            Ok(_) => {}
+            Err(error) if error.code() == Code::DriverFailed => {
+                tracing::info!(host = %self.target, error = %error.chain(), "no Lua sessions")
+            }
+            Err(error) => return Err(error),
+        }
+        channels.push(Channel { name: SHELL.into(), kind: ChannelKind::Terminal, life: self.shell.load(Ordering::Relaxed) });
+        Ok(Observed::On(channels))
     }
 
     async fn seen(&self) -> Sighting {
@@ -153,7 +183,12 @@ impl Driver for SshDriver {
     async fn probe(&self) -> Vec<Check> {
         let requirement = format!("{} can be reached over SSH", self.target);
         let (verdict, finding, fix) = match timeout(LOOK, self.test()).await {
-            Ok(Ok(greeting)) => (Verdict::Ok, format!("logged in to {} as {}", greeting.place, greeting.user), String::new()),
+            Ok(Ok(Greeting { place, user, lua: Some(lua) })) => {
+                (Verdict::Ok, format!("logged in to {place} as {user}; {lua}"), String::new())
+            }
+            Ok(Ok(Greeting { place, user, lua: None })) => {
+                (Verdict::Warn, format!("logged in to {place} as {user}; no Lua there"), "for Lua sessions install lua5.4 there".into())
+            }
             Ok(Err(error)) => (Verdict::Fail, error.chain(), error.hint_text().unwrap_or_default().to_owned()),
             Err(_) => {
                 (Verdict::Fail, format!("no answer within {} s", LOOK.as_secs()), "look whether the host runs and its sshd listens".into())
@@ -210,6 +245,7 @@ impl Driver for SshDriver {
     async fn open(&self, handle: &Handle, channel: &Channel, from: Offset) -> Result<SessionLink> {
         self.known(handle)?;
         match channel.name.as_str() {
+            MAIN => self.guest.open(channel.life, from).await,
             SHELL => self.open_shell(channel.life, from),
             other => Err(Error::new(Code::SessionChannel, format!("{} has no channel {}", self.target, other.escape_debug()))),
         }
@@ -236,6 +272,10 @@ impl Driver for SshDriver {
             Link::Lost(record) => format!("lost: {}", record.message),
         };
         facts.insert("link".into(), link.into());
+        if let Some(Seen { lua, base, .. }) = self.guest.last_seen() {
+            facts.insert("lua".into(), lua.unwrap_or_else(|| "none".into()).into());
+            facts.insert("sessions".into(), base.into());
+        }
         facts
     }
 

@@ -8,6 +8,7 @@ mod auth;
 pub mod config;
 mod connect;
 mod exec;
+pub mod guest;
 mod host;
 pub mod quote;
 pub mod route;

@@ -1,0 +1,77 @@
+-- Passes lines from standard input to a session, for as long as its connection holds the lease; one runs for each connection. Lines that
+-- begin with a dot are for itself: `. I ID KIND .` interrupts the command ID, `. A OFFSET .` notes that the stream is stored up to there,
+-- `. K WHY .` ends the session by force, `. P .` looks whether it lives.
+local getenv, open, rename, remove, execute = os.getenv, io.open, os.rename, os.remove, os.execute
+local path, lease = getenv("VMOON_DIR") .. "/", getenv("VMOON_LEASE")
+local fifo = assert(open(path .. "in", "r+b"))
+fifo:setvbuf("no")
+local function slurp(name)
+  local f = open(path .. name, "rb")
+  if not f then return nil end
+  local s = f:read("*l")
+  f:close()
+  return s
+end
+local function spill(name, s)
+  local f = open(path .. name .. "." .. lease, "wb")
+  if not f then return end
+  f:write(s, "\n")
+  f:close()
+  rename(path .. name .. "." .. lease, path .. name)
+end
+local function state() return (slurp("state") or ""):match("^%d+ (%d+) %d+ %d (%a+)") end
+local function settle(id, sent) fifo:write("Z ", lease, " ", id, " ", sent, " .\n") end
+local function pids() return (slurp("pid") or ""):match("^(%d+) (%d+) (%d)") end
+local function signal(name)
+  local lua, group, own = pids()
+  -- As Ctrl-C on a terminal, the children the program waits for get it, too, where the session has a group of its own.
+  if lua then execute("kill -s " .. name .. " -- " .. (own == "1" and "-" .. group or lua) .. " 2>/dev/null") end
+end
+local function ring()
+  local bell = open(path .. "bell." .. lease, "r+b")
+  if bell then
+    bell:write("x")
+    bell:close()
+  end
+end
+-- What a cut has left of a line ends here, and an interrupt that was left half done.
+fifo:write("\n")
+local int = (slurp("int") or ""):match("^(%d+) ")
+local first = true
+while true do
+  local s = io.read("*l")
+  if not s or slurp("lease") ~= lease then break end
+  if first and int then settle(int, 1) end
+  first = false
+  if s:sub(1, 1) ~= "." then
+    fifo:write(s .. "\n")
+  else
+    local id, kind = s:match("^%. I (%d+) (%a) %.$")
+    local stored = s:match("^%. A (%d+) %.$")
+    local why = s:match("^%. K ([%l_]+) %.$")
+    if id and state() == id and not slurp("int") then
+      spill("int", id .. " " .. kind)
+      local running, mode = state()
+      if running == id and mode == "sig" then signal("INT") end
+      settle(id, running == id and 1 or 0)
+    elseif stored then
+      spill("acked", stored)
+    elseif why then
+      spill("why", why)
+      local lua = pids()
+      if lua then execute("kill -s KILL " .. lua .. " 2>/dev/null") end
+    elseif s == ". P ." then
+      local _, holder = pids()
+      local lives = holder and execute("kill -0 " .. holder .. " 2>/dev/null")
+      local stat = open("/proc/" .. (holder or 0) .. "/stat", "rb")
+      if stat then
+        if stat:read("*a"):match(".*%) Z") then lives = false end -- nobody has waited for it
+        stat:close()
+      end
+      if holder and lives ~= true and lives ~= 0 and not slurp("exit") then
+        spill("exit", "lost")
+        ring()
+      end
+    end
+  end
+end

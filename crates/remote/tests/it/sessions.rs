@@ -1,0 +1,228 @@
+//! Sessions on a host: what a session says, with every Lua and both families of tools.
+
+use crate::{
+    lab::{Lab, Tools},
+    talk::{Talk, failure, only, output},
+};
+use vmoon_core::{
+    Code,
+    driver::Exit,
+    frame::{Call, Eval, FailureKind, tag},
+};
+use vmoon_remote::guest::Guest;
+
+pub(crate) fn guest(lab: &Lab) -> Guest {
+    Guest::new(lab.host(), "owner", "main", Some(lab.path().join("bin/lua").to_str().expect("a path").to_owned())).expect("a name")
+}
+
+async fn conversation(tools: Tools, lua: &str) {
+    let lab = Lab::new(tools, lua).await;
+    let guest = guest(&lab);
+    let mut talk = Talk::open(&guest).await;
+    assert_eq!(talk.value("x = 41 return 1, nil, 'a'").await, "1\tnil\ta");
+    let frames = talk.eval("print('Value:', x + 1) io.stderr:write('bad\\n') io.write('a\\0\\255')").await;
+    assert_eq!(output(&frames, tag::STDOUT), b"Value:\t42\na\0\xff");
+    assert_eq!(output(&frames, tag::STDERR), b"bad\n");
+    assert_eq!(frames.first().map(|f| f.tag), Some(tag::ACCEPTED));
+    assert_eq!(frames.last().map(|f| f.payload.len()), Some(8));
+    let frames = talk.eval("error('boom')").await;
+    let (kind, message) = failure(&frames);
+    assert!(kind == FailureKind::Runtime && message.contains("boom"), "{message}");
+    assert_eq!(failure(&talk.eval("x = = 2").await).0, FailureKind::Syntax);
+    assert!(only(&talk.eval("for i = 1, 2 do").await, tag::INCOMPLETE).is_some());
+    // Children write where everything has its place.
+    let frames = talk.eval("print('one') os.execute('echo two') print('three')").await;
+    assert_eq!(output(&frames, tag::STDOUT), b"one\ntwo\nthree\n", "{frames:?}");
+    // Input, asked for twice, given once ahead.
+    let id = talk.start("local a, b = io.read(), io.read() return a .. '|' .. tostring(b)").await;
+    talk.until(|f| f.tag == tag::WANTS_INPUT && f.id == id).await;
+    talk.send(tag::INPUT, 1, b"hello\n").await;
+    talk.send(tag::INPUT_END, 1, b"").await;
+    let frames = talk.done(id).await;
+    assert_eq!(only(&frames, tag::VALUES).map(|f| f.payload.clone()), Some(b"hello|nil".to_vec()), "{frames:?}");
+    talk.send(tag::INPUT, 5, b"x").await;
+    let refused = talk.answer().await;
+    assert!(refused.tag == tag::REFUSED && refused.payload.starts_with(Code::SessionNotWaiting.as_str().as_bytes()));
+    // Questions.
+    for (code, verdict) in [("return 1", b'c'), ("for", b'i'), ("x = = 1", b'x')] {
+        talk.send(tag::IS_COMPLETE, 7, code.as_bytes()).await;
+        let answer = talk.answer().await;
+        assert_eq!((answer.tag, answer.id, answer.payload.first()), (tag::COMPLETENESS, 7, Some(&verdict)), "{code}");
+    }
+    talk.send(tag::COMPLETE, 8, b"string.rep").await;
+    let names = talk.answer().await;
+    assert!(
+        String::from_utf8_lossy(&names.payload).contains("string.rep") || String::from_utf8_lossy(&names.payload).contains("rep"),
+        "{names:?}"
+    );
+    // Arguments and values as data.
+    talk.last += 1;
+    let id = talk.last;
+    let eval = Eval { deadline_ms: 0, token: b"tok", code: b"local a = ... return a.n + 1" };
+    let call = Call { data: true, arguments: b"[{\"n\":41}]", eval }.to_vec();
+    talk.send(tag::CALL, id, &call).await;
+    let frames = talk.done(id).await;
+    assert_eq!(frames[0].payload, eval.to_vec());
+    assert!(String::from_utf8_lossy(&only(&frames, tag::DATA).expect("data").payload).contains("42"), "{frames:?}");
+    // A long chunk, and one that comes while another runs.
+    let long = format!("return #[[{}]]", "y".repeat(300_000));
+    assert_eq!(talk.value(&long).await, "300000");
+    let (a, b) = (talk.start("print('a')").await, talk.start("print('b')").await);
+    talk.done(b).await;
+    let order: Vec<u64> = talk.frames.iter().filter(|f| f.tag == tag::DONE && f.id >= a).map(|f| f.id).collect();
+    assert_eq!(order, [a, b]);
+    let id = talk.start("os.exit(3)").await;
+    assert_eq!(talk.ended().await, Exit::Code { code: 3 });
+    assert_eq!(talk.frames.iter().find(|f| f.tag == tag::EXIT && f.id == id).map(|f| f.payload.clone()), Some(3i32.to_le_bytes().to_vec()));
+    // The next life begins anew; of the old one its stream is still there.
+    let seen = guest.look().await.expect("a look");
+    assert!(!seen.lives && seen.next_life() == talk.life + 1, "{seen:?}");
+    let mut old = Talk::open(&guest).await;
+    assert_eq!((old.last, old.value("return x == nil").await.as_str()), (0, "true"));
+}
+
+#[tokio::test]
+async fn a_session_with_busybox_and_lua_5_1() {
+    conversation(Tools::BusyBox, "lua5.1").await;
+}
+
+#[tokio::test]
+async fn a_session_with_coreutils_and_lua_5_4() {
+    conversation(Tools::System, "lua5.4").await;
+}
+
+#[tokio::test]
+async fn a_session_with_busybox_and_luajit() {
+    conversation(Tools::BusyBox, "luajit").await;
+}
+
+#[tokio::test]
+async fn a_session_with_lua_5_2_and_5_3() {
+    conversation(Tools::System, "lua5.2").await;
+    conversation(Tools::BusyBox, "lua5.3").await;
+}
+
+async fn interruptions(tools: Tools, lua: &str) {
+    let lab = Lab::new(tools, lua).await;
+    let mut talk = Talk::open(&guest(&lab)).await;
+    talk.eval("x = 42").await;
+    // Plain loops, ones that swallow errors, ones in coroutines, a child, and waiting for input; each more than once.
+    let mut shapes = vec!["os.execute('sleep 60') return 1", "io.read()"];
+    // What LuaJIT has compiled looks at no interrupt.
+    if lua != "luajit" {
+        shapes.extend([
+            "while true do end",
+            "while true do pcall(function() while true do local t = {} end end) end",
+            "local co = coroutine.wrap(function() while true do end end) co()",
+        ]);
+    }
+    for round in 0..2 {
+        for shape in &shapes {
+            let id = talk.start(shape).await;
+            talk.until(|f| f.id == id).await;
+            if *shape == "io.read()" {
+                talk.until(|f| f.id == id && f.tag == tag::WANTS_INPUT).await;
+            }
+            talk.send(tag::INTERRUPT, if round == 0 { id } else { 0 }, b"").await;
+            let frames = talk.done(id).await;
+            assert_eq!(failure(&frames).0, FailureKind::Interrupted, "{shape}: {frames:?}");
+            assert_eq!(talk.value("return x").await, "42", "{shape}");
+        }
+    }
+    let id = talk.start_within("os.execute('sleep 60') return 1", 50).await;
+    assert_eq!(failure(&talk.done(id).await).0, FailureKind::Deadline);
+    // One that waits for its turn never runs; one that is over is not hit.
+    let (running, waiting) = (talk.start("io.read()").await, talk.start("x = 43").await);
+    talk.until(|f| f.id == running && f.tag == tag::WANTS_INPUT).await;
+    talk.send(tag::INTERRUPT, waiting, b"").await;
+    talk.send(tag::INPUT, 9, b"\n").await;
+    assert_eq!(failure(&talk.done(waiting).await).0, FailureKind::Interrupted);
+    talk.send(tag::INTERRUPT, running, b"").await;
+    assert_eq!(talk.value("return x").await, "42");
+    // Hard on the heels of the end: the interrupt meets this command or none.
+    // (LuaJIT's own handler of SIGINT may crash it in compiled code.)
+    for _ in 0..if lua == "luajit" { 0 } else { 30 } {
+        let id = talk.start("for i = 1, 20000 do local s = i .. '' end").await;
+        talk.until(|f| f.id == id).await;
+        talk.send(tag::INTERRUPT, id, b"").await;
+        talk.done(id).await;
+        assert_eq!(talk.value("return x").await, "42");
+    }
+    talk.send(tag::QUIT, 0, b"").await;
+    assert_eq!(talk.ended().await, Exit::Code { code: 0 });
+}
+
+#[tokio::test]
+async fn interrupts_with_lua_5_4() {
+    interruptions(Tools::System, "lua5.4").await;
+}
+
+#[tokio::test]
+async fn interrupts_with_busybox_and_lua_5_1() {
+    interruptions(Tools::BusyBox, "lua5.1").await;
+}
+
+#[tokio::test]
+async fn interrupts_with_busybox_and_luajit() {
+    interruptions(Tools::BusyBox, "luajit").await;
+}
+
+#[tokio::test]
+async fn a_host_without_lua_says_so() {
+    let lab = Lab::new(Tools::NoLua, "lua5.4").await;
+    let guest = Guest::new(lab.host(), "owner", "main", None).expect("a name");
+    let Err(error) = guest.open(1, 0).await else { panic!("there is no Lua") };
+    assert_eq!(error.code(), Code::GuestNoLua);
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("shell")));
+}
+
+#[tokio::test]
+async fn a_killed_and_a_rebooted_session_say_how_they_ended() {
+    let lab = Lab::new(Tools::BusyBox, "lua5.4").await;
+    let guest = guest(&lab);
+    let mut talk = Talk::open(&guest).await;
+    talk.eval("print('one')").await;
+    let middle = talk.at;
+    talk.eval("print('two')").await;
+    guest.kill(talk.life).await.expect("a kill");
+    assert_eq!(talk.ended().await, Exit::Killed);
+    // What nobody has read yet is still there, then the end.
+    let rest = guest.open(talk.life, middle).await.expect("the rest");
+    assert_eq!((rest.end, rest.last_command), (talk.at, 2));
+    // A host that was started anew: the directory is of another boot, its processes are gone.
+    let mut talk = Talk::open(&guest).await;
+    talk.eval("x = 1").await;
+    let dir = lab.path().join(format!("state/vmoon/guest/owner/main/{}", talk.life));
+    let pid = std::fs::read_to_string(dir.join("pid")).expect("a pid");
+    std::fs::write(dir.join("boot"), "another\n").expect("a boot id");
+    let group = rustix::process::Pid::from_raw(pid.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a number"));
+    rustix::process::kill_process_group(group.expect("a pid"), rustix::process::Signal::KILL).expect("a kill");
+    lab.cut();
+    assert_eq!(talk.ended().await, Exit::Rebooted);
+    assert!(!guest.look().await.expect("a look").lives);
+    let mut talk = Talk::open(&guest).await;
+    assert_eq!(talk.value("return x == nil").await, "true");
+    // A process that is gone without a word.
+    let dir = lab.path().join(format!("state/vmoon/guest/owner/main/{}", talk.life));
+    let pid = std::fs::read_to_string(dir.join("pid")).expect("a pid");
+    let group = rustix::process::Pid::from_raw(pid.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a number"));
+    rustix::process::kill_process_group(group.expect("a pid"), rustix::process::Signal::KILL).expect("a kill");
+    guest.look().await.expect("a look");
+    lab.cut();
+    assert_eq!(talk.ended().await, Exit::Lost);
+}
+
+#[tokio::test]
+async fn the_newest_link_has_the_lease() {
+    let lab = Lab::new(Tools::BusyBox, "lua5.1").await;
+    let guest = guest(&lab);
+    let mut first = Talk::open(&guest).await;
+    first.eval("n = 0").await;
+    let mut second = Talk::open(&guest).await;
+    assert_eq!(second.last, 1);
+    second.eval("n = n + 1").await;
+    // The first one's lines are void by now; it notices and takes the session back.
+    first.last = 2;
+    assert_eq!(first.value("return n").await, "1");
+    assert!(first.reopened > 0);
+}
