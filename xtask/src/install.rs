@@ -59,6 +59,8 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Program("iptables"), package: "iptables", purpose: "networks of virtual machines" },
     Component { probe: Probe::Program("unshare"), package: "util-linux", purpose: "a libvirt daemon apart from the computer's" },
     Component { probe: Probe::Program("ip"), package: "iproute2", purpose: "a libvirt daemon apart from the computer's" },
+    Component { probe: Probe::Program("ssh-keygen"), package: "openssh-client", purpose: "keys of hosts and users in tests over SSH" },
+    Component { probe: Probe::Program("sshd"), package: "openssh-server", purpose: "hosts of tests over SSH" },
     Component { probe: Probe::Program("busybox"), package: "busybox-static", purpose: "the guest of tests" },
     Component { probe: Probe::Unpacked, package: "linux-image-cloud-amd64", purpose: "the guest of tests: its kernel" },
     Component { probe: Probe::Unpacked, package: "qemu-guest-agent", purpose: "the guest of tests: its agent" },
