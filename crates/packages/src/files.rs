@@ -1,7 +1,7 @@
 //! The small files of rocks servers, fetched through the cache; what was evaluated is kept there too.
 
 use crate::{
-    cache::Seen,
+    cache::{Cache, Seen},
     digest,
     fetch::{Fetcher, Fresh, Want},
     gather::Files,
@@ -46,17 +46,25 @@ impl Files for ServerFiles<'_> {
     }
 
     fn evaluated(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let (_, blob) = self.fetcher.cache().seen(&key(text)).ok()??;
-        std::fs::read(blob.path).ok()
+        kept(self.fetcher.cache(), text)
     }
 
     fn keep_evaluated(&self, text: &[u8], answer: &[u8]) {
-        // The cache is a convenience: without room in it everything is evaluated again.
-        if let Ok(blob) = self.fetcher.cache().put(answer) {
-            let seen =
-                Seen { url: key(text), sha256: blob.sha256, size: blob.size, fetched_ms: clock::now_ms(), etag: None, modified: None };
-            let _ = self.fetcher.cache().note(&seen);
-        }
+        keep(self.fetcher.cache(), text, answer);
+    }
+}
+
+/// What [`keep`] has put into this cache.
+pub(crate) fn kept(cache: &Cache, text: &[u8]) -> Option<Vec<u8>> {
+    let (_, blob) = cache.seen(&key(text)).ok()??;
+    std::fs::read(blob.path).ok()
+}
+
+/// Keeps what a text says. The cache is a convenience: without room in it everything is evaluated again.
+pub(crate) fn keep(cache: &Cache, text: &[u8], answer: &[u8]) {
+    if let Ok(blob) = cache.put(answer) {
+        let seen = Seen { url: key(text), sha256: blob.sha256, size: blob.size, fetched_ms: clock::now_ms(), etag: None, modified: None };
+        let _ = cache.note(&seen);
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Run<'a> {
     pub dir: &'a Path,
     /// What it can read from its standard input.
     pub input: &'a [u8],
-    /// More descriptors and the numbers, from 3 and below 100, that they get in the child.
+    /// More descriptors and the numbers, from 3 and below 99, that they get in the child.
     pub extra: Vec<(BorrowedFd<'a>, i32)>,
     /// Whether standard error goes to where standard output goes.
     pub merged: bool,
@@ -116,16 +116,30 @@ impl Kept {
 
 impl Run<'_> {
     /// Starts it in a session of its own, without a terminal, and waits for its end. When it ends, by itself or because it must, the processes it has
-    /// started end too. The kernel kills it when the calling thread ends.
+    /// started end too, but for one that closes all its descriptors in order to be forgotten. The kernel kills it when the calling thread ends.
     ///
     /// # Errors
     /// Those of fork(2) and execve(2), with [`io::ErrorKind::NotFound`] for a program or directory that is not there; [`io::ErrorKind::TimedOut`] if what was
     /// killed does not die.
     pub fn run(&self, stop: &Stop) -> io::Result<Ran> {
+        self.go(stop, false)
+    }
+
+    /// As [`Run::run`], for programs that may hide what they start: all processes of the computer are looked at, which takes some milliseconds.
+    ///
+    /// # Errors
+    /// As [`Run::run`].
+    pub fn run_and_sweep(&self, stop: &Stop) -> io::Result<Ran> {
+        self.go(stop, true)
+    }
+
+    fn go(&self, stop: &Stop, sweep: bool) -> io::Result<Ran> {
         let (out_read, out_write) = io::pipe()?;
         let (err_read, err_write) = io::pipe()?;
         let (in_read, in_write) = io::pipe()?;
         let (woken, wake) = io::pipe()?;
+        // Whoever comes from the program has the other end of this, unless it closes it.
+        let (held, hold) = io::pipe()?;
         let mark = random::key();
         let mut command = Command::new(self.exe);
         command.args(&self.args).env_clear().envs(self.env.iter().copied()).env(MARK, &mark).current_dir(self.dir);
@@ -144,10 +158,11 @@ impl Run<'_> {
                 });
             }
         }
-        child::tie(&mut command, self.extra.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect());
+        let given = self.extra.iter().map(|(fd, number)| (fd.as_raw_fd(), *number));
+        child::tie(&mut command, given.chain([(hold.as_raw_fd(), HELD)]).collect());
         let until = Instant::now() + self.limit;
         let mut child = command.spawn()?;
-        drop((command, out_write, err_write));
+        drop((command, out_write, err_write, hold));
         let root = Identity::of(child.id() as i32);
         let waiting = stop.on_stop(move || drop(wake));
         let mut streams = Streams {
@@ -161,7 +176,8 @@ impl Run<'_> {
         drop(waiting);
         // Whatever happened: nothing that it has started goes on. Not reaped yet, its pid is nobody else's.
         let root = root.unwrap_or(Identity { pid: child.id() as i32, start: 0, boot: boot_id().to_owned() });
-        let cleared = tree::kill(&root, Some(&format!("{MARK}={mark}")), DYING);
+        let alone = matches!(ended, Ok(None)) && !sweep && hung_up(&held);
+        let cleared = if alone { Ok(()) } else { tree::kill(&root, Some(&format!("{MARK}={mark}")), DYING) };
         let status = child.wait()?;
         cleared?;
         streams.drain();
@@ -172,6 +188,15 @@ impl Run<'_> {
         };
         Ok(Ran { end, out, err })
     }
+}
+
+/// The number of the descriptor that a program's processes hold.
+const HELD: i32 = 99;
+
+/// Whether nobody holds the other end of a pipe any more.
+fn hung_up(fd: &io::PipeReader) -> bool {
+    let mut asked = [PollFd::new(fd, PollFlags::IN)];
+    matches!(poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..)) && asked[0].revents().contains(PollFlags::HUP)
 }
 
 /// The variable by which processes are found that a program has left behind.
@@ -338,6 +363,17 @@ mod tests {
         let run = Run { extra: vec![(write.as_fd(), 5)], ..sh("setsid sleep 1000 >/dev/null 2>&1 & echo done", LONG) };
         let ran = run.run(&Stop::new()).unwrap();
         assert_eq!((ran.end, ran.out.text().as_str()), (End::Code(0), "done\n"));
+        drop(run);
+        drop(write);
+        assert_eq!((&read).read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn who_hides_is_found_by_looking_at_all() {
+        let (read, write) = io::pipe().unwrap();
+        let hidden = "setsid bash -c 'exec 99>&- >/dev/null 2>&1; sleep 1000' & exec 99>&-; sleep 0.1";
+        let run = Run { exe: Path::new("/bin/bash"), extra: vec![(write.as_fd(), 5)], ..sh(hidden, LONG) };
+        assert_eq!(run.run_and_sweep(&Stop::new()).unwrap().end, End::Code(0));
         drop(run);
         drop(write);
         assert_eq!((&read).read(&mut [0]).unwrap(), 0);

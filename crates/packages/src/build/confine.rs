@@ -104,7 +104,7 @@ impl Confine for Launcher {
             limit: job.limit,
             largest_file: None,
         };
-        let ran = run.run(stop).map_err(io)?;
+        let ran = run.run_and_sweep(stop).map_err(io)?;
         drop(run);
         drop(tell);
         let mut said = Vec::new();

@@ -15,7 +15,7 @@ use crate::{
     cache::{Blob, Cache, Work, remove},
     digest,
     evaluate::{Evaluator, MAX_ROCKSPEC},
-    fetch,
+    fetch, files,
     lock::Arch,
     lua_version::LuaVersion,
     name::RockName,
@@ -184,7 +184,18 @@ impl Builder {
         if text.len() > MAX_ROCKSPEC {
             return Err(Error::new(Code::PackageInvalid, format!("the rockspec of {name} has more than {MAX_ROCKSPEC} bytes")));
         }
-        let spec = Rockspec::from_value(&self.evaluator.rockspec(text)?, PLATFORMS)?;
+        let kept = files::kept(&self.cache, text).and_then(|kept| serde_json::from_slice(&kept).ok());
+        let globals = match kept {
+            Some(globals) => globals,
+            None => {
+                let globals = self.evaluator.rockspec(text)?;
+                if let Ok(answer) = serde_json::to_vec(&globals) {
+                    files::keep(&self.cache, text, &answer);
+                }
+                globals
+            }
+        };
+        let spec = Rockspec::from_value(&globals, PLATFORMS)?;
         if spec.package != *name || spec.version != *version {
             let found = format!("{} {}", spec.package, spec.version);
             return Err(Error::new(Code::PackageInvalid, format!("the rockspec of {name} {version} is one of {found}"))

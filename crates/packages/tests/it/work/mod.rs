@@ -5,3 +5,4 @@ mod environments;
 mod fetching;
 mod server;
 pub(crate) mod shop;
+mod speed;
