@@ -14,6 +14,8 @@ enum Probe {
     Program(&'static str),
     /// This file is below `/usr/lib/ARCH/` or `/usr/lib/`.
     Library(&'static str),
+    /// This file is below `/usr/share/`.
+    Shared(&'static str),
     /// The package is unpacked into a folder of the target directory, and not installed: nobody wants a second kernel on his computer.
     Unpacked,
 }
@@ -33,6 +35,16 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Program("luajit"), package: "luajit", purpose: "the runtime luajit" },
     Component { probe: Probe::Library("lua/5.4/socket/core.so"), package: "lua-socket", purpose: "proof that C modules load" },
     Component { probe: Probe::Library("lua/5.4/zlib.so"), package: "lua-zlib", purpose: "gzip in the biology rocks" },
+    Component { probe: Probe::Library("lua/5.1/curl.so"), package: "lua-curl", purpose: "the profiles of packages" },
+    Component { probe: Probe::Library("lua/5.3/posix.so"), package: "lua-posix", purpose: "the profiles of packages" },
+    Component { probe: Probe::Library("lua/5.4/yaml.so"), package: "lua-yaml", purpose: "the profiles of packages" },
+    Component { probe: Probe::Library("lua/5.4/term/core.so"), package: "lua-term", purpose: "the profiles of packages" },
+    Component { probe: Probe::Library("lua/5.4/system/core.so"), package: "lua-system", purpose: "the profiles of packages" },
+    Component { probe: Probe::Shared("lua/5.4/pl/init.lua"), package: "lua-penlight", purpose: "the profiles of packages" },
+    Component { probe: Probe::Shared("lua/5.3/MessagePack.lua"), package: "lua-messagepack", purpose: "the profiles of packages" },
+    Component { probe: Probe::Shared("lua/5.3/inspect.lua"), package: "lua-inspect", purpose: "the profiles of packages" },
+    Component { probe: Probe::Shared("lua/5.4/busted.lua"), package: "lua-busted", purpose: "the profiles of packages" },
+    Component { probe: Probe::Shared("lua/5.4/luassert/init.lua"), package: "lua-luassert", purpose: "the profiles of packages" },
     Component { probe: Probe::Library("lua/5.4/lpeg.so"), package: "lua-lpeg", purpose: "a C module on the tests' rocks server" },
     Component { probe: Probe::Library("lua/5.4/lfs.so"), package: "lua-filesystem", purpose: "a C module on the tests' rocks server" },
     Component { probe: Probe::Library("lua/5.4/cjson.so"), package: "lua-cjson", purpose: "a C module on the tests' rocks server" },
@@ -128,6 +140,7 @@ impl Component {
         match self.probe {
             Probe::Program(name) => on_path(name),
             Probe::Library(file) => in_library_folders(Path::new("/usr/lib"), file),
+            Probe::Shared(file) => Path::new("/usr/share").join(file).exists(),
             Probe::Unpacked => unpacked(self.package).is_ok_and(|folder| folder.is_dir()),
         }
     }

@@ -59,16 +59,19 @@ pub(super) fn functions(lua: LuaVersion) -> &'static BTreeSet<&'static str> {
         .get_or_init(|| of(lua).into_iter().filter(|(name, _)| *name != "luaconf.h").flat_map(|(_, text)| exported(text)).collect())
 }
 
-/// Declarations have their name in brackets, so that a macro of the same name does not hide it: `LUA_API void (lua_close) (lua_State *L);`
+/// Declarations have their name in brackets, so that a macro of the same name does not hide it: `LUA_API void (lua_close) (lua_State *L);`. In 5.1 those of
+/// the debug interface have not: `LUA_API int lua_getstack (lua_State *L, int level, lua_Debug *ar);`.
 fn exported(text: &'static str) -> impl Iterator<Item = &'static str> {
-    text.match_indices('(').filter_map(|(at, _)| {
-        let rest = &text[at + 1..];
-        let name = &rest[..rest.find(')')?];
-        let fits = name.starts_with("lua") && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        // The declaration's beginning is on this line or, in 5.1, the one before.
-        let before = &text[..at];
-        let begins = before.rfind([';', '}', '/', '#']).map_or(before, |end| &before[end..]);
-        (fits && ["LUA_API", "LUALIB_API", "LUAMOD_API"].iter().any(|word| begins.contains(word))).then_some(name)
+    let part_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_name = move |name: &&str| name.starts_with("lua") && name.chars().all(part_of_name);
+    let begins = ["LUA_API", "LUALIB_API", "LUAMOD_API"].into_iter().flat_map(|word| text.match_indices(word));
+    begins.filter_map(move |(at, word)| {
+        let (kind, rest) = text[at + word.len()..].split_once('(')?;
+        if kind.contains([';', '#', '}']) {
+            return None;
+        }
+        let bracketed = rest.split(')').next().filter(is_name);
+        bracketed.or_else(|| kind.trim_end().rsplit(|c| !part_of_name(c)).next().filter(is_name))
     })
 }
 
@@ -89,6 +92,10 @@ mod tests {
             ("lua_newuserdata", [true, true, true, false]),
             ("lua_newuserdatauv", [false, false, false, true]),
             ("luaopen_utf8", [false, false, true, true]),
+            // Those without brackets in 5.1, because of which Debian's luaposix was refused.
+            ("lua_getstack", [true, true, true, true]),
+            ("lua_getlocal", [true, true, true, true]),
+            ("lua_gethookmask", [true, true, true, true]),
         ] {
             assert_eq!(LuaVersion::ALL.map(|lua| functions(lua).contains(name)), versions, "{name}");
         }

@@ -7,6 +7,7 @@ mod luarocks;
 mod manifests;
 mod mirror;
 mod noise;
+mod profiles;
 mod sandbox;
 mod servers;
 mod solving;
