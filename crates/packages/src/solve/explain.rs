@@ -70,13 +70,17 @@ pub(super) fn no_such_version(rocks: &Rocks<'_>, wanted: &Dependency, known: &Kn
 
 /// Some versions, newest last; long lists by their ends.
 fn list(versions: &[&Version]) -> String {
+    list_with(versions, "and")
+}
+
+fn list_with(versions: &[&Version], word: &str) -> String {
     match versions {
         [] => "none".to_owned(),
         [one] => one.to_string(),
         [first, .., last] if versions.len() > 5 => format!("{first} to {last} ({} versions)", versions.len()),
         [some @ .., last] => {
             let some: Vec<String> = some.iter().map(ToString::to_string).collect();
-            format!("{} and {last}", some.join(", "))
+            format!("{} {word} {last}", some.join(", "))
         }
     }
 }
@@ -93,7 +97,8 @@ fn simplified(rocks: &Rocks<'_>, tree: &Arc<Tree>, done: &mut HashMap<*const Tre
     let says_nothing = |tree: &Tree| match tree {
         DerivationTree::External(External::NoVersions(Package::Rock(name), set)) => {
             let known = rocks.known(name);
-            !known.choices.is_empty() && known.members(set).is_empty() && *set != Ranges::empty()
+            // Of a rock that is nowhere, whoever needs it says so.
+            known.choices.is_empty() || (known.members(set).is_empty() && *set != Ranges::empty())
         }
         DerivationTree::External(External::NotRoot(..)) => true,
         _ => false,
@@ -119,8 +124,17 @@ fn with_terms(tree: &Arc<Tree>, terms: &Terms) -> Arc<Tree> {
 struct Words<'a, 'r>(&'a Rocks<'r>);
 
 impl Words<'_, '_> {
-    /// Versions of a package, as the subject of a clause.
+    /// Versions of a package, as the subject of a clause: all of them do or need something.
     fn subject(&self, package: &Package, set: &Ranges<u32>) -> String {
+        self.versions(package, set, "and")
+    }
+
+    /// Versions of a package, as the object of a clause: one of them is needed.
+    fn object(&self, package: &Package, set: &Ranges<u32>) -> String {
+        self.versions(package, set, "or")
+    }
+
+    fn versions(&self, package: &Package, set: &Ranges<u32>, word: &str) -> String {
         let Package::Rock(name) = package else { return "you".to_owned() };
         let known = self.0.known(name);
         let members = known.members(set);
@@ -128,10 +142,10 @@ impl Words<'_, '_> {
             return format!("Lua {}", self.0.index().lua());
         }
         if members.len() == known.choices.len() && members.len() > 1 {
-            return format!("every version of {name}");
+            return format!("{} version of {name}", if word == "or" { "any" } else { "every" });
         }
         let versions: Vec<&Version> = members.iter().map(|at| known.choices[*at as usize].version()).collect();
-        if versions.is_empty() { name.to_string() } else { format!("{name} {}", list(&versions)) }
+        if versions.is_empty() { name.to_string() } else { format!("{name} {}", list_with(&versions, word)) }
     }
 
     fn many(&self, package: &Package, set: &Ranges<u32>) -> bool {
@@ -155,7 +169,7 @@ impl Words<'_, '_> {
             Package::Rock(_) if self.many(package, set) => "need",
             Package::Rock(_) => "needs",
         };
-        let what = written.unwrap_or_else(|| self.subject(other, other_set));
+        let what = written.unwrap_or_else(|| self.object(other, other_set));
         let mut text = format!("{} {verb} {what}", self.subject(package, set));
         let known = self.0.known(needed);
         if known.members(other_set).is_empty() {
@@ -216,25 +230,28 @@ impl Words<'_, '_> {
         match terms.as_slice() {
             [] => "there is no choice that fits".to_owned(),
             [(package, Term::Positive(set))] => format!("{} cannot be used", self.subject(package, set)),
-            [(package, Term::Negative(set))] => format!("{} must be used", self.subject(package, set)),
+            [(package, Term::Negative(set))] => format!("{} must be used", self.object(package, set)),
             [(one, Term::Positive(set)), (other, Term::Negative(other_set))]
             | [(other, Term::Negative(other_set)), (one, Term::Positive(set))] => {
                 let verb = if self.many(one, set) { "need" } else { "needs" };
-                format!("{} {verb} {}", self.subject(one, set), self.subject(other, other_set))
+                format!("{} {verb} {}", self.subject(one, set), self.object(other, other_set))
             }
             many => {
                 let (together, instead): (Vec<_>, Vec<_>) = many.iter().partition(|(_, term)| matches!(term, Term::Positive(_)));
-                let names = |terms: &[&(&Package, &Term<Ranges<u32>>)], word: &str| {
-                    let names = terms.iter().map(|(package, term)| match term {
-                        Term::Positive(set) | Term::Negative(set) => self.subject(package, set),
-                    });
-                    names.collect::<Vec<_>>().join(word)
+                let set = |term: &Term<Ranges<u32>>| match term {
+                    Term::Positive(set) | Term::Negative(set) => set.clone(),
                 };
-                let mut text = format!("{} cannot be used together", names(&together, " and "));
-                if !instead.is_empty() {
-                    text.push_str(&format!(" without {}", names(&instead, " or ")));
+                let subjects: Vec<String> = together.iter().map(|(package, term)| self.subject(package, &set(term))).collect();
+                let objects: Vec<String> = instead.iter().map(|(package, term)| self.object(package, &set(term))).collect();
+                match (together.as_slice(), objects.as_slice()) {
+                    (_, []) => format!("{} cannot be used together", subjects.join(" and ")),
+                    ([], _) => format!("{} must be used", objects.join(" or ")),
+                    ([(package, term)], _) => {
+                        let verb = if self.many(package, &set(term)) { "need" } else { "needs" };
+                        format!("{} {verb} {}", subjects.join(""), objects.join(" or "))
+                    }
+                    _ => format!("{} together need {}", subjects.join(" and "), objects.join(" or ")),
                 }
-                text
             }
         }
     }

@@ -189,6 +189,39 @@ fn dependencies_that_are_nowhere_are_explained() {
 }
 
 #[test]
+fn a_long_explanation_goes_step_by_step() {
+    let world =
+        World::new("foo 1.0-1: a; b\n foo 1.1-1: x; y\n a 1.0-1: b >= 2\n b 1.0-1:\n b 2.0-1:\n x 1.0-1: y >= 2\n y 1.0-1:\n y 2.0-1:");
+    assert_eq!(
+        world.explanation("foo; y < 2; b < 2"),
+        [
+            "Because a 1.0-1 needs b >= 2 and foo 1.0-1 needs a, foo 1.0-1 needs b 2.0-1. (1)",
+            "Because x 1.0-1 needs y >= 2 and foo 1.1-1 needs x, foo 1.1-1 needs y 2.0-1.",
+            "And because foo 1.0-1 needs b 2.0-1 (1), every version of foo needs b 2.0-1 or y 2.0-1.",
+            "And because you want b < 2, every version of foo needs y 2.0-1.",
+            "And because you want foo and you want y < 2, there is no choice that fits.",
+        ]
+    );
+    let world = World::new("a 1-1: nothere\n a 2-1: alsonot\n b 1-1: x < 1\n b 2-1: x < 2\n c 1-1: x >= 2\n x 0.5-1:\n x 1-1:\n x 2-1:");
+    assert_eq!(
+        world.explanation("a"),
+        [
+            "Because a 1-1 needs nothere (the server does not have nothere) and a 2-1 needs alsonot (the server does not have alsonot), \
+             every version of a cannot be used.",
+            "And because you want a, there is no choice that fits.",
+        ]
+    );
+    assert_eq!(
+        world.explanation("b; c"),
+        [
+            "Because b 1-1 needs x < 1 and b 2-1 needs x < 2, every version of b needs x 0.5-1 or 1-1.",
+            "And because c 1-1 needs x >= 2, every version of b and c 1-1 cannot be used together.",
+            "And because you want b and you want c, there is no choice that fits.",
+        ]
+    );
+}
+
+#[test]
 fn a_cycle_is_no_problem_and_an_impossible_one_is_explained() {
     let world = World::new("a 1-1: b\n b 1-1: c >= 1\n c 1-1: a\n x 1-1: y\n x 2-1: y\n y 1-1: x < 2\n y 2-1: x < 2; a");
     assert_eq!(world.chosen("a"), "a@1-1 b@1-1 c@1-1");
