@@ -4,7 +4,7 @@ use crate::{
     evaluate::{Evaluator, MAX_MANIFEST},
     index::Index,
     lua_version::LuaVersion,
-    manifest::Manifest,
+    manifest::{Manifest, is_page, page},
     servers::Server,
 };
 use std::io::{Cursor, Read as _};
@@ -58,34 +58,39 @@ pub fn gather(servers: &[Server], lua: LuaVersion, files: &dyn Files, evaluator:
 /// # Errors
 /// Those of [`Files::file`] and [`Manifest::read`]; [`Code::PackageServer`] for a server that has no manifest. Each names the server and the file.
 pub fn manifest(server: &Server, lua: LuaVersion, files: &dyn Files, evaluator: &dyn Evaluator) -> Result<Manifest> {
-    let mut offline = None;
+    // What another form may make good: that a server does not have a form is not remembered for offline work, and some servers answer a page to
+    // every question.
+    let mut passing = None;
     for name in manifest_names(lua) {
         let bytes = match files.file(server, &name, MAX_MANIFEST) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => continue,
-            // Another form may be in the cache: that a server does not have this one is not remembered.
             Err(error) if error.code() == Code::PackageOffline => {
-                offline.get_or_insert(of(server, &name, error));
+                passing.get_or_insert(of(server, &name, error));
                 continue;
             }
             Err(error) => return Err(of(server, &name, error)),
         };
-        let read = || {
-            let bytes = if name.ends_with(".zip") || bytes.starts_with(b"PK") { unzip(&bytes)? } else { bytes };
-            if let Some(manifest) = files.evaluated(&bytes).and_then(|compact| Manifest::from_compact(&compact).ok()) {
-                return Ok(manifest);
-            }
-            let manifest = Manifest::read(&bytes, evaluator)?;
-            files.keep_evaluated(&bytes, &manifest.to_compact());
-            Ok(manifest)
-        };
-        return read().map_err(|error| of(server, &name, error));
+        if is_page(&bytes) {
+            passing.get_or_insert(of(server, &name, page()));
+            continue;
+        }
+        return read(&bytes, files, evaluator).map_err(|error| of(server, &name, error));
     }
-    if let Some(error) = offline {
-        return Err(error);
+    Err(passing.unwrap_or_else(|| {
+        Error::new(Code::PackageServer, format!("the server {} has no manifest for Lua {lua} at {}", server.name, server.url))
+            .hint("ask who keeps it for the right address; a directory of rocks gets its manifest from \"luarocks-admin make-manifest\"")
+    }))
+}
+
+/// Reads a manifest as it was fetched. What was kept of it is found by what was fetched, so that nothing need be unpacked.
+fn read(bytes: &[u8], files: &dyn Files, evaluator: &dyn Evaluator) -> Result<Manifest> {
+    if let Some(manifest) = files.evaluated(bytes).and_then(|compact| Manifest::from_compact(&compact).ok()) {
+        return Ok(manifest);
     }
-    Err(Error::new(Code::PackageServer, format!("the server {} has no manifest for Lua {lua} at {}", server.name, server.url))
-        .hint("ask who keeps it for the right address; a directory of rocks gets its manifest from \"luarocks-admin make-manifest\""))
+    let manifest = if bytes.starts_with(b"PK") { Manifest::read(&unzip(bytes)?, evaluator)? } else { Manifest::read(bytes, evaluator)? };
+    files.keep_evaluated(bytes, &manifest.to_compact());
+    Ok(manifest)
 }
 
 /// The one file of a zip archive, unpacked in memory.

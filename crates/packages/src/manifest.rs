@@ -52,8 +52,7 @@ impl Manifest {
         match start.first() {
             None => Err(bad("it is empty")),
             Some(b'{') => Self::from_json(bytes),
-            Some(b'<') => Err(bad("it is a page of HTML")
-                .hint("the address is that of a web site; ask who keeps the server for the address of its rocks")),
+            Some(b'<') => Err(page()),
             _ if bytes.starts_with(COMPACT.as_bytes()) => Self::from_compact(bytes),
             _ => Self::from_compact(&evaluator.manifest(bytes)?),
         }
@@ -187,6 +186,16 @@ fn listed(line: &str) -> Option<Listed> {
     let version = words.next()?.parse().ok()?;
     let archs: Vec<Arch> = words.filter_map(|word| word.parse().ok()).collect();
     (!archs.is_empty()).then_some(Listed { version, archs })
+}
+
+/// Whether this is a page of HTML instead of anything a rocks server gives.
+pub(crate) fn is_page(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"<")
+}
+
+/// The error for a page of HTML.
+pub(crate) fn page() -> Error {
+    bad("it is a page of HTML").hint("the address is that of a web site; ask who keeps the server for the address of its rocks")
 }
 
 fn bad(why: &str) -> Error {

@@ -90,12 +90,23 @@ fn each_form_of_a_manifest_is_read() {
 }
 
 #[test]
+fn a_page_where_a_form_is_missing_does_not_hide_the_one_that_is_there() {
+    let (_dir, _mirror, web) = served(false);
+    for form in ["manifest-5.4.zip", "manifest-5.4.json"] {
+        web.fault(form, Fault::Html);
+    }
+    let fetching = Fetching::new();
+    let index = gather(&[server("s", web.url())], LuaVersion::V54, &fetching.files(), &Installed::default());
+    assert_eq!(index.candidates(&"bxalpha".parse().unwrap()).len(), 3, "{:?}", index.failures);
+}
+
+#[test]
 fn a_server_that_fails_is_named_and_the_others_count() {
     let (_dir, mirror, web) = served(false);
     let good = Mirror::local().with_standard();
     good.publish();
     let fetching = Fetching::new();
-    mirror.publish_json("5.1");
+    std::fs::remove_file(mirror.dir().join("manifest")).unwrap();
     for (fault, code, said) in [
         (Fault::Hang, Code::PackageServer, "bad"),
         (Fault::Status(500), Code::PackageServer, "500"),
