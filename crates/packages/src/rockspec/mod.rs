@@ -43,6 +43,8 @@ pub struct Rockspec {
     pub build: BuildSpec,
     /// How its files are put in place.
     pub deploy: Deploy,
+    /// `hooks.post_install`: a command line to be run when it was installed. vmoon does not run it, so such a rock is not chosen.
+    pub post_install: Option<String>,
 }
 
 /// The table `source`.
@@ -248,6 +250,7 @@ fn read(fields: &Fields<'_>) -> Option<Rockspec> {
         description,
         build,
         deploy,
+        post_install: fields.table("hooks").text("post_install"),
     })
 }
 
@@ -282,7 +285,8 @@ fn build(table: &Fields<'_>, format3: bool) -> BuildSpec {
         kind => kind,
     };
     let mut modules = BTreeMap::new();
-    let entries = table.table("modules").values();
+    // Other kinds mean other things by it, or nothing.
+    let entries = if kind == "builtin" { table.table("modules").values() } else { Vec::new() };
     let autodetect = kind == "builtin" && format3 && entries.is_empty();
     for (name, value) in entries {
         if let Some((name, module)) = table.module(name, value)
@@ -296,7 +300,10 @@ fn build(table: &Fields<'_>, format3: bool) -> BuildSpec {
     for name in ["variables", "build_variables", "install_variables"] {
         variables.extend(table.table(name).named_texts());
     }
-    const KNOWN: &[&str] = &["type", "modules", "install", "copy_directories", "variables", "patches", "platforms"];
+    let mut known = vec!["type", "install", "copy_directories", "variables", "patches", "platforms"];
+    if kind == "builtin" {
+        known.push("modules");
+    }
     BuildSpec {
         kind,
         modules,
@@ -305,7 +312,7 @@ fn build(table: &Fields<'_>, format3: bool) -> BuildSpec {
         copy_directories: table.paths("copy_directories"),
         variables,
         patches: table.table("patches").named_texts().into_iter().collect(),
-        more: table.without(KNOWN),
+        more: table.without(&known),
     }
 }
 

@@ -49,6 +49,22 @@ fn platforms_lay_over_what_is_general() {
     assert!(!spec.build.more.contains_key("platforms"));
 }
 
+/// As LuaSocket's: all modules stand below the platforms.
+#[test]
+fn a_build_may_stand_below_its_platforms_alone() {
+    let unix = json!({"modules": {"socket.core": {"sources": ["src/luasocket.c", "src/unix.c"], "defines": {}, "incdir": "/src"}, "socket": "src/socket.lua"}});
+    let build = json!({"type": "builtin", "platforms": {"unix": unix, "win32": {"modules": {"w": "w.c"}}}, "copy_directories": ["docs"]});
+    let spec = Rockspec::from_value(&with("build", build), PLATFORMS).unwrap();
+    assert_eq!(spec.build.modules.keys().collect::<Vec<_>>(), ["socket", "socket.core"]);
+    assert!(!spec.build.autodetect);
+    // Other kinds of builds mean other things by `modules`.
+    let rust = json!({"type": "rust-mlua", "modules": {"m": {"x": 1}, "../n": 7}});
+    let rust = Rockspec::from_value(&with("build", rust), PLATFORMS).unwrap();
+    assert!(rust.build.modules.is_empty() && rust.build.more.contains_key("modules") && !rust.build.autodetect);
+    let hooked = Rockspec::from_value(&with("hooks", json!({"post_install": "make x"})), PLATFORMS).unwrap();
+    assert_eq!(hooked.post_install.as_deref(), Some("make x"));
+}
+
 #[test]
 fn every_spelling_of_a_module_is_read() {
     let modules = json!({

@@ -102,13 +102,16 @@ fn is_of_this_version(code: Code) -> bool {
     )
 }
 
-/// A rockspec must be of the rock under whose name it was found, and for this system.
+/// A rockspec must be of the rock under whose name it was found, for this system, and ask for nothing that is not done here.
 fn fits(entry: &Entry, spec: Arc<Rockspec>) -> ReadSpec {
     if spec.package != entry.name || spec.version != entry.version {
         return Err(format!("its rockspec is that of {} {}", spec.package, spec.version));
     }
     if !spec.supports(PLATFORMS) {
         return Err(format!("it is for other systems ({})", spec.supported_platforms.join(", ")));
+    }
+    if spec.post_install.is_some() {
+        return Err("its rockspec wants a command to be run after the install, which is not done here".to_owned());
     }
     Ok(spec)
 }

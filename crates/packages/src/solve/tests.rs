@@ -91,10 +91,12 @@ impl Rockspecs for World {
             return Err(Error::new(Code::PackageServer, "the server hangs"));
         }
         let platforms: Vec<&str> = needs.iter().filter_map(|need| need.strip_prefix("ONLY ")).collect();
-        let dependencies: Vec<&String> = needs.iter().filter(|need| !need.starts_with("ONLY")).collect();
+        let dependencies: Vec<&String> = needs.iter().filter(|need| !need.starts_with("ONLY") && *need != "HOOK").collect();
+        let hooks =
+            if needs.iter().any(|need| need == "HOOK") { json!({"platforms": {"unix": {"post_install": "make x"}}}) } else { json!({}) };
         let spec = json!({
             "rockspec_format": "3.0", "package": entry.name, "version": entry.version, "source": {"url": "file:///x"},
-            "dependencies": dependencies, "supported_platforms": platforms,
+            "dependencies": dependencies, "supported_platforms": platforms, "hooks": hooks,
         });
         Rockspec::from_value(&spec, PLATFORMS).map(Arc::new)
     }
@@ -237,7 +239,7 @@ fn a_cycle_is_no_problem_and_an_impossible_one_is_explained() {
 
 #[test]
 fn versions_that_cannot_be_used_are_stepped_over() {
-    let world = World::new("a 1-1:\n a 2-1: BROKEN\n a 3-1: lua >= 5.5\n a 4-1: ONLY macosx\n b 1-1: SERVER");
+    let world = World::new("a 1-1:\n a 2-1: BROKEN\n a 3-1: lua >= 5.5\n a 4-1: ONLY macosx\n a 5-1: HOOK\n b 1-1: SERVER");
     assert_eq!(world.chosen("a"), "a@1-1");
     // A server that does not answer says nothing of the version: the search ends.
     assert_eq!(world.refused("b").code(), Code::PackageServer);
