@@ -7,6 +7,7 @@
 //! ```
 
 use crate::digest::{self, is_sha256};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -15,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
-use vmoon_core::{Error, Result};
+use vmoon_core::{Code, Error, Result};
 use vmoon_sys::{atomic, paths, random};
 
 /// What a URL had when it was last fetched.
@@ -67,8 +68,22 @@ pub struct Cache {
     root: PathBuf,
 }
 
+/// How long something may lie in a directory for passing work before nobody can be at work on it any more.
+const PASSING: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// Somebody uses the cache: nothing of it is removed until this is dropped.
+#[derive(Debug)]
+pub struct InUse(File);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is being started just now has the descriptor until it executes its program.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 impl Cache {
-    /// Opens it; makes what is missing, for this user only.
+    /// Opens it; makes what is missing, for this user only, and removes what was left by work that was killed days ago.
     ///
     /// # Errors
     /// [`vmoon_core::Code::Permission`] if it belongs to somebody else, [`vmoon_core::Code::FileFailed`].
@@ -84,7 +99,40 @@ impl Cache {
                 _ => {}
             }
         }
+        let limit = before(PASSING);
+        for name in ["partial", "work"] {
+            for entry in fs::read_dir(root.join(name)).into_iter().flatten().flatten() {
+                if entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|used| used < limit) {
+                    // What cannot be removed now is removed another time.
+                    let _ = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        remove(&entry.path())
+                    } else {
+                        fs::remove_file(entry.path()).map_err(|error| Error::io("remove a left-over", error))
+                    };
+                }
+            }
+        }
         Ok(this)
+    }
+
+    fn lock(&self, how: FlockOperation) -> Result<InUse> {
+        let path = self.root.join("lock");
+        let opened = File::options().write(true).create(true).truncate(false).open(&path);
+        let opened = opened.map_err(|error| Error::io(format_args!("open {}", path.display()), error))?;
+        match flock(&opened, how) {
+            Ok(()) => Ok(InUse(opened)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(Code::EnvironmentBusy, "the cache of packages is in use just now")
+                .hint("wait until nothing is installed and nothing is removed from the cache")),
+            Err(error) => Err(Error::io(format_args!("lock {}", path.display()), error.into())),
+        }
+    }
+
+    /// Keeps everything in it while something is installed.
+    ///
+    /// # Errors
+    /// [`Code::EnvironmentBusy`] while it is cleaned.
+    pub fn in_use(&self) -> Result<InUse> {
+        self.lock(FlockOperation::NonBlockingLockShared)
     }
 
     /// Where it is.
@@ -218,9 +266,10 @@ impl Cache {
     /// their own.
     ///
     /// # Errors
-    /// Something cannot be removed.
+    /// [`Code::EnvironmentBusy`] while something is installed; something cannot be removed.
     pub fn clean(&self, age: Duration) -> Result<u64> {
-        let limit = SystemTime::UNIX_EPOCH + Duration::from_millis(vmoon_sys::clock::now_ms()).saturating_sub(age);
+        let _alone = self.lock(FlockOperation::NonBlockingLockExclusive)?;
+        let limit = before(age);
         let mut freed = 0;
         let mut old = Vec::new();
         for name in ["blobs", "urls", "partial"] {
@@ -250,6 +299,11 @@ impl Cache {
         }
         Ok(freed)
     }
+}
+
+/// The time that was so long ago.
+fn before(age: Duration) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(vmoon_sys::clock::now_ms()).saturating_sub(age)
 }
 
 /// A directory for passing work, removed when this is dropped.
@@ -343,6 +397,9 @@ mod tests {
         fs::write(cache.built().join("x/y"), "four").unwrap();
         assert_eq!(cache.usage().unwrap(), Usage { blobs: 1, bytes: 5, built: 1, built_bytes: 4 });
         assert_eq!(cache.clean(Duration::from_secs(3600)).unwrap(), 0);
+        let used = (cache.in_use().unwrap(), cache.in_use().unwrap());
+        assert_eq!(cache.clean(Duration::ZERO).unwrap_err().code(), Code::EnvironmentBusy);
+        drop(used);
         assert_eq!(cache.clean(Duration::ZERO).unwrap(), 9);
         assert_eq!(cache.usage().unwrap(), Usage::default());
     }

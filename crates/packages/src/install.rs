@@ -75,6 +75,7 @@ impl Installer<'_> {
     /// [`Code::PackageConflict`] if two rocks give the same file; those of fetching and building. The environment is unchanged then.
     pub fn install(&self, environment: &Environment, guard: &Guard, plan: &Plan, what: &str, asked: &[String]) -> Result<Installed> {
         let step = |name: &str| self.fetcher.progress().step(name);
+        let _in_use = self.fetcher.cache().in_use()?;
         let current = environment.current()?;
         let old = environment.lock_of(current)?;
         agrees(environment, plan, &old)?;

@@ -38,6 +38,7 @@ pub(super) struct Compile<'a> {
     pub(super) lua: LuaVersion,
     pub(super) external: &'a External,
     pub(super) jobs: usize,
+    pub(super) programs: &'a [PathBuf],
     pub(super) stop: &'a Stop,
 }
 
@@ -69,7 +70,7 @@ pub(super) fn modules(spec: &Rockspec, stage: &mut Stage<'_>, compile: &Compile<
 impl Compile<'_> {
     /// Compiles modules, several at once, and gives back their names and files; all that fail are named.
     fn all(&self, native: &[(&str, &NativeModule)], transcript: &Transcript) -> Result<Vec<(String, PathBuf)>> {
-        let compiler = ["cc", "gcc", "clang"].iter().find_map(|name| fetch::program(name)).ok_or_else(|| {
+        let compiler = ["cc", "gcc", "clang"].iter().find_map(|name| fetch::program_in(self.programs, name)).ok_or_else(|| {
             wrong("there is no C compiler on this computer")
                 .hint("install one (Debian: apt-get install gcc libc6-dev), or install a version of the rock that is ready")
         })?;

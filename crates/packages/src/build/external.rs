@@ -20,7 +20,7 @@ pub(super) struct External {
 
 impl External {
     /// Finds the libraries that a rock names. Folders that the compiler looks at anyway are found as well: rockspecs name them all the same.
-    pub(super) fn find(spec: &Rockspec, lua: LuaVersion, headers: &Path) -> Result<Self> {
+    pub(super) fn find(spec: &Rockspec, lua: LuaVersion, headers: &Path, programs: &[PathBuf]) -> Result<Self> {
         let mut variables: BTreeMap<String, String> = [
             ("LUA_INCDIR", headers.to_string_lossy().as_ref()),
             ("LUA_VERSION", lua.as_str()),
@@ -38,20 +38,20 @@ impl External {
             let program = wanted
                 .program
                 .as_deref()
-                .map(|program| crate::fetch::program(program).ok_or_else(|| format!("the program {}", escape(program))));
+                .map(|program| crate::fetch::program_in(programs, program).ok_or_else(|| format!("the program {}", escape(program))));
             for (found, end) in [(header, "INCDIR"), (library, "LIBDIR"), (program, "BINDIR")] {
                 match found {
                     Some(Ok(path)) => {
                         let folder = if end == "BINDIR" { path.parent().unwrap_or(&path).to_owned() } else { path };
-                        variables.insert(format!("{name}_DIR"), "/usr".into());
                         variables.insert(format!("{name}_{end}"), folder.to_string_lossy().into_owned());
                     }
                     Some(Err(what)) => missing.push(format!("{what} ({})", escape(name))),
                     None => {}
                 }
             }
-            for end in ["INCDIR", "LIBDIR"] {
-                variables.entry(format!("{name}_{end}")).or_default();
+            // What a rock does not name a file of is where such things are.
+            for (end, usual) in [("DIR", "/usr"), ("INCDIR", "/usr/include"), ("LIBDIR", "/usr/lib"), ("BINDIR", "/usr/bin")] {
+                variables.entry(format!("{name}_{end}")).or_insert_with(|| usual.into());
             }
         }
         if missing.is_empty() {

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// Builds in the source's directory and takes over what was put into the program's tree.
 pub(super) fn build(spec: &Rockspec, text: &[u8], stage: &mut Stage<'_>, compile: &Compile<'_>, transcript: &Transcript) -> Result<()> {
-    let program = fetch::program("luarocks").ok_or_else(|| {
+    let program = fetch::program_in(compile.programs, "luarocks").ok_or_else(|| {
         wrong(format!("{} is built by \"{}\", which takes the program luarocks", spec.package, escape(&spec.build.kind)))
             .hint("install it (Debian: apt-get install luarocks make), or install a version of the rock that is ready")
     })?;
@@ -71,7 +71,12 @@ pub(super) fn build(spec: &Rockspec, text: &[u8], stage: &mut Stage<'_>, compile
         End::TooLong => "luarocks took too long".into(),
         End::Stopped => return Err(Stop::error()),
     };
-    let line = said.lines().rfind(|line| line.starts_with("Error")).or_else(|| said.lines().rfind(|line| !line.trim().is_empty()));
+    // What went wrong stands before the program's own last words.
+    let bad = |line: &&str| {
+        let lower = line.to_ascii_lowercase();
+        ["error", "fatal", "not found", "***"].iter().any(|word| lower.contains(word)) && !line.starts_with("Error: Build error: Failed")
+    };
+    let line = said.lines().find(bad).or_else(|| said.lines().rfind(|line| !line.trim().is_empty()));
     let reason: String = escape(line.unwrap_or_default()).chars().take(300).collect();
     Err(wrong(format!("{} could not be built: {what}: {reason}", spec.package))
         .hint("the transcript of the build says more; builders have no network"))

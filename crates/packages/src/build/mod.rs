@@ -132,12 +132,20 @@ pub struct Builder {
     confine: Arc<dyn Confine>,
     evaluator: Arc<dyn Evaluator>,
     jobs: usize,
+    programs: Vec<PathBuf>,
 }
 
 impl Builder {
     /// One that keeps what it builds in this cache, and compiles so many modules at once.
     pub fn new(cache: Cache, confine: Arc<dyn Confine>, evaluator: Arc<dyn Evaluator>, jobs: usize) -> Self {
-        Self { cache, confine, evaluator, jobs }
+        let programs = fetch::PROGRAMS.map(PathBuf::from).into();
+        Self { cache, confine, evaluator, jobs, programs }
+    }
+
+    /// Looks for compilers and build tools in these directories instead of the usual ones.
+    pub fn with_programs(mut self, programs: Vec<PathBuf>) -> Self {
+        self.programs = programs;
+        self
     }
 
     /// What decides about the result.
@@ -280,7 +288,7 @@ impl Builder {
         let source = self.source(order, &spec, rock.as_deref(), work, stop)?;
         patch::apply_all(&spec.build.patches, &source)?;
         let headers = headers::place(lua, self.cache.root())?;
-        let external = external::External::find(&spec, lua, &headers)?;
+        let external = external::External::find(&spec, lua, &headers, &self.programs)?;
         let compile = builtin::Compile {
             confine: &*self.confine,
             work,
@@ -289,6 +297,7 @@ impl Builder {
             lua,
             external: &external,
             jobs: self.jobs,
+            programs: &self.programs,
             stop,
         };
         let compiled = match spec.build.kind.as_str() {

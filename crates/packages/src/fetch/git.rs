@@ -140,7 +140,7 @@ impl Git<'_> {
 
     /// Runs `git` with nothing of the user's: no configuration, no hooks, no stored passwords, no questions.
     fn run(&self, args: &[&str]) -> Result<String> {
-        let exe = program("git").ok_or_else(|| {
+        let exe = program_in(&PROGRAMS, "git").ok_or_else(|| {
             Error::new(Code::DoctorFailed, "there is no program git, which fetches sources from repositories")
                 .hint("install it (Debian: apt-get install git)")
         })?;
@@ -220,12 +220,13 @@ fn plain(name: &str) -> Result<&str> {
     if fits { Ok(name) } else { Err(Error::new(Code::PackageInvalid, format!("\"{}\" cannot be a tag or branch", escape(name)))) }
 }
 
-/// The path of a program in the usual places.
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    ["/usr/local/bin", "/usr/bin", "/bin"]
-        .iter()
-        .map(|dir| Path::new(dir).join(name))
-        .find(|path| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
+/// Where programs are.
+pub(crate) const PROGRAMS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
+
+/// The path of a program in these directories.
+pub(crate) fn program_in(dirs: &[impl AsRef<Path>], name: &str) -> Option<PathBuf> {
+    let runs = |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    dirs.iter().map(|dir| dir.as_ref().join(name)).filter(|_| !name.contains('/')).find(runs)
 }
 
 /// Packs all files of a work tree, sorted, without times and owners; gives back SHA-256 and size.

@@ -25,7 +25,7 @@ use std::{
 use vmoon_core::{Code, Error, Result, name::escape};
 use vmoon_sys::{clock, stop::Stop};
 
-pub(crate) use git::program;
+pub(crate) use git::{PROGRAMS, program_in};
 pub use git::{Reference, Repository};
 pub use url::{Location, file_name, locate};
 

@@ -120,6 +120,34 @@ fn a_build_that_fails_says_why_keeps_its_transcript_and_changes_nothing() {
 }
 
 #[test]
+fn without_a_compiler_pure_rocks_are_installed_and_others_say_what_is_missing() {
+    let mut shop = Shop::new();
+    shop.programs = Some(vec![shop.path("none")]);
+    let environment = shop.environment("e", LuaVersion::V54);
+    let files = [("x.lua", "return 1"), ("x.c", ""), ("Makefile", "")];
+    for (name, build, why) in [
+        ("native", "{ type = 'builtin', modules = { x = 'x.c' } }", "no C compiler"),
+        ("made", "{ type = 'make' }", "the program luarocks"),
+        (
+            "outside",
+            "{ type = 'builtin', modules = { x = 'x.lua' } } external_dependencies = { FOO = { library = 'no-such', program = 'gone' } }",
+            "no-such",
+        ),
+    ] {
+        let error = shop.sync(&environment, &[shop.rock(name, "1-1", &files, build)]).unwrap_err();
+        assert_eq!(error.code(), Code::PackageBuild);
+        assert!(
+            error.message().contains(why) && error.hint_text().unwrap().contains("install"),
+            "{} {:?}",
+            error.chain(),
+            error.hint_text()
+        );
+    }
+    let pure = shop.rock("pure", "1-1", &files, "{ type = 'builtin', modules = { x = 'x.lua' } }");
+    shop.sync(&environment, &[pure]).unwrap();
+}
+
+#[test]
 fn compilers_and_build_tools_are_confined() {
     let shop = Shop::new();
     let environment = shop.environment("e", LuaVersion::V54);

@@ -107,6 +107,7 @@ pub(crate) struct Shop {
     pub(crate) cache: Cache,
     pub(crate) environments: Environments,
     pub(crate) options: Options,
+    pub(crate) programs: Option<Vec<PathBuf>>,
 }
 
 pub(crate) fn launcher() -> Launcher {
@@ -129,7 +130,7 @@ impl Shop {
         let options = Options { idle: Duration::from_secs(5), ..Options::default() };
         let cache = Cache::open(&root.join("cache")).unwrap();
         let environments = Environments::open(&root.join("state")).unwrap();
-        Self { lua: Arc::new(Lua::new(root)), cache, environments, options, dir }
+        Self { lua: Arc::new(Lua::new(root)), cache, environments, options, programs: None, dir }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -145,7 +146,11 @@ impl Shop {
     }
 
     pub(crate) fn builder(&self) -> Builder {
-        Builder::new(self.cache.clone(), Arc::new(launcher()), self.lua.clone(), 2)
+        let builder = Builder::new(self.cache.clone(), Arc::new(launcher()), self.lua.clone(), 2);
+        match &self.programs {
+            None => builder,
+            Some(programs) => builder.with_programs(programs.clone()),
+        }
     }
 
     pub(crate) fn environment(&self, name: &str, lua: LuaVersion) -> Environment {
