@@ -27,9 +27,6 @@ pub(crate) struct Blueprint {
     pub(crate) autostart: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) patches: Vec<Patch>,
-    /// The machine whose copy it is, while that is being made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) copy_of: Option<String>,
 }
 
 /// A file that must exist.

@@ -147,7 +147,6 @@ impl Planner<'_> {
             needs: Vec::new(),
             autostart: settings.autostart,
             patches: settings.patches.clone(),
-            copy_of: None,
         };
         if let Some(xml) = &settings.xml {
             blueprint.hardware = Hardware::Raw(xml.to_text());

@@ -80,7 +80,13 @@ impl Blueprint {
     pub(crate) fn xml(&self, id: Option<MachineId>, complete: bool) -> Result<Element> {
         let mut domain = match &self.hardware {
             Hardware::Ours(domain) => domain.xml(self, id),
-            Hardware::Raw(text) => Element::parse(text)?,
+            Hardware::Raw(text) => {
+                let mut domain = Element::parse(text)?;
+                for volume in &self.volumes {
+                    lead_to(&mut domain, &volume.target, &self.path_of(id, volume), &volume.format);
+                }
+                domain
+            }
         };
         for (n, patch) in self.patches.iter().enumerate() {
             patch.apply(&mut domain).map_err(|why| Error::new(vmoon_core::Code::SpecInvalid, format!("settings.patch[{n}]: {why}")))?;
@@ -95,6 +101,23 @@ impl Blueprint {
             Tag { id, complete, template: self.template.clone(), life: None }.write_into(&mut domain);
         }
         Ok(domain)
+    }
+}
+
+/// Leads a disk of a definition to another file.
+pub(crate) fn lead_to(domain: &mut Element, target: &str, file: &str, format: &str) {
+    let disks = domain.first_mut("devices").into_iter().flat_map(Element::elements_mut);
+    for disk in disks.filter(|disk| disk.name == "disk") {
+        if disk.first("target").and_then(|found| found.attribute("dev")) != Some(target) {
+            continue;
+        }
+        disk.set("type", "file");
+        disk.remove(|element| element.name == "backingStore");
+        let source = disk.ensure("source");
+        source.attributes.clear();
+        source.children.clear();
+        source.set("file", file);
+        disk.ensure("driver").set("type", format);
     }
 }
 

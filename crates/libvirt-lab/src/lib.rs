@@ -39,8 +39,8 @@ const FOLDERS: [(&str, &str); 6] = [
 ];
 
 /// QEMU as root and without what needs a running system: control groups, a security driver, device nodes of its own.
-const QEMU_CONF: &str =
-    "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ncgroup_controllers = [ ]\nremember_owner = 0\nnamespaces = [ ]\n";
+const QEMU_CONF: &str = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ncgroup_controllers = [ ]\nremember_owner = 0\nnamespaces = [ ]\n\
+     swtpm_user = \"root\"\nswtpm_group = \"root\"\n";
 
 /// How a lab differs from the usual one.
 #[derive(Clone, Debug, Default)]

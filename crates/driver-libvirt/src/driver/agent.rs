@@ -14,7 +14,7 @@ use vmoon_core::{
     ability::{Ended, Program},
     driver::Handle,
 };
-use vmoon_libvirt_wire::{Client, Domain};
+use vmoon_libvirt_wire::{self as wire, Client, Domain};
 use vmoon_sys::clock;
 
 /// The most that is given to a program's standard input, bytes: the agent takes a command of 32 MiB at most, and libvirt one string of 4 MiB.
@@ -61,6 +61,9 @@ impl<'a> Agent<'a> {
         // The deadline is exact, whatever libvirt rounds it to.
         let answer = match tokio::time::timeout_at(self.until.min(Instant::from_std(clock::instant()) + wait), asked).await {
             Ok(Ok(answer)) => answer,
+            // Whichever clock was first: at our deadline it is our deadline that passed.
+            Ok(Err(_)) if Instant::from_std(clock::instant()) >= self.until => return Err(late(self.deadline_ms)),
+            Ok(Err(wire::Error::Deadline { .. })) if wait == left => return Err(late(self.deadline_ms)),
             Ok(Err(error)) => return Err(refused(command, error)),
             Err(_) if wait == left => return Err(late(self.deadline_ms)),
             Err(_) => {
@@ -75,14 +78,19 @@ impl<'a> Agent<'a> {
     }
 }
 
-fn refused(command: &str, error: vmoon_libvirt_wire::Error) -> Error {
+fn refused(command: &str, error: wire::Error) -> Error {
     let message = error.to_string();
     if message.contains("has been disabled") || message.contains("not found") && message.contains("command") {
         return Error::new(Code::GuestAgent, format!("the guest's agent does not allow {command}")).hint(
             "its configuration in the guest blocks it: see block-rpcs or allow-rpcs of qemu-ga (/etc/sysconfig/qemu-ga, qemu-ga.conf)",
         );
     }
-    if let vmoon_libvirt_wire::Error::Deadline { .. } = error {
+    // qemu-ga starts a program by GLib's g_spawn, whose words these are.
+    if message.contains("Failed to execute child process") {
+        let code = if message.contains("Permission denied") { Code::Permission } else { Code::FileNotFound };
+        return Error::new(code, format!("the guest cannot run the program: {message}"));
+    }
+    if let wire::Error::Deadline { .. } = error {
         return Error::new(Code::GuestAgent, format!("the guest's agent did not answer {command}"));
     }
     failed("ask the guest's agent", error)

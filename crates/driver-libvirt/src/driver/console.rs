@@ -206,7 +206,7 @@ enum Vital {
 
 async fn vital(link: &Shared, uuid: Uuid, life: u64) -> Vital {
     match look::look_at(link, uuid).await {
-        Ok(Some(sighting)) => match sighting.observed {
+        Ok(Some(seen)) => match seen.sighting.observed {
             Observed::On(channels) if channels.iter().any(|channel| channel.life == life) => Vital::Alive,
             Observed::On(_) => Vital::Over(Exit::Lost),
             Observed::Paused => Vital::Alive,

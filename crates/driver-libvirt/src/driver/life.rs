@@ -4,6 +4,7 @@ use super::{
     Inner,
     errors::{Doing as _, failed},
     look::{self, uuid_of},
+    snapshots::writable,
     storage::Storage,
 };
 use crate::{
@@ -64,7 +65,9 @@ impl Inner {
         if domain.id >= 0 && !matches!(state, DomainState::Shutoff | DomainState::Crashed) {
             return self.let_run(handle).await;
         }
-        self.start_networks(&client, &domain).await?;
+        let stored = Element::parse(&client.domain_xml(&domain, Xml::INACTIVE).await.doing(what)?)?;
+        self.may_be_written(&client, &stored).await?;
+        self.start_networks(&client, &stored).await?;
         let tag = look::tag(&client, &domain).await.doing(what)?;
         let how = if tag.is_some() { Start::PAUSED } else { Start::NONE };
         match client.start(&domain, how).await {
@@ -113,10 +116,9 @@ impl Inner {
     }
 
     /// Starts the networks that the machine's cards are in.
-    async fn start_networks(&self, client: &Client, domain: &Domain) -> Result<()> {
+    async fn start_networks(&self, client: &Client, domain: &Element) -> Result<()> {
         let what = "start the machine's network";
-        let xml = Element::parse(&client.domain_xml(domain, Xml::INACTIVE).await.doing(what)?)?;
-        let cards = xml.first("devices").into_iter().flat_map(|devices| devices.named("interface"));
+        let cards = domain.first("devices").into_iter().flat_map(|devices| devices.named("interface"));
         let names: HashSet<String> = cards.filter_map(|card| card.first("source")?.attribute("network").map(str::to_owned)).collect();
         for name in names {
             let network = match client.network_named(&name).await {
@@ -240,7 +242,7 @@ impl Inner {
         };
         let id = vmoon_core::MachineId::from_uuid(uuid);
         let ours = match &domain {
-            Some(domain) => look::tag(&client, domain).await.doing("look at the machine")?.is_some(),
+            Some(domain) => look::tag(&client, &Domain::of(domain.uuid)).await.doing("look at the machine")?.is_some(),
             // What a cut-off deletion has left bears the id in its name; no other machine's files do.
             None => uuid.get_version_num() == 7,
         };
@@ -315,16 +317,7 @@ impl Inner {
                 Err(error) => return Err(failed(what, error)),
             }
         }
-        let directories: HashSet<String> = files.iter().filter_map(|file| directory_of(file)).collect();
-        for directory in directories {
-            for image in storage.images_in(&directory).await?.into_iter().filter(|image| !files.contains(image.as_str())) {
-                let base = storage.base_of(&image).await?;
-                let base = base.map(|base| if base.starts_with('/') { base } else { format!("{directory}/{base}") });
-                if base.is_some_and(|base| files.contains(base.as_str())) {
-                    users.push(image);
-                }
-            }
-        }
+        users.extend(self.based_on(storage, &files).await?);
         if users.is_empty() {
             return Ok(());
         }
@@ -333,6 +326,37 @@ impl Inner {
         let more = if users.len() > 5 { format!(" and {} more", users.len() - 5) } else { String::new() };
         Err(Error::new(Code::MachineBusy, format!("its disks are in use by {}{more}; nothing was deleted", shown.join(", ")))
             .hint("delete what is based on it first, or make it independent"))
+    }
+
+    /// The images beside these files that are based on one of them.
+    async fn based_on(&self, storage: &Storage<'_>, files: &HashSet<&str>) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let directories: HashSet<String> = files.iter().filter_map(|file| directory_of(file)).collect();
+        for directory in directories {
+            for image in storage.images_in(&directory).await?.into_iter().filter(|image| !files.contains(image.as_str())) {
+                let base = storage.base_of(&image).await?;
+                let base = base.map(|base| if base.starts_with('/') { base } else { format!("{directory}/{base}") });
+                if base.is_some_and(|base| files.contains(base.as_str())) {
+                    found.push(image);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a machine may write to its disks: not if another image is based on one of them, which would be spoilt.
+    async fn may_be_written(&self, client: &Client, domain: &Element) -> Result<()> {
+        let disks = writable(domain);
+        let files: HashSet<&str> = disks.iter().map(|disk| disk.file.as_str()).collect();
+        let storage = Storage { client, local: self.link.endpoint.is_local() };
+        match self.based_on(&storage, &files).await?.as_slice() {
+            [] => Ok(()),
+            [first, ..] => {
+                let first = vmoon_core::name::escape(first);
+                Err(Error::new(Code::MachineBusy, format!("{first} is based on a disk of this machine and would be spoilt if it ran"))
+                    .hint("make clones of it full, or leave it off and work with a clone of it"))
+            }
+        }
     }
 }
 

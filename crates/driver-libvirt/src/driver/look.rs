@@ -13,11 +13,11 @@ use std::{
 use tokio::{sync::Mutex, task::JoinSet};
 use uuid::Uuid;
 use vmoon_core::{
-    Result,
+    MachineId, Result,
     driver::{Channel, ChannelKind, Exit, Found, Handle, Observed, Sighting, Usage},
 };
 use vmoon_libvirt_wire::{
-    Client, Domain, DomainEvent, DomainState, DomainStats, Event, Events, Topic,
+    Client, Domain, DomainEvent, DomainState, DomainStats, ErrorCode, Event, Events, Topic,
     flags::{Affect, Domains, Stats, StatsHow},
     shutoff,
 };
@@ -42,12 +42,16 @@ fn may_be_ours(uuid: Uuid) -> bool {
     uuid.get_version_num() == 7
 }
 
-/// Reads the tag of a domain that may be ours; of one that runs, that of what runs.
+/// Reads the tag of a domain that may be ours; of one that is known to run, that of what runs.
+///
+/// # Errors
+/// [`ErrorCode::OPERATION_INVALID`] if it does not run any more.
 pub(crate) async fn tag(client: &Client, domain: &Domain) -> vmoon_libvirt_wire::Result<Option<Tag>> {
     if !may_be_ours(domain.uuid) {
         return Ok(None);
     }
-    let text = client.metadata(domain, NAMESPACE, Affect::NONE).await?;
+    let of = if domain.id >= 0 { Affect::LIVE } else { Affect::NONE };
+    let text = client.metadata(domain, NAMESPACE, of).await?;
     // Somebody who edits our element by hand makes the machine a foreign one.
     Ok(text.and_then(|text| Tag::read(&Element::parse(&text).ok()?)).filter(|tag| tag.id.uuid() == domain.uuid))
 }
@@ -108,8 +112,8 @@ impl Tags {
                 Ok(tag) => {
                     known.tags.insert(domain.uuid, (domain.id, tag));
                 }
-                // It vanished meanwhile.
-                Err(error) if error.is_not_found() => {
+                // It vanished or ended meanwhile.
+                Err(error) if error.is_not_found() || error.code() == Some(ErrorCode::OPERATION_INVALID) => {
                     known.tags.remove(&domain.uuid);
                 }
                 Err(error) => return Err(error).doing("read the tags of machines"),
@@ -158,29 +162,45 @@ fn blind(observed: Observed) -> Sighting {
     Sighting { observed, complete: true }
 }
 
+/// What was seen of one domain.
+pub(crate) struct Seen {
+    pub(crate) sighting: Sighting,
+    /// Whose tag it bears.
+    id: Option<MachineId>,
+}
+
 /// Looks at a domain; `None` if there is none.
 ///
 /// # Errors
 /// Why it cannot be looked at.
-pub(crate) async fn look_at(link: &Link, uuid: Uuid) -> Result<Option<Sighting>> {
+pub(crate) async fn look_at(link: &Link, uuid: Uuid) -> Result<Option<Seen>> {
+    let what = "look at the machine";
     let look = |client: Client| async move {
         let domain = Domain::of(uuid);
         let none_if_gone = |error: vmoon_libvirt_wire::Error| if error.is_not_found() { Ok(None) } else { Err(error) };
-        let found = match client.stats(std::slice::from_ref(&domain), Stats::STATE, StatsHow::NOWAIT).await {
-            Ok(found) => found,
-            Err(error) => return none_if_gone(error),
-        };
-        let Some(stats) = found.into_iter().find(|stats| stats.domain.uuid == uuid) else { return Ok(None) };
-        let saved = match stats.domain.id < 0 {
-            true => client.has_managed_save(&domain).await,
-            false => Ok(false),
-        };
-        match (saved, tag(&client, &domain).await) {
-            (Ok(saved), Ok(tag)) => Ok(Some(sighting(&stats, saved, tag.as_ref()))),
-            (Err(error), _) | (_, Err(error)) => none_if_gone(error),
+        // The calls are one after the other: what ends between them is looked at again, and it does not end twice.
+        for last in [false, false, true] {
+            let found = match client.stats(std::slice::from_ref(&domain), Stats::STATE, StatsHow::NOWAIT).await {
+                Ok(found) => found,
+                Err(error) => return none_if_gone(error),
+            };
+            let Some(stats) = found.into_iter().find(|stats| stats.domain.uuid == uuid) else { return Ok(None) };
+            let saved = match stats.domain.id < 0 {
+                true => client.has_managed_save(&domain).await,
+                false => Ok(false),
+            };
+            match (saved, tag(&client, &stats.domain).await) {
+                (Ok(saved), Ok(tag)) => {
+                    let sighting = sighting(&stats, saved, tag.as_ref());
+                    return Ok(Some(Seen { sighting, id: tag.map(|tag| tag.id) }));
+                }
+                (_, Err(error)) if error.code() == Some(ErrorCode::OPERATION_INVALID) && !last => {}
+                (Err(error), _) | (_, Err(error)) => return none_if_gone(error),
+            }
         }
+        Ok(None)
     };
-    link.with("look at the machine", look).await
+    link.with(what, look).await
 }
 
 impl Inner {
@@ -188,7 +208,7 @@ impl Inner {
     pub(crate) async fn look(&self, handle: &Handle) -> Sighting {
         let Some(uuid) = uuid_of(handle) else { return Sighting { observed: Observed::Missing, complete: false } };
         match tokio::time::timeout(LIMIT, look_at(&self.link, uuid)).await {
-            Ok(Ok(Some(sighting))) => sighting,
+            Ok(Ok(Some(seen))) => seen.sighting,
             Ok(Ok(None)) => Sighting { observed: Observed::Missing, complete: false },
             Ok(Err(error)) => {
                 tracing::debug!(domain = %uuid, error = %error.chain(), "cannot be looked at");
@@ -208,13 +228,21 @@ impl Inner {
         let saved: HashSet<Uuid> = saved.into_iter().map(|domain| domain.uuid).collect();
         let domains: Vec<Domain> = all.iter().map(|stats| stats.domain.clone()).collect();
         let tags = self.tags.of(&self.link.client().await?, &domains).await?;
-        let found = all.into_iter().map(|stats| {
+        let mut found = Vec::with_capacity(all.len());
+        for stats in all {
             let uuid = stats.domain.uuid;
             let tag = tags.get(&uuid);
-            let sighting = sighting(&stats, saved.contains(&uuid), tag);
-            Found { handle: handle_of(uuid), id: tag.map(|tag| tag.id), name: stats.domain.name, sighting }
-        });
-        Ok(found.collect())
+            let mut seen = Seen { sighting: sighting(&stats, saved.contains(&uuid), tag), id: tag.map(|tag| tag.id) };
+            // One of ours whose tag was gone when it was to be read has just ended.
+            if stats.domain.id >= 0 && may_be_ours(uuid) && tag.is_none() {
+                match look_at(&self.link, uuid).await? {
+                    Some(again) => seen = again,
+                    None => continue,
+                }
+            }
+            found.push(Found { handle: handle_of(uuid), id: seen.id, name: stats.domain.name, sighting: seen.sighting });
+        }
+        Ok(found)
     }
 
     /// What machines use: one call for all.

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod agent;
+mod clone;
 mod console;
 mod display;
 mod endpoint;
@@ -11,6 +12,7 @@ mod life;
 mod link;
 mod look;
 mod make;
+mod media;
 mod merge;
 mod png;
 mod probe;
@@ -28,8 +30,8 @@ use std::{path::Path, sync::Arc};
 use vmoon_core::{
     Error, MachineId, Result, ability,
     driver::{
-        Abilities, Channel, Check, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Offset, Pause, Plan, Recovered, SessionLink,
-        Sighting, StopMode, Suspend, Usage,
+        Abilities, Channel, Check, Clones, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Offset, Pause, Plan, Recovered,
+        SessionLink, Sighting, StopMode, Suspend, Usage,
     },
     operation::{OpRecord, Undo},
     spec::{MachineSpec, Problems},
@@ -157,6 +159,10 @@ impl Driver for LibvirtDriver {
         self.0.used(handles).await.unwrap_or_default()
     }
 
+    fn clones(&self) -> Option<&dyn Clones> {
+        Some(self)
+    }
+
     fn pause(&self) -> Option<&dyn Pause> {
         Some(self)
     }
@@ -187,6 +193,13 @@ impl Driver for LibvirtDriver {
 
     fn watch(&self) -> Option<Box<dyn ability::Notices>> {
         Some(Box::new(watch::Watch::new(self.0.link.clone())))
+    }
+}
+
+#[async_trait]
+impl Clones for LibvirtDriver {
+    async fn plan(&self, name: &str, original: &Handle) -> Result<Plan> {
+        self.0.plan_copy(name, original).await
     }
 }
 

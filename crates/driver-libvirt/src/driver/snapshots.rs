@@ -8,7 +8,7 @@ use super::{
     storage::Storage,
 };
 use crate::{
-    render::{NAMESPACE, PREFIX, Tag},
+    render::{NAMESPACE, PREFIX, Tag, lead_to},
     xml::Element,
 };
 use std::{collections::HashSet, path::Path};
@@ -28,15 +28,16 @@ const REVERTS_EXTERNAL: u64 = 9_009_000;
 /// Since when snapshots inside of files are allowed with firmware variables in a file.
 const INTERNAL_WITH_UEFI: u64 = 10_009_000;
 
-/// A disk that a snapshot has to keep.
+/// A disk that the machine writes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Writable {
-    target: String,
-    file: String,
-    qcow2: bool,
+pub(crate) struct Writable {
+    pub(crate) target: String,
+    pub(crate) file: String,
+    pub(crate) qcow2: bool,
 }
 
-fn writable(domain: &Element) -> Vec<Writable> {
+/// The disks that a machine writes to.
+pub(crate) fn writable(domain: &Element) -> Vec<Writable> {
     let disks = domain.first("devices").into_iter().flat_map(|devices| devices.named("disk"));
     let disks = disks.filter(|disk| disk.attribute("device").unwrap_or("disk") == "disk" && disk.first("readonly").is_none());
     let found = disks.filter_map(|disk| {
@@ -242,7 +243,7 @@ impl Inner {
         for disk in &frozen {
             let fresh = overlay(disk, domain.uuid, &label);
             storage.overlay(&disk.file, &fresh).await?;
-            lead_to(&mut stored, &disk.target, &fresh);
+            lead_to(&mut stored, &disk.target, &fresh, "qcow2");
         }
         client.define(&stored.to_text(), Define::NONE).await.doing(what)?;
         client.snapshot_create(domain, text, SnapshotCreate::REDEFINE | SnapshotCreate::CURRENT).await.doing(what)?;
@@ -288,23 +289,6 @@ async fn find(client: &Client, domain: &Domain, name: &str) -> Result<Option<wir
     }
 }
 
-/// Leads a disk of a definition to another qcow2 file.
-fn lead_to(domain: &mut Element, target: &str, file: &str) {
-    let disks = domain.first_mut("devices").into_iter().flat_map(Element::elements_mut);
-    for disk in disks.filter(|disk| disk.name == "disk") {
-        if disk.first("target").and_then(|found| found.attribute("dev")) != Some(target) {
-            continue;
-        }
-        disk.set("type", "file");
-        disk.remove(|element| element.name == "backingStore");
-        let source = disk.ensure("source");
-        source.attributes.clear();
-        source.children.clear();
-        source.set("file", file);
-        disk.ensure("driver").set("type", "qcow2");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,7 +326,7 @@ mod tests {
     #[test]
     fn a_disk_is_led_elsewhere_and_nothing_else_changes() {
         let mut domain = domain("<os/>", &["raw", "qcow2"]);
-        lead_to(&mut domain, "vd0", "/i/new");
+        lead_to(&mut domain, "vd0", "/i/new", "qcow2");
         let files: Vec<(String, bool)> = writable(&domain).into_iter().map(|disk| (disk.file, disk.qcow2)).collect();
         assert_eq!(files, [("/i/new".to_owned(), true), ("/i/1".to_owned(), true)]);
     }

@@ -17,6 +17,9 @@ use vmoon_libvirt_wire::{
 };
 use vmoon_sys::image;
 
+/// The name of a base is within the first bytes of an image; looking at many, no more is read.
+const NAME_IN: usize = 4096;
+
 /// Does something with files on a thread that may wait.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal("work on files failed").source(error)))
@@ -246,7 +249,7 @@ impl Storage<'_> {
     pub(crate) async fn base_of(&self, path: &str) -> Result<Option<String>> {
         let owned = path.to_owned();
         if self.local
-            && let Ok(Ok(head)) = tokio::task::spawn_blocking(move || image::head(Path::new(&owned), qcow2::HEAD)).await
+            && let Ok(Ok(head)) = tokio::task::spawn_blocking(move || image::head(Path::new(&owned), NAME_IN)).await
         {
             return Ok(qcow2::Header::read(&head).ok().flatten().and_then(|header| header.base));
         }

@@ -3,8 +3,9 @@
 
 use super::{Inner, errors::Doing as _};
 use crate::{
+    qcow2,
     settings::value::{show, size},
-    xml::Element,
+    xml::{Element, can_hold},
 };
 use serde_json::{Map, Value};
 use vmoon_core::{
@@ -22,6 +23,10 @@ struct Wanted {
     memory: Option<u64>,
     cpus: Option<u32>,
     autostart: Option<bool>,
+    /// Bytes.
+    disk: Option<u64>,
+    /// The image in the first drive; an empty one takes it out.
+    iso: Option<Option<String>>,
 }
 
 fn wanted(settings: &Map<String, Value>) -> Result<Wanted, Problems> {
@@ -54,7 +59,18 @@ fn wanted(settings: &Map<String, Value>) -> Result<Wanted, Problems> {
                     problems.add(path, "must be yes or no");
                 }
             }
-            _ => problems.add(path, "cannot be changed on a machine that exists; memory, cpus and autostart can"),
+            "disk" => {
+                wanted.disk = value.as_u64().or_else(|| size(text)).filter(|bytes| (1..=qcow2::MAX_SIZE).contains(bytes));
+                if wanted.disk.is_none() {
+                    problems.add(path, "must be a size, for example 40GiB");
+                }
+            }
+            "iso" => match value {
+                Value::String(text) if text.is_empty() || text == "none" => wanted.iso = Some(None),
+                Value::String(text) if text.starts_with('/') && can_hold(text) => wanted.iso = Some(Some(text.clone())),
+                _ => problems.add(path, "must be the absolute path of an image, or none to take it out"),
+            },
+            _ => problems.add(path, "cannot be changed on a machine that exists; memory, cpus, autostart, disk and iso can"),
         }
     }
     problems.or(wanted)
@@ -163,6 +179,20 @@ impl Inner {
                 effect: Effect::Now,
             });
         }
+        let mut growth = None;
+        if let Some(bytes) = wanted.disk
+            && let Some((planned, change)) = self.plan_growth(&client, &domain, &stored, bytes).await?
+        {
+            growth = Some(planned);
+            changes.push(change);
+        }
+        let mut insertion = None;
+        if let Some(image) = &wanted.iso
+            && let Some((planned, change)) = self.plan_insertion(&client, &stored, image.as_deref()).await?
+        {
+            insertion = Some(planned);
+            changes.push(change);
+        }
         if dry_run {
             return Ok(changes);
         }
@@ -174,6 +204,12 @@ impl Inner {
         }
         if let Some(on) = autostart {
             client.set_autostart(&domain, on).await.doing(what)?;
+        }
+        if let Some(growth) = &growth {
+            self.grow(&client, &domain, growth).await?;
+        }
+        if let Some(insertion) = &insertion {
+            self.insert(&client, &domain, insertion).await?;
         }
         Ok(changes)
     }
@@ -204,10 +240,11 @@ mod tests {
 
     #[test]
     fn all_problems_are_told() {
-        let problems = wanted(&settings(json!({"memory": "x", "cpus": 0, "autostart": 3, "disk": "1GiB"}))).unwrap_err();
-        assert_eq!(problems.0.len(), 4);
+        let problems =
+            wanted(&settings(json!({"memory": "x", "cpus": 0, "autostart": 3, "disk": 0, "iso": "x", "pool": "p"}))).unwrap_err();
+        assert_eq!(problems.0.len(), 6);
         let good = wanted(&settings(json!({"memory": "2GiB", "cpus": "4", "autostart": "on"}))).unwrap();
-        assert_eq!(good, Wanted { memory: Some(2 << 30), cpus: Some(4), autostart: Some(true) });
+        assert_eq!(good, Wanted { memory: Some(2 << 30), cpus: Some(4), autostart: Some(true), ..Wanted::default() });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{link::Shared, look::handle_of};
 use async_trait::async_trait;
 use vmoon_core::ability::{Changed, Notices};
-use vmoon_libvirt_wire::{DomainEvent, Event, Events, Topic};
+use vmoon_libvirt_wire::{DomainEvent, Event, Events, Life, Topic};
 
 /// What is listened to: everything after which a machine may look different.
 const TOPICS: &[Topic] = &[
@@ -19,8 +19,10 @@ const TOPICS: &[Topic] = &[
     Topic::DEVICE_ADDED,
     Topic::DEVICE_REMOVED,
     Topic::BLOCK_JOB,
-    Topic::BALLOON,
 ];
+
+/// `VIR_DOMAIN_EVENT_DEFINED_RENAMED`.
+const DEFINED_RENAMED: i32 = 2;
 
 pub(crate) struct Watch {
     link: Shared,
@@ -58,7 +60,8 @@ impl Notices for Watch {
                 continue;
             };
             match events.next().await {
-                Event::Domain { what: DomainEvent::Balloon(_), .. } => {}
+                // A name is only told by a list.
+                Event::Domain { what: DomainEvent::Life(Life::Defined, DEFINED_RENAMED), .. } => return Some(Changed::All),
                 Event::Domain { domain, .. } => return Some(Changed::Machine(handle_of(domain.uuid))),
                 Event::Everything => return Some(Changed::All),
                 Event::HypervisorLost { .. } | Event::Closed(_) => {

@@ -60,12 +60,12 @@ async fn a_guest_is_entered_asked_shown_and_stopped() {
     assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), &b"A & B <C>\n\0"[..]));
     assert_eq!(exec.exec(&handle, &program(&["/bin/busybox", "false"], 20_000)).await.unwrap().code, Some(1));
     let error = exec.exec(&handle, &program(&["/no/such"], 20_000)).await.unwrap_err();
-    assert!(error.message().contains("/no/such"), "{}", error.chain());
+    assert!(error.code() == Code::FileNotFound && error.message().contains("/no/such"), "{}", error.chain());
     // A program that takes too long is given up at the deadline, and the next one is answered as if nothing had been.
     let begin = std::time::Instant::now();
     let error = exec.exec(&handle, &program(&["/bin/busybox", "sleep", "1000"], 700)).await.unwrap_err();
     assert_eq!(error.code(), Code::OperationDeadline, "{}", error.chain());
-    assert!(begin.elapsed().as_millis() < 2_000, "{:?}", begin.elapsed());
+    assert!(begin.elapsed().as_millis() < 3_000, "{:?}", begin.elapsed());
     let ended = exec.exec(&handle, &program(&["/bin/busybox", "echo", "in step"], 20_000)).await.unwrap();
     assert_eq!(ended.stdout, b"in step\n");
 

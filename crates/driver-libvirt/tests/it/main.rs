@@ -7,4 +7,5 @@ mod lost;
 mod place;
 mod snapshots;
 mod storage;
+mod templates;
 mod terminal;

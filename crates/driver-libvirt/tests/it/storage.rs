@@ -35,6 +35,8 @@ async fn clones_are_made_and_a_base_in_use_is_kept() {
     assert_eq!((info["backing-filename"].as_str(), info["virtual-size"].as_u64()), (Some(base.as_str()), Some(32 << 20)));
     let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json", &file("full")])).unwrap();
     assert_eq!((info["format"].as_str(), info["virtual-size"].as_u64(), info.get("backing-filename")), (Some("raw"), Some(24 << 20), None));
+    let error = driver.start(&original).await.unwrap_err();
+    assert!(error.code() == Code::MachineBusy && error.message().contains("spoilt"), "a base is not written to: {}", error.chain());
     for handle in [&linked, &full] {
         driver.start(handle).await.unwrap();
         driver.stop(handle, StopMode::Force).await.unwrap();
@@ -76,4 +78,40 @@ async fn a_pool_that_is_not_ours_to_write_is_used_through_libvirt() {
     driver.delete(&second).await.unwrap();
     driver.delete(&first).await.unwrap();
     assert_eq!(inside(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_machine_is_copied_grown_and_given_an_image() {
+    let place = Place::new().await;
+    let driver = place.driver();
+    let iso = place.images().join("a & b.iso");
+    fs::write(&iso, vec![0; 1 << 20]).unwrap();
+    let iso = iso.to_str().unwrap();
+    let first = created(&*driver, "first", small(json!({"extra-disks": "1MiB", "user": "ada", "iso": iso}))).await;
+    let clones = driver.clones().unwrap();
+    driver.start(&first).await.unwrap();
+    assert_eq!(clones.plan("copy", &first).await.unwrap_err().code(), Code::MachineNotCopyable, "it runs");
+    driver.stop(&first, StopMode::Force).await.unwrap();
+    let plan = clones.plan("copy", &first).await.unwrap();
+    let copy = driver.create(super::place::new_id(), &plan, &super::place::Unread).await.unwrap();
+    assert_eq!(place.remains().iter().filter(|path| path.contains("/copy-")).count(), 2, "{:?}", place.remains());
+    let file = place.remains().into_iter().find(|path| path.contains("/copy-") && path.contains("-vda.")).unwrap();
+    let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json", &file])).unwrap();
+    assert_eq!((info["virtual-size"].as_u64(), info.get("backing-filename")), (Some(16 << 20), None));
+
+    let tune = driver.tune().unwrap();
+    let settings = |value: Value| value.as_object().cloned().unwrap();
+    assert!(tune.tune(&copy, &settings(json!({"disk": "1MiB"})), false).await.is_err(), "it cannot shrink");
+    tune.tune(&copy, &settings(json!({"disk": "20MiB", "iso": "none"})), false).await.unwrap();
+    let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json", &file])).unwrap();
+    assert_eq!(info["virtual-size"].as_u64(), Some(20 << 20));
+    driver.start(&copy).await.unwrap();
+    tune.tune(&copy, &settings(json!({"disk": "24MiB", "iso": iso})), false).await.unwrap();
+    assert!(tune.tune(&copy, &settings(json!({"disk": "24MiB", "iso": iso})), false).await.unwrap().is_empty());
+    assert!(tune.tune(&copy, &settings(json!({"iso": "/no/such.iso"})), false).await.is_err());
+    let facts = driver.describe(&copy).await;
+    assert!(facts["disks"].to_string().contains("a & b.iso"), "{facts:?}");
+    driver.delete(&first).await.unwrap();
+    driver.delete(&copy).await.unwrap();
+    assert_eq!(place.remains(), [iso.to_owned()]);
 }

@@ -1,0 +1,115 @@
+//! Full copies of machines that are off: their disks are copied by libvirt, everything that names one machine is new. Linked clones are machines whose `base` is
+//! another's disk.
+
+use super::{Inner, errors::Doing as _, host, snapshots::writable};
+use crate::{
+    model::{Blueprint, Content, Hardware, NewVolume, PoolRef},
+    render::Tag,
+    settings::CloneKind,
+    xml::Element,
+};
+use vmoon_core::{
+    Code, Error, Result,
+    driver::{Handle, Plan},
+};
+use vmoon_libvirt_wire::flags::Xml;
+
+/// The definition without what names this one machine, and the disks that were its seed.
+fn anonymous(mut domain: Element) -> Element {
+    domain.remove(|element| matches!(element.name.as_str(), "name" | "uuid" | "genid"));
+    if let Some(os) = domain.first_mut("os") {
+        // libvirt makes new firmware variables.
+        os.remove(|element| element.name == "nvram");
+    }
+    if let Some(devices) = domain.first_mut("devices") {
+        let is_disk = |element: &Element| element.name == "disk" && element.attribute("device").unwrap_or("disk") == "disk";
+        devices.remove(|element| is_disk(element) && element.first("readonly").is_some());
+        for card in devices.elements_mut().filter(|element| element.name == "interface") {
+            card.remove(|element| element.name == "mac");
+        }
+    }
+    domain
+}
+
+impl Inner {
+    /// The plan of a copy.
+    pub(crate) async fn plan_copy(&self, name: &str, original: &Handle) -> Result<Plan> {
+        let what = "look at the machine";
+        let client = self.link.client().await?;
+        let domain = self.domain(&client, original).await?;
+        let mut reasons = Vec::new();
+        if domain.id >= 0 {
+            reasons.push("it runs, and its disks change while they are copied: stop it first".to_owned());
+        }
+        if client.has_managed_save(&domain).await.doing(what)? {
+            reasons.push("its memory is saved and belongs to its disks: resume and stop it first".to_owned());
+        }
+        let xml = Element::parse(&client.domain_xml(&domain, Xml::INACTIVE | Xml::SECURE).await.doing(what)?)?;
+        let disks = writable(&xml);
+        let pools = host::pools(&client).await?;
+        let mut pool: Option<PoolRef> = None;
+        for disk in &disks {
+            let directory = disk.file.rsplit_once('/').map(|(directory, _)| directory).unwrap_or_default();
+            match pools.iter().find(|pool| pool.active && pool.holds_files() && pool.target == directory) {
+                None => reasons.push(format!("{} is in no active storage pool of files, so libvirt cannot copy it", disk.file)),
+                Some(found) if pool.as_ref().is_some_and(|pool| pool.name != found.name) => {
+                    reasons.push("its disks are in more than one storage pool".to_owned());
+                }
+                Some(found) => pool = Some(PoolRef { name: found.name.clone(), target: found.target.clone(), files: true }),
+            }
+        }
+        if !reasons.is_empty() {
+            let message = format!("{} cannot be copied: {}", vmoon_core::name::escape(&domain.name), reasons.join("; "));
+            return Err(Error::new(Code::MachineNotCopyable, message).detail(reasons.into()));
+        }
+        let mut steps = Vec::new();
+        let mut volumes = Vec::new();
+        for disk in disks {
+            steps.push(format!("copy {}, all of it", disk.file));
+            let content = Content::Base { path: disk.file, clone: CloneKind::Full };
+            let format = if disk.qcow2 { "qcow2" } else { "raw" };
+            volumes.push(NewVolume { target: disk.target, format: format.into(), size: 0, content });
+        }
+        steps.push(format!(
+            "define {name} like {}, with an id, addresses and firmware variables of its own",
+            vmoon_core::name::escape(&domain.name)
+        ));
+        steps.push(
+            "beware: the system in it is the same, with its host name, SSH host keys and machine id; a seed is not given to it again"
+                .into(),
+        );
+        let blueprint = Blueprint {
+            name: name.to_owned(),
+            template: Tag::of_domain(&xml).map(|tag| tag.template).unwrap_or_default(),
+            hardware: Hardware::Raw(anonymous(xml).to_text()),
+            volumes,
+            pool,
+            seed: None,
+            needs: Vec::new(),
+            autostart: false,
+            patches: Vec::new(),
+        };
+        let settings = serde_json::to_value(&blueprint).map_err(|error| Error::internal("a plan cannot be written").source(error))?;
+        Ok(Plan { name: name.to_owned(), steps, settings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_one_machine_is_gone_and_the_rest_stays() {
+        let xml = "<domain type='kvm'><name>a</name><uuid>u</uuid><os firmware='efi'><type>hvm</type><nvram>/n</nvram></os><devices>
+            <disk device='disk'><target dev='vda'/></disk><disk type='file'><target dev='vdb'/><readonly/></disk>
+            <disk device='cdrom'><target dev='sda'/><readonly/></disk>
+            <interface type='network'><mac address='x'/><source network='n'/></interface></devices></domain>";
+        let left = anonymous(Element::parse(xml).unwrap()).to_text();
+        for gone in ["<name>", "<uuid>", "nvram", "vdb", "<mac"] {
+            assert!(!left.contains(gone), "{gone}: {left}");
+        }
+        for kept in ["vda", "sda", "network=\"n\"", "firmware=\"efi\"", "type=\"kvm\""] {
+            assert!(left.contains(kept), "{kept}: {left}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Disks of machines that exist: making one larger, putting an image into a drive and taking it out.
+
+use super::{
+    Inner,
+    errors::Doing as _,
+    snapshots::{Writable, writable},
+    storage::Storage,
+};
+use crate::{settings::value::show, xml::Element};
+use vmoon_core::{
+    Code, Error, Result,
+    ability::{Change, Effect},
+};
+use vmoon_libvirt_wire::{
+    Client, Domain,
+    flags::{Affect, VolumeResize},
+};
+
+/// A disk that is to be larger.
+pub(crate) struct Growth {
+    disk: Writable,
+    /// Bytes.
+    to: u64,
+}
+
+/// A drive and what is to be in it.
+pub(crate) struct Insertion {
+    drive: Element,
+}
+
+/// The first drive of a definition, with this image in it, or empty.
+fn with_image(domain: &Element, image: Option<&str>) -> Option<(Element, String)> {
+    let drives = domain.first("devices").into_iter().flat_map(|devices| devices.named("disk"));
+    let mut drive = drives.into_iter().find(|disk| disk.attribute("device") == Some("cdrom"))?.clone();
+    let before = drive.first("source").and_then(|source| source.attribute("file")).unwrap_or("nothing").to_owned();
+    drive.set("type", "file");
+    drive.remove(|element| matches!(element.name.as_str(), "source" | "backingStore" | "alias" | "address"));
+    if let Some(image) = image {
+        drive.children.insert(0, crate::xml::Node::Element(Element::new("source").with("file", image)));
+    }
+    Some((drive, before))
+}
+
+impl Inner {
+    /// What it takes to make the first disk that large.
+    pub(crate) async fn plan_growth(
+        &self,
+        client: &Client,
+        domain: &Domain,
+        stored: &Element,
+        to: u64,
+    ) -> Result<Option<(Growth, Change)>> {
+        let Some(disk) = writable(stored).into_iter().next() else {
+            return Err(Error::new(Code::SpecInvalid, "settings.disk: the machine has no disk"));
+        };
+        let before = client.block_info(domain, &disk.target).await.doing("look at the disk")?.capacity;
+        if to < before {
+            let message = format!("settings.disk: the disk has {}; it can only become larger, what is on it would be lost", show(before));
+            return Err(Error::new(Code::SpecInvalid, message));
+        }
+        let change =
+            Change { setting: "disk".into(), what: format!("disk {} {} → {}", disk.target, show(before), show(to)), effect: Effect::Now };
+        Ok((to > before).then_some((Growth { disk, to }, change)))
+    }
+
+    pub(crate) async fn grow(&self, client: &Client, domain: &Domain, growth: &Growth) -> Result<()> {
+        let what = "make the disk larger";
+        if domain.id >= 0 {
+            return client.block_resize(domain, &growth.disk.target, growth.to).await.doing(what);
+        }
+        let storage = Storage { client, local: self.link.endpoint.is_local() };
+        let Some(volume) = storage.volume_at(&growth.disk.file).await? else {
+            return Err(Error::new(Code::DriverFailed, format!("{} is in no storage pool", growth.disk.file))
+                .hint("start the machine and try again"));
+        };
+        client.volume_resize(&volume, growth.to, VolumeResize::NONE).await.doing(what)
+    }
+
+    /// What it takes to have that image in the first drive; `None` for nothing in it.
+    pub(crate) async fn plan_insertion(
+        &self,
+        client: &Client,
+        stored: &Element,
+        image: Option<&str>,
+    ) -> Result<Option<(Insertion, Change)>> {
+        let Some((drive, before)) = with_image(stored, image) else {
+            return Err(Error::new(Code::SpecInvalid, "settings.iso: the machine has no drive")
+                .hint("create it with iso=PATH, or add one with virsh"));
+        };
+        let after = image.unwrap_or("nothing");
+        if before == after {
+            return Ok(None);
+        }
+        let storage = Storage { client, local: self.link.endpoint.is_local() };
+        if let Some(image) = image
+            && !storage.exists(image).await?
+        {
+            return Err(Error::new(Code::SpecInvalid, format!("settings.iso: there is no {image}")));
+        }
+        let change = Change { setting: "iso".into(), what: format!("in the drive {before} → {after}"), effect: Effect::Now };
+        Ok(Some((Insertion { drive }, change)))
+    }
+
+    pub(crate) async fn insert(&self, client: &Client, domain: &Domain, insertion: &Insertion) -> Result<()> {
+        let of = if domain.id >= 0 { Affect::LIVE | Affect::CONFIG } else { Affect::CONFIG };
+        client.update_device(domain, &insertion.drive.to_text(), of).await.doing("change what is in the drive")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_goes_in_and_out() {
+        let xml =
+            "<domain><devices><disk device='disk'/><disk type='file' device='cdrom'><source file='/a.iso'/><target dev='sda' bus='sata'/>
+            <readonly/><address type='drive'/></disk></devices></domain>";
+        let domain = Element::parse(xml).unwrap();
+        let (drive, before) = with_image(&domain, Some("/b & c.iso")).unwrap();
+        assert!(before == "/a.iso" && drive.to_text().contains("/b &amp; c.iso") && drive.to_text().contains("dev=\"sda\""));
+        let (drive, _) = with_image(&domain, None).unwrap();
+        assert!(drive.first("source").is_none() && drive.first("readonly").is_some());
+        assert!(with_image(&Element::parse("<domain/>").unwrap(), None).is_none());
+    }
+}
