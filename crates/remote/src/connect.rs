@@ -19,7 +19,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use vmoon_core::{Code, Error, Result};
 
@@ -27,6 +27,9 @@ use vmoon_core::{Code, Error, Result};
 const SESSIONS: usize = 10;
 /// How long a server may take for a small answer.
 pub(crate) const ANSWER: Duration = Duration::from_secs(15);
+
+/// How soon a server that has no room for another session is asked again.
+const FULL: Duration = Duration::from_millis(50);
 
 /// One host on the way, with everything known about it.
 #[derive(Clone, Debug)]
@@ -241,12 +244,22 @@ impl Connection {
     /// [`Code::DriverUnreachable`] when the connection is lost or the host silent; [`Code::DriverFailed`] when it refuses.
     pub(crate) async fn session(&self) -> Result<Session> {
         let name = &self.0.name;
+        let last = Instant::now() + ANSWER / 3;
         let opened = timeout(ANSWER, async {
             let permit = self.0.sessions.clone().acquire_owned().await.map_err(|_| self.lost())?;
-            let channel = self.0.handle.channel_open_session().await.map_err(|error| match error {
-                russh::Error::ChannelOpenFailure(why) => refused(name, &why),
-                error => self.lost().source(error),
-            })?;
+            let mut until = Instant::now();
+            let channel = loop {
+                match self.0.handle.channel_open_session().await {
+                    Ok(channel) => break channel,
+                    // sshd still counts sessions whose programs outlive their channels, and tells nobody when one ends.
+                    Err(russh::Error::ChannelOpenFailure(why)) if until > last || !is_full(&why) => return Err(refused(name, &why)),
+                    Err(russh::Error::ChannelOpenFailure(_)) => {
+                        until = Instant::now() + FULL;
+                        sleep_until(until).await;
+                    }
+                    Err(error) => return Err(self.lost().source(error)),
+                }
+            };
             Ok(Session { channel, permit })
         });
         opened.await.map_err(|_| {
@@ -265,14 +278,14 @@ impl Connection {
     }
 }
 
+/// Whether that is how a server refuses more sessions than it allows.
+fn is_full(why: &ChannelOpenFailure) -> bool {
+    matches!(why, ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::ResourceShortage)
+}
+
 fn refused(name: &str, why: &ChannelOpenFailure) -> Error {
     let error = Error::new(Code::DriverFailed, format!("{name} refused to open a channel ({why:?})"));
-    match why {
-        ChannelOpenFailure::AdministrativelyProhibited | ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::ResourceShortage => {
-            error.hint("the server's MaxSessions may be reached: end some programs or shells")
-        }
-        _ => error,
-    }
+    if is_full(why) { error.hint("the server's MaxSessions is reached: end some programs or shells") } else { error }
 }
 
 /// What a failure on the way to a host means.

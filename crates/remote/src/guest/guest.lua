@@ -19,9 +19,9 @@
 local prog, dir = ...
 local io, open, remove, rename, execute = io, io.open, os.remove, os.rename, os.execute
 local cpu, now = os.clock, os.time
-local match, sub, byte, char, format = string.match, string.sub, string.byte, string.char, string.format
+local match, sub, gsub, byte, char, format = string.match, string.sub, string.gsub, string.byte, string.char, string.format
 local floor, concat, tonumber, assert, next, exit = math.floor, table.concat, tonumber, assert, next, os.exit
-local load, pcall = loadstring or load, pcall
+local load, pcall, jit = loadstring or load, pcall, jit
 local read, write, flush, seek, close, setvbuf = prog.read, prog.write, prog.flush, prog.seek, prog.close, prog.setvbuf
 local SEGMENT, CAP, PIECE, MESSAGE = 1048576, 268435456, 65536, 1048576
 local path = dir .. "/"
@@ -345,6 +345,7 @@ local function number(s, at)
 end
 
 local fifo
+local rewritten -- the settings were
 local reading = false -- a line was being read or obeyed; if so on entry, an interrupt has thrown it away
 local settled -- the interrupt of this command is over
 local later, take = {}, 1 -- commands that came while another one ran
@@ -439,7 +440,16 @@ local header
 function header()
   if prog then
     local s = read(prog, "*l")
-    if s ~= "END" then return s end
+    if s ~= "END" then
+      local len = jit and not rewritten and match(s, "^G 0 (%d+)$")
+      if len then
+        -- A signal that meets LuaJIT in compiled code may crash it. So there a hook looks for the file instead.
+        rewritten = true
+        stash = gsub(read(prog, tonumber(len)), "\nmode=sig\n", "\nmode=hook\n")
+        return "G 0 " .. #stash
+      end
+      return s
+    end
     close(prog)
     prog = nil
     fifo = assert(open(path .. "in", "r+b"))
@@ -489,7 +499,7 @@ function header()
 end
 function pipe.read(_, what)
   if what == "*l" then return header() end
-  if prog then return read(prog, what) end
+  if prog and stash == "" then return read(prog, what) end
   local s = stash
   stash = ""
   return s

@@ -4,7 +4,7 @@ printf 'base %s\n' "$base"
 boot=unknown
 { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
 printf 'boot %s\n' "$boot"
-for lua in lua5.4 lua lua5.3 luajit lua5.2 lua5.1; do
+for lua in lua5.4 lua lua5.3 lua5.2 lua5.1 luajit; do
   if found=$(command -v "$lua" 2>/dev/null); then
     printf 'lua %s\n' "$found"
     break

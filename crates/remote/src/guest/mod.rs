@@ -9,6 +9,9 @@
 //!
 //! What the deadline of a command and an interrupt that is not obeyed lead to is decided here, while somebody is attached.
 
+mod attach;
+mod inputs;
+mod link;
 mod pump;
 mod wire;
 
@@ -74,7 +77,7 @@ struct Place {
     /// With the connection it was seen through.
     seen: Mutex<Option<(u64, Seen)>>,
     /// Input that was sent and may have been lost with its connection.
-    inputs: Mutex<pump::Inputs>,
+    inputs: Mutex<inputs::Inputs>,
 }
 
 impl Guest {
@@ -161,7 +164,7 @@ impl Guest {
     }
 
     /// Makes the life if it is not there, and attaches to it.
-    async fn begin(&self, life: u64) -> Result<pump::Attached> {
+    async fn begin(&self, life: u64) -> Result<attach::Attached> {
         let connection = self.0.host.connection().await?;
         let seen = self.looked(&connection, 0).await?;
         let lua = seen.lua.clone().ok_or_else(|| no_lua(&connection))?;
@@ -184,13 +187,13 @@ impl Guest {
         if let Some((_, seen)) = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             (seen.life, seen.lives) = (life, true);
         }
-        pump::attach(&connection, &dir, &lua, 0).await?.ok_or_else(|| Error::new(Code::DriverFailed, format!("{dir} is gone again")))
+        attach::attach(&connection, &dir, &lua, 0).await?.ok_or_else(|| Error::new(Code::DriverFailed, format!("{dir} is gone again")))
     }
 
     async fn attach(&self, connection: &Connection, seen: &Seen, life: u64, from: Offset) -> Result<Option<SessionLink>> {
         let lua = seen.lua.as_deref().ok_or_else(|| no_lua(connection))?;
         let dir = format!("{}/{life}", seen.base);
-        Ok(pump::attach(connection, &dir, lua, from).await?.map(|attached| pump::running(self.clone(), life, from, attached)))
+        Ok(attach::attach(connection, &dir, lua, from).await?.map(|attached| pump::running(self.clone(), life, from, attached)))
     }
 
     /// Ends a life by force, if it is there.
@@ -221,7 +224,7 @@ fn script(text: &str, arguments: &[&str]) -> String {
 }
 
 fn no_lua(connection: &Connection) -> Error {
-    Error::new(Code::GuestNoLua, format!("{} has no Lua interpreter (lua5.4, lua, lua5.3, luajit, lua5.2, lua5.1)", connection.name()))
+    Error::new(Code::GuestNoLua, format!("{} has no Lua interpreter (lua5.4, lua, lua5.3, lua5.2, lua5.1, luajit)", connection.name()))
         .hint("install one there (Debian: apt install lua5.4), or use a shell session: vmoon attach HOST/shell")
 }
 

@@ -2,29 +2,30 @@
 //! over what the session says.
 
 use super::{
-    ATTACH, FOLLOW, Guest, RELAY, script,
-    wire::{self, Envelope, Piece, State},
+    Guest,
+    attach::Attached,
+    inputs::Inputs,
+    link::{Item, Order, link},
+    wire::{self, Piece, State},
 };
-use crate::{Connection, connect::ANSWER};
-use async_trait::async_trait;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, client::Msg};
+use crate::connect::ANSWER;
+use russh::ChannelMsg;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::PoisonError,
     time::Duration,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
 use vmoon_core::{
     Code, Error, Result,
     codes::Retry,
-    driver::{Exit, LinkItem, LinkReader, LinkWriter, Offset, SessionLink},
+    driver::{Exit, Offset, SessionLink},
     frame::{Eval, Frame, MAX_OFFSET, tag},
 };
 use vmoon_lua_wire::text;
-use vmoon_sys::random;
 
 /// What may wait between the link and this task, in items.
 const QUEUE: usize = 64;
@@ -32,180 +33,16 @@ const QUEUE: usize = 64;
 const HELD: usize = 4 << 20;
 /// How long a command may go on after it was interrupted.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often an interrupt is repeated until then, where that is safe.
+const REPEAT: Duration = Duration::from_millis(250);
 /// How often a quiet session's process is looked at.
 const PULSE: Duration = Duration::from_secs(20);
 /// The host is told of what is stored after so many bytes.
 const ACK_EVERY: u64 = 256 << 10;
 /// How many commands and how many bytes of them may wait for their turn.
 const MAX_QUEUE: (usize, usize) = (1_024, 64 << 20);
-/// How much input may wait for a program to ask for it, bytes.
-const MAX_INPUT: usize = 16 << 20;
 /// How long a line may take to leave.
 const SEND: Duration = Duration::from_secs(30);
-
-/// A frame on its way to the session.
-#[derive(Clone, Debug)]
-struct Order {
-    tag: u8,
-    id: u64,
-    payload: Vec<u8>,
-}
-
-/// What is handed over.
-enum Item {
-    Stream { at: Offset, frames: Vec<u8> },
-    Direct(Vec<u8>),
-    Ended(Exit),
-    Failed(Error),
-    Broken,
-}
-
-/// Input of programs. It outlives a connection: what was sent and did not arrive is sent again.
-#[derive(Debug, Default)]
-pub(super) struct Inputs {
-    life: u64,
-    waiting: VecDeque<(u8, Vec<u8>)>,
-    bytes: usize,
-    /// The first of them was sent as the answer to this question.
-    sent: Option<u64>,
-}
-
-impl Inputs {
-    /// Takes a piece in, if there is room.
-    fn add(&mut self, tag: u8, data: Vec<u8>) -> bool {
-        let fits = self.bytes + data.len() <= MAX_INPUT && self.waiting.len() < MAX_QUEUE.0;
-        if fits {
-            self.bytes += data.len();
-            self.waiting.push_back((tag, data));
-        }
-        fits
-    }
-
-    /// The first one has arrived.
-    fn arrived(&mut self) {
-        if self.sent.take().is_some()
-            && let Some((_, data)) = self.waiting.pop_front()
-        {
-            self.bytes -= data.len();
-        }
-    }
-
-    fn clear(&mut self) {
-        *self = Self { life: self.life, ..Self::default() };
-    }
-}
-
-/// A session that was attached to, and what came before it was known how it stands.
-pub(super) struct Attached {
-    reader: ChannelReadHalf,
-    writer: ChannelWriteHalf<Msg>,
-    permit: OwnedSemaphorePermit,
-    connection: Connection,
-    envelope: Envelope,
-    lease: String,
-    state: State,
-    gap: Option<Offset>,
-    early: Vec<u8>,
-    letters: Vec<u8>,
-    ended: Option<Exit>,
-}
-
-/// Attaches to the life in `dir`; `None` if there is none.
-pub(super) async fn attach(connection: &Connection, dir: &str, lua: &str, from: Offset) -> Result<Option<Attached>> {
-    let lease = random::key()[..24].to_owned();
-    let session = connection.session().await?;
-    let line = script(ATTACH, &[dir, &lease, &from.to_string(), lua, RELAY, FOLLOW]);
-    let (reader, writer) = session.channel.split();
-    let lost = |error: russh::Error| connection.lost().source(error);
-    let mut this = Attached {
-        reader,
-        writer,
-        permit: session.permit,
-        connection: connection.clone(),
-        envelope: Envelope::default(),
-        lease,
-        state: State::default(),
-        gap: None,
-        early: Vec::new(),
-        letters: Vec::new(),
-        ended: None,
-    };
-    let exchange = async {
-        this.writer.exec(true, line).await.map_err(lost)?;
-        this.greet().await
-    };
-    match timeout(ANSWER, exchange).await {
-        Ok(Ok(true)) => Ok(Some(this)),
-        Ok(Ok(false)) => Ok(None),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(Error::new(
-            Code::DriverUnreachable,
-            format!("the session on {} did not answer within {} s", connection.name(), ANSWER.as_secs()),
-        )),
-    }
-}
-
-impl Attached {
-    /// Waits until it is known how the session stands: it runs a command, or it has answered us and so obeys nobody else's line any more.
-    async fn greet(&mut self) -> Result<bool> {
-        let mut greeted = false;
-        let mut said = Vec::new();
-        loop {
-            let mut asks = false;
-            while let Some(piece) = self.envelope.next()? {
-                match piece {
-                    Piece::None => return Ok(false),
-                    Piece::BadOffset => return Err(Error::new(Code::WireMalformed, "the session's stream has no frame at that offset")),
-                    Piece::Hello(state) => (self.state, greeted, asks) = (state, true, true),
-                    Piece::Gap(at) => self.gap = Some(at),
-                    Piece::Stream(bytes) => self.early.extend_from_slice(bytes),
-                    Piece::Letters(bytes) => self.letters.extend_from_slice(bytes),
-                    Piece::Ended(exit) => self.ended = Some(exit),
-                }
-            }
-            if asks {
-                // Also ends what an interrupt of an older connection may have left half done.
-                let line = format!("H {} .\n", self.lease);
-                self.writer.data_bytes(line.into_bytes()).await.map_err(|error| self.connection.lost().source(error))?;
-            }
-            let mut state = self.state;
-            wire::frames(&self.early, |frame| {
-                if frame.tag == tag::ACCEPTED && frame.id > state.last {
-                    (state.last, state.running) = (frame.id, frame.id);
-                }
-            })?;
-            self.state = state;
-            let mut answered = false;
-            let mut used = 0;
-            while let Ok(Some((frame, n))) = Frame::decode(&self.letters[used..]) {
-                used += n;
-                if frame.tag == b's'
-                    && let Some(state) = wire::status(frame.payload)
-                {
-                    (self.state, answered) = (State { left: None, ..state }, true);
-                }
-            }
-            self.letters.drain(..used);
-            if greeted && (self.state.running != 0 || answered || self.ended.is_some()) {
-                return Ok(true);
-            }
-            match self.reader.wait().await {
-                Some(ChannelMsg::Data { data }) => self.envelope.push(&data),
-                Some(ChannelMsg::ExtendedData { data, .. }) => said.extend_from_slice(&data[..data.len().min(1_000)]),
-                Some(_) => {}
-                None => {
-                    let said = String::from_utf8_lossy(&said[..said.len().min(300)]).trim().escape_debug().to_string();
-                    let error = if self.connection.is_closed() {
-                        self.connection.lost()
-                    } else {
-                        Error::new(Code::DriverUnreachable, format!("the session on {} hung up: {said}", self.connection.name()))
-                    };
-                    return Err(error);
-                }
-            }
-        }
-    }
-}
 
 /// A link whose life begins with its first command.
 pub(super) fn lazy(guest: Guest, life: u64) -> SessionLink {
@@ -243,18 +80,6 @@ pub(super) fn running(guest: Guest, life: u64, from: Offset, attached: Attached)
     link(state, from, orders, delivered)
 }
 
-fn link(state: State, from: Offset, orders: mpsc::Sender<Order>, items: mpsc::Receiver<Item>) -> SessionLink {
-    SessionLink {
-        reader: Box::new(Reader { items }),
-        writer: Box::new(Writer { orders }),
-        end: state.end.max(from),
-        last_command: state.last,
-        running: (state.running != 0).then_some(state.running),
-        queued: 0,
-        waiting_input: state.waiting,
-    }
-}
-
 struct Pump {
     guest: Guest,
     life: u64,
@@ -270,6 +95,7 @@ struct Pump {
     cut: BTreeSet<u64>,
     deadline: Option<Instant>,
     grace: Option<Instant>,
+    repeat: Option<Instant>,
     pulse: Instant,
     acked: (Offset, Offset),
     /// The stream up to here was handed over; `part` is what came after it, not yet a whole frame.
@@ -297,6 +123,7 @@ impl Pump {
             cut: BTreeSet::new(),
             deadline,
             grace: None,
+            repeat: None,
             pulse: Instant::now() + PULSE,
             acked: (0, 0),
             at: from,
@@ -324,12 +151,7 @@ impl Pump {
     }
 
     async fn run(&mut self, first: Option<Order>, orders: &mut mpsc::Receiver<Order>, items: &mpsc::Sender<Item>) -> Result<()> {
-        {
-            let mut inputs = self.inputs();
-            if inputs.life != self.life {
-                *inputs = Inputs { life: self.life, ..Inputs::default() };
-            }
-        }
+        self.inputs().begin(self.life);
         if let Some(gap) = self.attached.gap.take() {
             self.gap(gap);
         }
@@ -342,7 +164,7 @@ impl Pump {
             self.order(order).await?;
         }
         while !self.over {
-            let timer = [self.deadline, self.grace, Some(self.pulse)].into_iter().flatten().min();
+            let timer = [self.deadline, self.grace, self.repeat, Some(self.pulse)].into_iter().flatten().min();
             let timer = timer.unwrap_or(self.pulse);
             tokio::select! {
                 order = orders.recv() => match order {
@@ -413,8 +235,12 @@ impl Pump {
             self.interrupt('d').await?;
         }
         if self.grace.is_some_and(|at| at <= now) {
-            self.grace = None;
+            (self.grace, self.repeat) = (None, None);
             self.control("K did_not_yield").await?;
+        }
+        if self.repeat.is_some_and(|at| at <= now) {
+            self.repeat = Some(now + REPEAT);
+            self.control(&format!("J {}", self.state.running)).await?;
         }
         if self.pulse <= now {
             self.pulse = now + PULSE;
@@ -425,6 +251,7 @@ impl Pump {
 
     async fn interrupt(&mut self, kind: char) -> Result<()> {
         self.grace.get_or_insert(Instant::now() + GRACE);
+        self.repeat.get_or_insert(Instant::now() + REPEAT);
         self.control(&format!("I {} {kind}", self.state.running)).await
     }
 
@@ -522,7 +349,7 @@ impl Pump {
             if !self.state.waiting || inputs.sent == Some(self.state.waits) {
                 return Ok(());
             }
-            let Some(piece) = inputs.waiting.front().cloned() else { return Ok(()) };
+            let Some(piece) = inputs.first() else { return Ok(()) };
             inputs.sent = Some(self.state.waits);
             piece
         };
@@ -605,7 +432,7 @@ impl Pump {
             }
             tag::DONE if frame.id == self.state.running => {
                 (self.state.running, self.state.waiting) = (0, false);
-                (self.deadline, self.grace) = (None, None);
+                (self.deadline, self.grace, self.repeat) = (None, None, None);
                 self.cut.remove(&frame.id);
                 self.inputs().clear();
             }
@@ -663,7 +490,7 @@ impl Pump {
         let again = {
             let mut inputs = self.inputs();
             match inputs.sent {
-                Some(waits) if there.waiting && waits == there.waits => inputs.waiting.front().cloned(),
+                Some(waits) if there.waiting && waits == there.waits => inputs.first(),
                 Some(_) => {
                     inputs.arrived();
                     None
@@ -675,44 +502,5 @@ impl Pump {
             self.line(tag, there.waits, &data).await?;
         }
         self.feed().await
-    }
-}
-
-struct Reader {
-    items: mpsc::Receiver<Item>,
-}
-
-#[async_trait]
-impl LinkReader for Reader {
-    async fn next(&mut self, buf: &mut Vec<u8>) -> Result<LinkItem> {
-        match self.items.recv().await {
-            Some(Item::Stream { at, frames }) => {
-                *buf = frames;
-                Ok(LinkItem::Stream { at })
-            }
-            Some(Item::Direct(frame)) => {
-                *buf = frame;
-                Ok(LinkItem::Direct)
-            }
-            Some(Item::Ended(exit)) => Ok(LinkItem::Ended(exit)),
-            Some(Item::Failed(error)) => Err(error),
-            Some(Item::Broken) | None => Ok(LinkItem::Broken),
-        }
-    }
-}
-
-struct Writer {
-    orders: mpsc::Sender<Order>,
-}
-
-#[async_trait]
-impl LinkWriter for Writer {
-    async fn send(&mut self, frame: Frame<'_>) -> Result<()> {
-        let order = Order { tag: frame.tag, id: frame.id, payload: frame.payload.to_vec() };
-        self.orders.send(order).await.map_err(|_| Error::new(Code::DriverUnreachable, "the link to the session is broken"))
-    }
-
-    fn takes(&self, _: u8) -> bool {
-        true
     }
 }

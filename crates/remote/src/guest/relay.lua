@@ -1,5 +1,5 @@
 -- Passes lines from standard input to a session, for as long as its connection holds the lease; one runs for each connection. Lines that
--- begin with a dot are for itself: `. I ID KIND .` interrupts the command ID, `. A OFFSET .` notes that the stream is stored up to there,
+-- begin with a dot are for itself: `. I ID KIND .` interrupts the command ID, `. J ID .` does so again where that is safe, `. A OFFSET .` notes that the stream is stored up to there,
 -- `. K WHY .` ends the session by force, `. P .` looks whether it lives.
 local getenv, open, rename, remove, execute = os.getenv, io.open, os.rename, os.remove, os.execute
 local path, lease = getenv("VMOON_DIR") .. "/", getenv("VMOON_LEASE")
@@ -34,6 +34,15 @@ local function ring()
     bell:close()
   end
 end
+-- Whether the interpreter waits for a child: it ignores the signal then, and only then.
+local function waits()
+  local lua = pids()
+  local f = lua and open("/proc/" .. lua .. "/status", "rb")
+  if not f then return false end
+  local ignored = f:read("*a"):match("SigIgn:%s*%x*(%x)")
+  f:close()
+  return ignored and tonumber(ignored, 16) % 4 >= 2
+end
 -- What a cut has left of a line ends here, and an interrupt that was left half done.
 fifo:write("\n")
 local int = (slurp("int") or ""):match("^(%d+) ")
@@ -47,13 +56,19 @@ while true do
     fifo:write(s .. "\n")
   else
     local id, kind = s:match("^%. I (%d+) (%a) %.$")
+    local again = s:match("^%. J (%d+) %.$")
     local stored = s:match("^%. A (%d+) %.$")
     local why = s:match("^%. K ([%l_]+) %.$")
     if id and state() == id and not slurp("int") then
       spill("int", id .. " " .. kind)
       local running, mode = state()
-      if running == id and mode == "sig" then signal("INT") end
-      settle(id, running == id and 1 or 0)
+      local sent = running == id and mode == "sig"
+      if sent or (running == id and waits()) then signal("INT") end
+      settle(id, sent and 1 or 0)
+    elseif again and state() == again and slurp("int") then
+      -- A program that was just starting a child ignored the signal, and the child did not live yet. At any other time a second
+      -- one would kill it.
+      if waits() then signal("INT") end
     elseif stored then
       spill("acked", stored)
     elseif why then

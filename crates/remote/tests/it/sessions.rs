@@ -107,15 +107,13 @@ async fn interruptions(tools: Tools, lua: &str) {
     let mut talk = Talk::open(&guest(&lab)).await;
     talk.eval("x = 42").await;
     // Plain loops, ones that swallow errors, ones in coroutines, a child, and waiting for input; each more than once.
-    let mut shapes = vec!["os.execute('sleep 60') return 1", "io.read()"];
-    // What LuaJIT has compiled looks at no interrupt.
-    if lua != "luajit" {
-        shapes.extend([
-            "while true do end",
-            "while true do pcall(function() while true do local t = {} end end) end",
-            "local co = coroutine.wrap(function() while true do end end) co()",
-        ]);
-    }
+    let shapes = [
+        "os.execute('sleep 60') return 1",
+        "io.read()",
+        "while true do end",
+        "while true do pcall(function() while true do local t = {} end end) end",
+        "local co = coroutine.wrap(function() while true do end end) co()",
+    ];
     for round in 0..2 {
         for shape in &shapes {
             let id = talk.start(shape).await;
@@ -140,8 +138,7 @@ async fn interruptions(tools: Tools, lua: &str) {
     talk.send(tag::INTERRUPT, running, b"").await;
     assert_eq!(talk.value("return x").await, "42");
     // Hard on the heels of the end: the interrupt meets this command or none.
-    // (LuaJIT's own handler of SIGINT may crash it in compiled code.)
-    for _ in 0..if lua == "luajit" { 0 } else { 30 } {
+    for _ in 0..30 {
         let id = talk.start("for i = 1, 20000 do local s = i .. '' end").await;
         talk.until(|f| f.id == id).await;
         talk.send(tag::INTERRUPT, id, b"").await;
