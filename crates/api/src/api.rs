@@ -7,7 +7,11 @@ use crate::{
     views::*,
 };
 use async_trait::async_trait;
-use vmoon_core::{Result, event::Event};
+use vmoon_core::{
+    Result,
+    event::Event,
+    package::{CacheInfo, EnvironmentInfo, FoundRock, HistoryEntry, PackagePlan, ProfileInfo, RockInfo, ServerInfo},
+};
 
 macro_rules! api {
     ($($name:ident($request:ty) -> $response:ty: $method:ident $path:literal $summary:literal;)*) => {

@@ -105,6 +105,26 @@ macro_rules! with_endpoints {
             read(Read) -> ReadView: Get "/v1/sessions/{session}/read" "Reads the transcript from an offset.";
             show_command(CommandRef) -> CommandView: Get "/v1/commands/{command}" "Shows a command and what it has answered.";
             interrupt_command(CommandRef) -> CommandView: Post "/v1/commands/{command}/interrupt" "Interrupts one command.";
+            list_environments(Empty) -> Vec<EnvironmentInfo>: Get "/v1/environments" "Lists environments of packages, by name.";
+            create_environment(CreateEnvironment) -> EnvironmentInfo: Post "/v1/environments" "Makes an environment, empty.";
+            show_environment(EnvironmentRef) -> EnvironmentInfo: Get "/v1/environments/{environment}" "Shows one environment, with its packages and generations.";
+            remove_environment(EnvironmentRef) -> Nothing: Post "/v1/environments/{environment}/remove" "Removes an environment that no machine runs with.";
+            use_environment(EnvironmentRef) -> EnvironmentInfo: Post "/v1/environments/{environment}/use" "Chooses the environment that is meant by @.";
+            plan_packages(ChangePackages) -> PackagePlan: Post "/v1/environments/{environment}/plan" "Says what changing its packages would do; touches nothing.";
+            change_packages(ChangePackages) -> BegunView: Post "/v1/environments/{environment}/changes" "Changes its packages: a new generation, or nothing.";
+            apply_environment(ApplyEnvironment) -> AppliedView: Post "/v1/environments/{environment}/apply" "Makes a machine use an environment, also while it runs.";
+            list_packages(ListPackages) -> Vec<RockInfo>: Get "/v1/environments/{environment}/packages" "Lists its packages.";
+            read_lock(EnvironmentRef) -> LockView: Get "/v1/environments/{environment}/lock" "Reads its lock.";
+            export_environment(EnvironmentRef) -> LockView: Get "/v1/environments/{environment}/export" "Exports it: its lock and what it is for, from which it can be made again.";
+            verify_environment(EnvironmentRef) -> VerifyView: Get "/v1/environments/{environment}/verify" "Compares its files with its lock.";
+            environment_history(EnvironmentRef) -> Vec<HistoryEntry>: Get "/v1/environments/{environment}/history" "Says what was done with it, the newest first.";
+            search_packages(SearchPackages) -> Vec<FoundRock>: Get "/v1/packages" "Looks for packages on its servers.";
+            show_package(PackageRef) -> FoundRock: Get "/v1/packages/{package}" "Shows one package.";
+            list_profiles(Empty) -> Vec<ProfileInfo>: Get "/v1/profiles" "Lists sets of packages with a name.";
+            list_servers(ListServers) -> Vec<ServerInfo>: Get "/v1/servers" "Lists rocks servers, in the order they are asked.";
+            change_servers(ChangeServers) -> Vec<ServerInfo>: Post "/v1/servers" "Changes a list of rocks servers.";
+            show_cache(Empty) -> CacheInfo: Get "/v1/cache" "Says what the caches of downloads and builds hold.";
+            clear_cache(Empty) -> CacheInfo: Post "/v1/cache/clear" "Empties them; answers what they held.";
             list_events(Events) -> Vec<Event>: Get "/v1/events" "Lists the events that are kept.";
         }
     };

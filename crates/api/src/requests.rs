@@ -6,7 +6,11 @@
 
 use crate::Data;
 use serde::{Deserialize, Serialize};
-use vmoon_core::{machine::Request, machine::State, spec::MachineSpec};
+use vmoon_core::{
+    machine::{Request, State},
+    package::{Change, ServerChange},
+    spec::MachineSpec,
+};
 use zeroize::Zeroizing;
 
 /// Asks nothing in particular.
@@ -400,4 +404,109 @@ pub struct TransferFile {
     /// The permission bits of a file that is put; 0644 if not said.
     #[serde(default)]
     pub mode: Option<u32>,
+}
+
+/// Names an environment of packages; `@` is the one that was chosen with `use`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EnvironmentRef {
+    /// Which.
+    pub environment: String,
+}
+
+/// Makes an environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreateEnvironment {
+    /// Its name.
+    pub name: String,
+    /// The Lua version of its packages, `5.1` to `5.4`; that of the machine, or 5.4, if not said.
+    #[serde(default)]
+    pub lua: Option<String>,
+    /// A machine whose interpreter it is to suit.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// Only say whether it could be made.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Changes the packages of an environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChangePackages {
+    /// Which; `@` is the one that was chosen.
+    pub environment: String,
+    /// What.
+    pub change: Change,
+    /// Fetch nothing: what is not in the cache is an error.
+    #[serde(default)]
+    pub offline: bool,
+    /// How long the operation may take, milliseconds; 30 minutes if not said.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Makes a machine use an environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApplyEnvironment {
+    /// Which; `@` is the one that was chosen.
+    pub environment: String,
+    /// The machine.
+    pub machine: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Looks for packages.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SearchPackages {
+    /// Words, all of which the name, the summary or a label must have; every package if empty.
+    pub query: String,
+    /// For this environment: its servers and its Lua; `@` is the one that was chosen.
+    pub environment: String,
+    /// Look only at what is here.
+    #[serde(default)]
+    pub offline: Option<bool>,
+}
+
+/// Names a package.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PackageRef {
+    /// Which.
+    pub package: String,
+    /// For this environment: its servers and its Lua; `@` is the one that was chosen.
+    pub environment: String,
+    /// Look only at what is here.
+    #[serde(default)]
+    pub offline: Option<bool>,
+}
+
+/// Asks for the packages of an environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListPackages {
+    /// Which; `@` is the one that was chosen.
+    pub environment: String,
+    /// Also ask the servers for newer versions.
+    #[serde(default)]
+    pub newer: Option<bool>,
+    /// Look only at what is here.
+    #[serde(default)]
+    pub offline: Option<bool>,
+}
+
+/// Asks for a list of rocks servers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListServers {
+    /// Of this environment; that of new environments if not said.
+    #[serde(default)]
+    pub environment: Option<String>,
+}
+
+/// Changes a list of rocks servers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChangeServers {
+    /// Of this environment, which then has a list of its own; that of new environments, and of all without one, if not said.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// What.
+    pub change: ServerChange,
 }

@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use vmoon_core::{
     CommandId, ConnectionId, MachineId, OperationId, SessionId,
+    ability::{Effect, UsedEnvironment},
     connection::{ConnectionState, SecretPlace},
     driver::{Abilities, ChannelKind, Check, Exit},
     machine::{Answer, State, Verb},
     operation::{Outcome, Progress},
+    package::Difference,
     session::SessionState,
     spec::MachineSpec,
 };
@@ -129,10 +131,17 @@ pub struct OperationView {
     pub id: OperationId,
     /// What it does.
     pub verb: Verb,
-    /// To which machine.
-    pub machine: MachineId,
-    /// The machine's name.
+    /// To which machine, if to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineId>,
+    /// To which environment of packages, if to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// The name of the machine or environment.
     pub name: String,
+    /// What is done, for people, where the verb does not say it: `install lpeg`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub what: String,
     /// When it began.
     pub started_ms: u64,
     /// When it must be done.
@@ -445,3 +454,49 @@ pub struct DoctorView {
 /// Nothing to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nothing {}
+
+/// An operation that was begun.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BegunView {
+    /// Its identifier: wait for it to learn how it ends.
+    pub operation: OperationId,
+}
+
+/// What became of a machine whose environment was switched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppliedView {
+    /// The machine's name.
+    pub machine: String,
+    /// The environment it uses.
+    pub environment: UsedEnvironment,
+    /// From when on: for `now`, modules that are loaded later are found in it.
+    pub effect: Effect,
+    /// Modules that were loaded from an environment before; they stay as they are.
+    #[serde(default)]
+    pub loaded: Vec<String>,
+    /// Whether the machine was busy: it takes effect when the command that runs is done.
+    #[serde(default)]
+    pub pending: bool,
+    /// What was done, or would be.
+    pub steps: Vec<String>,
+}
+
+/// The lock of an environment, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockView {
+    /// The text, TOML.
+    pub lock: String,
+}
+
+/// How an environment compares with its lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyView {
+    /// The environment's name.
+    pub environment: String,
+    /// The generation that was looked at.
+    pub generation: u64,
+    /// How many files were looked at.
+    pub files: u64,
+    /// What differs; nothing if all is well.
+    pub differences: Vec<Difference>,
+}

@@ -200,6 +200,15 @@ pub struct UsedEnvironment {
     pub lua: String,
 }
 
+/// What a machine is to use, and could.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedEnvironment {
+    /// The environment's name, if it has one.
+    pub environment: Option<String>,
+    /// The Lua version whose packages its interpreter loads, if that is known.
+    pub lua: Option<String>,
+}
+
 /// What has become of a machine whose environment was switched.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Switched {
@@ -216,8 +225,8 @@ pub struct Switched {
 pub trait Environments: Send + Sync {
     /// What running machines use or have used since their start: these generations must stay where they are.
     async fn used(&self) -> Result<Vec<(Handle, UsedEnvironment)>>;
-    /// Which environment the machine is to use at its next start, if any.
-    async fn of(&self, handle: &Handle) -> Result<Option<String>>;
+    /// What the machine is to use at its next start.
+    async fn of(&self, handle: &Handle) -> Result<WantedEnvironment>;
     /// Makes the machine use an environment as it is now. With `dry_run` it only says what it would do, and refuses what it would refuse.
     ///
     /// # Errors

@@ -51,8 +51,13 @@ ids! {
     MachineId;
     /// Names one session: one life of one channel of one machine.
     SessionId;
-    /// Names one operation on a machine.
+    /// Names one operation on a machine or an environment.
     OperationId;
+}
+
+impl MachineId {
+    /// No machine: of an operation on something else.
+    pub const NONE: Self = Self(Uuid::nil());
 }
 
 /// Names one command of a session: `SESSION.NUMBER`, numbered from 1 in the order the machine accepted them.

@@ -16,6 +16,7 @@ pub mod idle;
 pub mod machine;
 pub mod name;
 pub mod operation;
+pub mod package;
 pub mod reference;
 pub mod ring;
 pub mod session;

@@ -42,8 +42,14 @@ pub struct OpRecord {
     pub id: OperationId,
     /// What is being done.
     pub verb: Verb,
-    /// To which machine.
+    /// To which machine; [`MachineId::NONE`] if not to a machine.
     pub machine: MachineId,
+    /// To which environment of packages, if not to a machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// What is done, for people, where the verb does not say it: `install lpeg`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub what: String,
     /// When it began, milliseconds since the Unix epoch.
     pub started_ms: u64,
     /// When it must be done, milliseconds since the Unix epoch.

@@ -22,7 +22,7 @@ mod timer;
 
 pub use http::serve as serve_connection;
 pub use settings::Quota;
-pub use start::{Daemon, Lock, bind};
+pub use start::{Daemon, Lock, Tools, bind};
 
 use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf};
 use vmoon_core::{Code, Error, Result};
@@ -63,8 +63,10 @@ pub fn run(config: Config) -> Result<()> {
         Ok::<_, Error>((signals, lock))
     })?;
     let served = runtime.block_on(async {
+        let tools = Tools { vmoon: config.host_exe.clone(), cache: config.paths.cache.clone() };
         let connections = drivers::connect(&config)?;
-        let daemon = Daemon::start_with(&config.paths.state, connections, drivers::makers(), hooks::Hooks::default(), quota).await?;
+        let daemon =
+            Daemon::start_equipped(&config.paths.state, connections, drivers::makers(), hooks::Hooks::default(), quota, tools).await?;
         start::serve(&config.paths, daemon, config.ready_fd, signals).await
     });
     // Whatever a driver still does on a thread of the runtime ends before another daemon may begin.

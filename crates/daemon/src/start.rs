@@ -6,7 +6,7 @@ use crate::{
     hooks::Hooks,
     http,
     machine::{Start, task::Task},
-    service::{Connected, DEFAULT, Service},
+    service::{Connected, DEFAULT, Service, packages::Workshop},
     settings::Quota,
     store::{About, Store},
 };
@@ -64,6 +64,15 @@ impl Lock {
     }
 }
 
+/// What packages are made with.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// Our own program, which evaluates rockspecs and confines builds.
+    pub vmoon: std::path::PathBuf,
+    /// Where downloads are kept.
+    pub cache: std::path::PathBuf,
+}
+
 /// A running daemon: everything but its socket.
 pub struct Daemon {
     /// What it offers.
@@ -94,6 +103,22 @@ impl Daemon {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_with(state: &Path, given: Vec<Connected>, makers: Vec<Arc<dyn Maker>>, hooks: Hooks, quota: Quota) -> Result<Self> {
+        let tools = Tools { vmoon: std::path::PathBuf::new(), cache: state.join("cache") };
+        Self::start_equipped(state, given, makers, hooks, quota, tools).await
+    }
+
+    /// The same with what packages are made with.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_equipped(
+        state: &Path,
+        given: Vec<Connected>,
+        makers: Vec<Arc<dyn Maker>>,
+        hooks: Hooks,
+        quota: Quota,
+        tools: Tools,
+    ) -> Result<Self> {
         let store = Store::open(&state.join("vmoon.db"), hooks.clone())?;
         let known = given.iter().map(|c| c.connection.clone()).collect::<Vec<_>>();
         let (machines, sessions, operations, stored, default) = store
@@ -123,7 +148,10 @@ impl Daemon {
         }
         Connections::start(&context);
         let stop = Arc::new(Notify::new());
-        Ok(Self { service: Arc::new(Service::new(context, stop.clone(), quota)), stop })
+        let workshop = Workshop::new(state, &tools);
+        let service = Service::new(context, stop.clone(), quota, workshop);
+        service.bury_changes(operations).await?;
+        Ok(Self { service: Arc::new(service), stop })
     }
 }
 
@@ -207,6 +235,8 @@ pub(crate) async fn serve(paths: &Paths, daemon: Daemon, ready: Option<OwnedFd>,
         }
     }
     tracing::info!("ending; machines and sessions live on");
+    // What is done to packages is whole or nothing.
+    daemon.service.stop_changes();
     let _ = std::fs::remove_file(paths.socket());
     Ok(())
 }

@@ -12,6 +12,8 @@ local utf8len, utf8char = utf8.len, utf8.char
 local mtype = math.type
 local collectgarbage = collectgarbage
 local sethook = debug and debug.sethook
+-- A process whose libraries are held to what is granted has it to refuse it.
+if sethook and not pcall(sethook) then sethook = nil end
 
 local MANIFEST = kind == "manifest"
 local MAX_STEPS = MANIFEST and 200000000 or 5000000

@@ -14,6 +14,7 @@ pub mod descriptions;
 pub mod digest;
 pub mod environment;
 pub mod evaluate;
+pub mod facade;
 pub mod fetch;
 pub mod files;
 pub mod gather;

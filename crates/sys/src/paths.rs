@@ -20,6 +20,8 @@ pub struct Paths {
     pub runtime: PathBuf,
     /// `$XDG_CONFIG_HOME/vmoon`; may not exist.
     pub config: PathBuf,
+    /// `$XDG_CACHE_HOME/vmoon`; may not exist.
+    pub cache: PathBuf,
 }
 
 impl Paths {
@@ -43,7 +45,9 @@ impl Paths {
             Some(dir) => dir.join("vmoon"),
             None => absolute("TMPDIR").unwrap_or_else(|| "/tmp".into()).join(format!("vmoon-{uid}")),
         };
-        Ok(Self { state: home("XDG_STATE_HOME", ".local/state")?, runtime, config: home("XDG_CONFIG_HOME", ".config")? })
+        let (state, config, cache) =
+            (home("XDG_STATE_HOME", ".local/state")?, home("XDG_CONFIG_HOME", ".config")?, home("XDG_CACHE_HOME", ".cache")?);
+        Ok(Self { state, runtime, config, cache })
     }
 
     /// The daemon's socket.

@@ -124,6 +124,12 @@ pub(crate) enum Verb {
     Bench(crate::bench::Args),
     /// Do random things to a private daemon, kill it now and then, and check every answer
     Soak(crate::soak::Args),
+    /// Search, install, update and remove Lua packages of environments
+    #[command(visible_alias = "package")]
+    Pkg(cmd::pkg::Args),
+    /// Make, fill, export and apply environments of Lua packages
+    #[command(visible_alias = "environment")]
+    Env(cmd::env::Args),
     /// Print a shell's completion script
     Completions(cmd::completions::Args),
     /// Print versions
@@ -211,6 +217,8 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Doctor(args) => cmd::doctor::run(ctx, args).await,
         Verb::Bench(args) => crate::bench::run(ctx, args).await,
         Verb::Soak(args) => crate::soak::run(ctx, args).await,
+        Verb::Pkg(args) => cmd::pkg::run(ctx, args).await,
+        Verb::Env(args) => cmd::env::run(ctx, args).await,
         Verb::Completions(args) => cmd::completions::run(ctx, &args),
         Verb::Version(args) => cmd::version::run(ctx, args).await,
         Verb::HelpMarkdown(args) => cmd::markdown::run(ctx, args),

@@ -134,6 +134,8 @@ impl Task {
                         id,
                         verb: *verb,
                         machine: self.row.id,
+                        environment: None,
+                        what: String::new(),
                         started_ms: now,
                         deadline_ms: now.saturating_add(allowed.as_millis() as u64),
                         ended_ms: None,

@@ -124,6 +124,8 @@ impl Service {
             id: operation,
             verb: Verb::Create,
             machine: id,
+            environment: None,
+            what: String::new(),
             started_ms: now,
             deadline_ms: now.saturating_add(allowed.as_millis() as u64),
             ended_ms: None,

@@ -8,6 +8,7 @@ mod idle;
 mod machines;
 mod many;
 mod operations;
+pub(crate) mod packages;
 mod quota;
 mod resolve;
 mod sessions;
@@ -29,6 +30,7 @@ use vmoon_core::{
     driver::Driver,
     event::Event,
     machine::{Request, State},
+    package::{CacheInfo, EnvironmentInfo, FoundRock, HistoryEntry, PackagePlan, ProfileInfo, RockInfo, ServerInfo},
 };
 
 /// The longest a request may wait before it is answered with what is known, milliseconds.
@@ -54,14 +56,22 @@ pub struct Service {
     stop: Arc<Notify>,
     ledger: Arc<quota::Ledger>,
     transfers: Arc<Semaphore>,
+    workshop: Arc<packages::Workshop>,
 }
 
 impl Service {
     /// The service over these parts. `stop` is told when a client asks the daemon to end. Machines that nothing uses are
     /// watched from now on.
-    pub(crate) fn new(context: Arc<Context>, stop: Arc<Notify>, quota: Quota) -> Self {
+    pub(crate) fn new(context: Arc<Context>, stop: Arc<Notify>, quota: Quota, workshop: Arc<packages::Workshop>) -> Self {
         drop(tokio::spawn(idle::watch(context.clone())));
-        Self { context, started_ms: vmoon_sys::clock::now_ms(), stop, ledger: quota::Ledger::new(quota), transfers: files::places() }
+        Self {
+            context,
+            started_ms: vmoon_sys::clock::now_ms(),
+            stop,
+            ledger: quota::Ledger::new(quota),
+            transfers: files::places(),
+            workshop,
+        }
     }
 }
 
@@ -257,6 +267,86 @@ impl Api for Service {
 
     async fn interrupt_command(&self, request: CommandRef) -> Result<CommandView> {
         self.interrupt_one(request).await
+    }
+
+    async fn list_environments(&self, _: Empty) -> Result<Vec<EnvironmentInfo>> {
+        self.environments().await
+    }
+
+    async fn create_environment(&self, request: CreateEnvironment) -> Result<EnvironmentInfo> {
+        self.make_environment(request).await
+    }
+
+    async fn show_environment(&self, request: EnvironmentRef) -> Result<EnvironmentInfo> {
+        self.environment(request).await
+    }
+
+    async fn remove_environment(&self, request: EnvironmentRef) -> Result<Nothing> {
+        self.drop_environment(request).await
+    }
+
+    async fn use_environment(&self, request: EnvironmentRef) -> Result<EnvironmentInfo> {
+        self.choose_environment(request).await
+    }
+
+    async fn plan_packages(&self, request: ChangePackages) -> Result<PackagePlan> {
+        self.plan_change(request).await
+    }
+
+    async fn change_packages(&self, request: ChangePackages) -> Result<BegunView> {
+        self.begin_change(request).await
+    }
+
+    async fn apply_environment(&self, request: ApplyEnvironment) -> Result<AppliedView> {
+        self.apply(request).await
+    }
+
+    async fn list_packages(&self, request: ListPackages) -> Result<Vec<RockInfo>> {
+        self.rocks(request).await
+    }
+
+    async fn read_lock(&self, request: EnvironmentRef) -> Result<LockView> {
+        self.lock(request).await
+    }
+
+    async fn export_environment(&self, request: EnvironmentRef) -> Result<LockView> {
+        self.export(request).await
+    }
+
+    async fn verify_environment(&self, request: EnvironmentRef) -> Result<VerifyView> {
+        self.verify(request).await
+    }
+
+    async fn environment_history(&self, request: EnvironmentRef) -> Result<Vec<HistoryEntry>> {
+        self.history(request).await
+    }
+
+    async fn search_packages(&self, request: SearchPackages) -> Result<Vec<FoundRock>> {
+        self.search(request).await
+    }
+
+    async fn show_package(&self, request: PackageRef) -> Result<FoundRock> {
+        self.package(request).await
+    }
+
+    async fn list_profiles(&self, _: Empty) -> Result<Vec<ProfileInfo>> {
+        self.profiles().await
+    }
+
+    async fn list_servers(&self, request: ListServers) -> Result<Vec<ServerInfo>> {
+        self.servers(request).await
+    }
+
+    async fn change_servers(&self, request: ChangeServers) -> Result<Vec<ServerInfo>> {
+        self.server_change(request).await
+    }
+
+    async fn show_cache(&self, _: Empty) -> Result<CacheInfo> {
+        self.cache(false).await
+    }
+
+    async fn clear_cache(&self, _: Empty) -> Result<CacheInfo> {
+        self.cache(true).await
     }
 
     async fn list_events(&self, request: Events) -> Result<Vec<Event>> {

@@ -3,18 +3,24 @@
 use super::Service;
 use std::time::Duration;
 use vmoon_api::views::OperationView;
-use vmoon_core::{Code, Error, OperationId, Result, machine::Request, name::escape, operation::OpRecord};
+use vmoon_core::{Code, Error, MachineId, OperationId, Result, machine::Request, name::escape, operation::OpRecord};
 
 /// How many operations are listed.
 const LISTED: usize = 200;
 
 impl Service {
     fn shown(&self, record: OpRecord) -> OperationView {
+        let name = match &record.environment {
+            Some(environment) => environment.clone(),
+            None => self.context.machine(record.machine).map(|m| m.view().name.clone()).unwrap_or_default(),
+        };
         OperationView {
             id: record.id,
             verb: record.verb,
-            machine: record.machine,
-            name: self.context.machine(record.machine).map(|m| m.view().name.clone()).unwrap_or_default(),
+            machine: (record.machine != MachineId::NONE).then_some(record.machine),
+            environment: record.environment,
+            name,
+            what: record.what,
             started_ms: record.started_ms,
             deadline_ms: record.deadline_ms,
             ended_ms: record.ended_ms,
@@ -75,6 +81,9 @@ impl Service {
     pub(super) async fn cancel(&self, text: &str) -> Result<OperationView> {
         let record = self.record(text).await?;
         let over = || Error::new(Code::OperationEnded, "the operation is over");
+        if record.environment.is_some() {
+            return if self.workshop.cancel(record.id) { self.operation(&record.id.to_string()).await } else { Err(over()) };
+        }
         let machine = self.context.machine(record.machine).ok_or_else(over)?;
         if record.outcome.is_some() || machine.view().operation != Some(record.id) {
             return Err(over());

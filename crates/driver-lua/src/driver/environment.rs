@@ -8,7 +8,7 @@ use serde_json::Value;
 use vmoon_confine::Profile;
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    ability::{Effect, Environments, Switched, UsedEnvironment},
+    ability::{Effect, Environments, Switched, UsedEnvironment, WantedEnvironment},
     driver::Handle,
     name::escape,
 };
@@ -112,9 +112,13 @@ impl Environments for LuaDriver {
         self.blocking(Inner::used).await
     }
 
-    async fn of(&self, handle: &Handle) -> Result<Option<String>> {
+    async fn of(&self, handle: &Handle) -> Result<WantedEnvironment> {
         let id = known(handle)?;
-        self.blocking(move |inner| Ok(inner.record(id)?.settings.env)).await
+        self.blocking(move |inner| {
+            let settings = inner.record(id)?.settings;
+            Ok(WantedEnvironment { lua: environments::lua_of(&settings.runtime).map(str::to_owned), environment: settings.env })
+        })
+        .await
     }
 
     async fn switch(&self, handle: &Handle, name: &str, dry_run: bool) -> Result<Switched> {

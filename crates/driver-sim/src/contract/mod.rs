@@ -144,6 +144,8 @@ fn record(verb: Verb, machine: MachineId) -> OpRecord {
         id: OperationId::from_uuid(Uuid::now_v7()),
         verb,
         machine,
+        environment: None,
+        what: String::new(),
         started_ms: 0,
         deadline_ms: u64::MAX,
         ended_ms: None,

@@ -70,13 +70,18 @@ enum Verb {
 
 const COLUMNS: &[Column<OperationView>] = &[
     Column { name: "id", wide: false, get: |o| Cell::text(o.id) },
-    Column { name: "verb", wide: false, get: |o| Cell::text(word(&o.verb)) },
+    Column { name: "verb", wide: false, get: |o| Cell::text(doing(o)) },
     Column { name: "machine", wide: false, get: |o| Cell::text(&o.name) },
     Column { name: "result", wide: false, get: |o| Cell::text(result(o)) },
     Column { name: "started", wide: false, get: |o| Cell::Number(o.started_ms, Some(time::utc(o.started_ms))) },
     Column { name: "took", wide: false, get: took },
     Column { name: "phase", wide: true, get: |o| Cell::text(&o.progress.phase) },
 ];
+
+/// The verb, or what is done where it does not say that.
+fn doing(operation: &OperationView) -> String {
+    if operation.what.is_empty() { word(&operation.verb) } else { escape(&operation.what) }
+}
 
 fn result(operation: &OperationView) -> &'static str {
     match &operation.outcome {
@@ -96,8 +101,8 @@ fn took(operation: &OperationView) -> Cell {
 fn rows(view: &OperationView) -> Vec<(String, String)> {
     let mut rows = vec![
         ("id".to_owned(), view.id.to_string()),
-        ("verb".to_owned(), word(&view.verb)),
-        ("machine".to_owned(), view.name.clone()),
+        ("verb".to_owned(), doing(view)),
+        (if view.environment.is_some() { "environment" } else { "machine" }.to_owned(), view.name.clone()),
         ("result".to_owned(), result(view).to_owned()),
         ("started".to_owned(), time::utc(view.started_ms)),
         ("deadline".to_owned(), time::utc(view.deadline_ms)),
@@ -114,7 +119,7 @@ fn rows(view: &OperationView) -> Vec<(String, String)> {
 
 /// Waits for the end of an operation and tells it.
 pub(crate) async fn wait(ctx: &Ctx, view: &OperationView, until: Option<Instant>) -> Result<Exit> {
-    let what = format!("{} of {}", word(&view.verb), escape(&view.name));
+    let what = format!("{} of {}", doing(view), escape(&view.name));
     let ended = waiting::operation(ctx, view.id, &what, until).await?;
     if ctx.out.format().is_machine() {
         ctx.out.one(&ended, &ended.id.to_string(), &rows(&ended))?;
@@ -167,6 +172,6 @@ async fn cancel(ctx: &Ctx, id: String) -> Result<Exit> {
     if ctx.out.format().is_machine() {
         ctx.out.one(&view, &view.id.to_string(), &rows(&view))?;
     }
-    ctx.out.changed(&format!("asked to cancel {} of {}", word(&view.verb), escape(&view.name)))?;
+    ctx.out.changed(&format!("asked to cancel {} of {}", doing(&view), escape(&view.name)))?;
     Ok(Exit::OK)
 }

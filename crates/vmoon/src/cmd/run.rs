@@ -156,7 +156,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
 }
 
 /// A session that is gone when it is left; the daemon deletes it too when its writer is.
-async fn temporary(ctx: &Ctx, settings: serde_json::Map<String, serde_json::Value>) -> Result<Exit> {
+pub(crate) async fn temporary(ctx: &Ctx, settings: serde_json::Map<String, serde_json::Value>) -> Result<Exit> {
     let spec = MachineSpec { kind: "lua".into(), settings, lifetime: Lifetime::Attached, ..MachineSpec::default() };
     let mut bytes = [0; 4];
     vmoon_sys::random::fill(&mut bytes);

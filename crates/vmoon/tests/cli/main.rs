@@ -10,5 +10,7 @@ mod home;
 mod limits;
 mod machines;
 mod many;
+mod mirror;
 mod output;
+mod packages;
 mod sessions;

@@ -1,0 +1,175 @@
+//! Operations on environments: begun, told of, ended. One at a time for each environment; the record is in the store before anything is done.
+//! What is done is whole or nothing, so a crash leaves nothing to put back: the record then says that the daemon ended.
+
+use super::{Told, busy};
+use crate::{service::Service, store::About};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+use vmoon_api::{requests::ChangePackages, views::BegunView};
+use vmoon_core::{
+    Code, Error, MachineId, OperationId, Result,
+    event::EventKind,
+    machine::Verb,
+    operation::{OpRecord, Outcome, Progress},
+};
+use vmoon_packages::facade::Work;
+use vmoon_sys::{clock::now_ms, random, stop::Stop};
+
+/// How long a change may take, unless the request says otherwise.
+const DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// How often progress is told at most.
+const TELLING: Duration = Duration::from_millis(50);
+
+impl Service {
+    pub(in crate::service) async fn begin_change(&self, request: ChangePackages) -> Result<BegunView> {
+        let name = self.environment_name(&request.environment).await?;
+        let what = request.change.what();
+        let id = OperationId::from_uuid(random::uuid());
+        let stop = Stop::new();
+        {
+            let mut all = self.workshop.busy();
+            if let Some((operation, _)) = all.get(&name) {
+                return Err(busy(&name, *operation));
+            }
+            all.insert(name.clone(), (id, stop.clone()));
+        }
+        // From here on the name is free again whatever happens.
+        let place = Place { service: self.clone(), name: name.clone() };
+        let used = self.used().await?;
+        let in_use = used.into_iter().filter(|(_, one)| one.name == name).map(|(_, one)| one.generation).collect();
+        let allowed = request.deadline_ms.map_or(DEADLINE, Duration::from_millis);
+        let now = now_ms();
+        let record = OpRecord {
+            id,
+            verb: Verb::Work,
+            machine: MachineId::NONE,
+            environment: Some(name),
+            what,
+            started_ms: now,
+            deadline_ms: now.saturating_add(allowed.as_millis() as u64),
+            ended_ms: None,
+            progress: Progress::default(),
+            outcome: None,
+        };
+        let op = record.clone();
+        self.context
+            .store
+            .run(move |tx| {
+                tx.put_operation(&op)?;
+                let about = About { operation: Some(op.id), ..About::default() };
+                tx.event(EventKind::OperationStarted, about, format!("{} ({})", op.what, op.environment.unwrap_or_default()))
+            })
+            .await?;
+        self.context.operations.publish(&record);
+        let (told, progress) = watch::channel(Progress::default());
+        let this = self.clone();
+        // It goes on whether or not the client is still there.
+        drop(tokio::spawn(async move { this.change(place, request, record, allowed, in_use, stop, (told, progress)).await }));
+        Ok(BegunView { operation: id })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything an operation is made of, passed on once")]
+    async fn change(
+        self,
+        place: Place,
+        request: ChangePackages,
+        mut record: OpRecord,
+        allowed: Duration,
+        in_use: Vec<u64>,
+        stop: Stop,
+        (told, mut progress): (Told, watch::Receiver<Progress>),
+    ) {
+        let (name, ending) = (place.name.clone(), stop.clone());
+        let tell = Arc::new(move |now: Progress| drop(told.send_replace(now)));
+        let work = Work { offline: request.offline, stop: stop.clone(), progress: Some(tell), in_use };
+        let done = self.with_packages(move |packages| packages.change(&name, &request.change, &work));
+        tokio::pin!(done);
+        let mut late = false;
+        let deadline = tokio::time::sleep(allowed);
+        tokio::pin!(deadline);
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut done => break result,
+                () = &mut deadline, if !late => {
+                    late = true;
+                    ending.stop();
+                }
+                changed = progress.changed() => {
+                    if changed.is_err() {
+                        break done.await;
+                    }
+                    record.progress = progress.borrow_and_update().clone();
+                    self.context.operations.publish(&record);
+                    crate::timer::pause(TELLING).await;
+                }
+            }
+        };
+        drop(place);
+        record.ended_ms = Some(now_ms());
+        record.outcome = Some(match result {
+            Ok(_) => Outcome::Done,
+            Err(error) if error.code() == Code::Cancelled && late => Outcome::Failed {
+                error: Error::new(Code::OperationDeadline, format!("{} s passed; nothing was changed", allowed.as_secs_f32())).to_record(),
+            },
+            Err(error) if error.code() == Code::Cancelled => Outcome::Cancelled {
+                error: Error::new(Code::OperationCancelled, format!("{} was cancelled; nothing was changed", record.what)).to_record(),
+            },
+            Err(error) => Outcome::Failed { error: error.to_record() },
+        });
+        let op = record.clone();
+        let stored = self.context.store.run(move |tx| {
+            tx.put_operation(&op)?;
+            let how = match &op.outcome {
+                Some(Outcome::Failed { error }) => format!("failed: {}", error.message),
+                Some(Outcome::Cancelled { .. }) => "cancelled".into(),
+                _ => "done".into(),
+            };
+            let about = About { operation: Some(op.id), ..About::default() };
+            tx.event(EventKind::OperationEnded, about, format!("{} ({}) {how}", op.what, op.environment.unwrap_or_default()))
+        });
+        if let Err(error) = stored.await {
+            tracing::error!(error = %error.chain(), "how an operation ended could not be stored");
+        }
+        self.context.operations.publish(&record);
+    }
+
+    /// Ends the records of operations that an earlier daemon did not end.
+    pub(crate) async fn bury_changes(&self, unfinished: Vec<OpRecord>) -> Result<()> {
+        let cut: Vec<OpRecord> = unfinished
+            .into_iter()
+            .filter(|record| record.environment.is_some() && record.outcome.is_none())
+            .map(|record| {
+                let error =
+                    Error::new(Code::OperationFailed, "the daemon ended before it was done; nothing was changed").hint("do it again");
+                OpRecord { ended_ms: Some(now_ms()), outcome: Some(Outcome::Failed { error: error.to_record() }), ..record }
+            })
+            .collect();
+        if cut.is_empty() {
+            return Ok(());
+        }
+        self.context
+            .store
+            .run(move |tx| {
+                for op in &cut {
+                    tx.put_operation(op)?;
+                    let about = About { operation: Some(op.id), ..About::default() };
+                    tx.event(EventKind::OperationEnded, about, format!("{} cut off", op.what))?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// The place of an operation among those that run: free when this is dropped.
+struct Place {
+    service: Service,
+    name: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.service.workshop.busy().remove(&self.name);
+    }
+}

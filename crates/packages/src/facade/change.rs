@@ -1,0 +1,314 @@
+//! Changing an environment: from what is asked for to a plan, and from the plan to a new generation. Planning touches nothing; what is planned for a change is
+//! planned while the environment is held, so that it is still right when it is carried out.
+
+use super::{Packages, Work, find::Questions, intent::Intent, shown};
+use crate::{
+    build::Builder,
+    catalogue::{self, Profile},
+    constraint::Dependency,
+    environment::{Environment, Exported},
+    fetch::{self, Fetcher, Location},
+    index::Index,
+    install::Installer,
+    lock::{Arch, Lock, LockedRock, import_luarocks, import_lux},
+    lua_version::LuaVersion,
+    plan::{self, Inputs, Plan},
+    rockspec::Rockspec,
+    servers::Server,
+    solve::{self, Request, ServerRockspecs},
+};
+use std::{fs, sync::Arc, time::Duration};
+use vmoon_core::{
+    Code, Error, Result,
+    name::escape,
+    package::{Change, DEFAULT_ENVIRONMENT, PackagePlan},
+};
+
+/// How old what servers have said may be when something is installed.
+const AGE: Duration = Duration::from_secs(60);
+/// How many generations are kept besides the current one and those in use.
+const KEPT: usize = 10;
+
+/// What is to be changed.
+struct Subject {
+    name: String,
+    lua: LuaVersion,
+    servers: Vec<Server>,
+    lock: Lock,
+    generation: u64,
+}
+
+/// What was planned.
+struct Planned {
+    plan: Plan,
+    notes: Vec<String>,
+}
+
+impl Packages {
+    fn subject(&self, environment: &Environment) -> Result<Subject> {
+        let description = environment.description()?;
+        let generation = environment.current()?;
+        Ok(Subject {
+            name: environment.name().to_owned(),
+            lua: description.lua,
+            servers: self.servers_of(&description)?.0,
+            lock: environment.lock_of(generation)?,
+            generation,
+        })
+    }
+
+    /// Says what a change would do. Touches nothing but the cache.
+    ///
+    /// # Errors
+    /// `usage` for packages that are none, `package.not_found`, `package.conflict`, `package.required`, `package.server`, `package.offline`,
+    /// `environment.not_found`, `cancelled`.
+    pub fn plan(&self, name: &str, change: &Change, work: &Work) -> Result<PackagePlan> {
+        let found = self.all()?.find(name);
+        let (subject, environment) = match found {
+            Ok(environment) => (self.subject(&environment)?, Some(environment)),
+            Err(error) if error.code() == Code::EnvironmentNotFound && name == DEFAULT_ENVIRONMENT && fills(change) => {
+                let lua = LuaVersion::V54;
+                let servers = self.settings()?.servers();
+                (Subject { name: name.to_owned(), lua, servers, lock: Lock::empty(lua), generation: 0 }, None)
+            }
+            Err(error) => return Err(error),
+        };
+        let fetcher = self.fetcher(work)?;
+        let planned = self.planned(&subject, environment.as_ref(), change, work, &fetcher)?;
+        Ok(shown::plan(&subject.name, subject.generation, &planned.plan, planned.notes))
+    }
+
+    /// Carries out a change: a new generation, or nothing.
+    ///
+    /// # Errors
+    /// As [`Self::plan`]; those of fetching and building; `environment.busy` while somebody else changes it; `disk.full`.
+    pub fn change(&self, name: &str, change: &Change, work: &Work) -> Result<PackagePlan> {
+        let environment = if fills(change) { self.find_or_make(name)? } else { self.all()?.find(name)? };
+        let guard = environment.guard()?;
+        let subject = self.subject(&environment)?;
+        work.tell("planning");
+        let fetcher = self.fetcher(work)?;
+        let Planned { plan, notes } = self.planned(&subject, Some(&environment), change, work, &fetcher)?;
+        let done = shown::plan(&subject.name, subject.generation, &plan, notes);
+        work.stop.check()?;
+        if let Change::Rollback { generation } = change {
+            environment.rollback(&guard, *generation)?;
+            return Ok(done);
+        }
+        let repairs = matches!(change, Change::Sync) && !environment.verify(subject.generation, &work.stop)?.problems.is_empty();
+        if plan.is_empty() && plan.lock.wanted == subject.lock.wanted && !repairs {
+            return Ok(done);
+        }
+        work.tell("installing");
+        let jobs = std::thread::available_parallelism().map_or(2, usize::from);
+        let builder = Builder::new(fetcher.cache().clone(), self.config.confine.clone(), self.config.evaluator.clone(), jobs);
+        let installer = Installer { fetcher: &fetcher, builder: &builder };
+        let (verb, asked) = words(change);
+        installer.install(&environment, &guard, &plan, verb, &asked)?;
+        let collected = environment.collect(&guard, KEPT, &|number| work.in_use.contains(&number));
+        if let Err(error) = collected {
+            tracing::warn!(environment = name, error = error.chain(), "old generations could not be removed");
+        }
+        Ok(done)
+    }
+
+    fn planned(
+        &self,
+        subject: &Subject,
+        environment: Option<&Environment>,
+        change: &Change,
+        work: &Work,
+        fetcher: &Fetcher,
+    ) -> Result<Planned> {
+        let download = |rock: &LockedRock| to_fetch(fetcher, rock);
+        let exactly = |target: &Lock| Planned { plan: plan::sync(&subject.lock, target, &download), notes: Vec::new() };
+        match change {
+            Change::Sync => {
+                let mut planned = exactly(&subject.lock);
+                if let Some(environment) = environment {
+                    let problems = environment.verify(subject.generation, &work.stop)?.problems;
+                    planned.notes.extend(problems.into_iter().map(|problem| {
+                        let found = shown::difference(problem);
+                        format!(
+                            "{} is {}: it is put right",
+                            if found.file.is_empty() { found.rock.unwrap_or_default() } else { found.file },
+                            found.what
+                        )
+                    }));
+                }
+                Ok(planned)
+            }
+            Change::Rollback { generation } => {
+                let environment = environment.ok_or_else(|| Error::internal("an environment that is not there is rolled back"))?;
+                let target = match generation {
+                    Some(number) => *number,
+                    None => environment.entry(subject.generation)?.parent.ok_or_else(|| {
+                        Error::new(
+                            Code::NotFound,
+                            format!("generation {} of the environment {} is its first", subject.generation, subject.name),
+                        )
+                        .hint("there is nothing to go back to")
+                    })?,
+                };
+                let mut planned = exactly(&environment.lock_of(target)?);
+                planned.notes.push(format!("generation {target} is current again; nothing is fetched or built"));
+                Ok(planned)
+            }
+            Change::Import { lock } => match self.foreign(lock)? {
+                Foreign::Ours(target) => {
+                    if target.lua != subject.lua {
+                        let why = format!("the lock is for Lua {}, and the environment {} for {}", target.lua, subject.name, subject.lua);
+                        return Err(
+                            Error::new(Code::Usage, why).hint(format!("make one for it: vmoon env import NAME FILE --lua {}", target.lua))
+                        );
+                    }
+                    Ok(exactly(&target))
+                }
+                Foreign::Pinned(intent, notes) => self.solved(subject, intent, notes, work, fetcher),
+            },
+            Change::Bootstrap { profiles, file } => {
+                let intent = Intent::adding(&subject.lock, sets(profiles, file.as_deref())?);
+                self.solved(subject, intent, Vec::new(), work, fetcher)
+            }
+            change => {
+                let intent = Intent::of(&subject.lock, change)?.ok_or_else(|| Error::internal("a change has no intent"))?;
+                self.solved(subject, intent, Vec::new(), work, fetcher)
+            }
+        }
+    }
+
+    /// Chooses versions for an intent.
+    fn solved(&self, subject: &Subject, intent: Intent, mut notes: Vec<String>, work: &Work, fetcher: &Fetcher) -> Result<Planned> {
+        let wanted: Vec<Dependency> = if intent.pins.is_empty() { intent.wanted.clone() } else { intent.pins.clone() };
+        let solve = |index: &Index, rockspecs: &dyn solve::Rockspecs| {
+            let request = Request { index, wanted: &wanted, lock: &subject.lock, update: &intent.update, stop: &work.stop };
+            solve::solve(request, rockspecs)
+        };
+        let solution = if intent.remove.is_empty() && !intent.orphans {
+            let questions = Questions { lua: subject.lua, servers: &subject.servers, lock: &subject.lock };
+            let asked = self.ask(&questions, AGE, work)?;
+            notes.extend(
+                asked
+                    .index
+                    .failures
+                    .iter()
+                    .map(|failure| format!("the server {} was not asked: {}", failure.server, failure.error.message)),
+            );
+            let files = asked.shelf();
+            let rockspecs = ServerRockspecs::new(&files, &*self.config.evaluator);
+            work.tell("choosing versions");
+            let solution = solve(&asked.index, &rockspecs)?;
+            self.remember(&rockspecs.all());
+            solution
+        } else {
+            // What goes needs nobody's advice.
+            solve(&Index::new(subject.lua, Vec::new()), &Nobody)?
+        };
+        let servers: Vec<String> = subject.servers.iter().map(|server| server.url.clone()).collect();
+        let download = |rock: &LockedRock| to_fetch(fetcher, rock);
+        let plan = plan::plan(Inputs {
+            current: &subject.lock,
+            wanted: &intent.wanted,
+            servers: &servers,
+            solution: &solution,
+            remove: &intent.remove,
+            remove_orphans: intent.orphans,
+            download: &download,
+        });
+        Ok(Planned { plan, notes })
+    }
+
+    /// Reads a lock, whosever it is.
+    fn foreign(&self, text: &str) -> Result<Foreign> {
+        if text.trim_start().starts_with('{') {
+            return Ok(pinned(import_lux(text.as_bytes())?));
+        }
+        match toml::from_str::<toml::Table>(text) {
+            Ok(table) if table.contains_key("environment") => Ok(Foreign::Ours(Box::new(Exported::from_toml(text)?.lock))),
+            Ok(_) => Ok(Foreign::Ours(Box::new(Lock::from_toml(text)?))),
+            Err(_) => Ok(pinned(import_luarocks(&self.config.evaluator.rockspec(text.as_bytes())?)?)),
+        }
+    }
+}
+
+/// What an import has.
+enum Foreign {
+    /// A lock that says everything.
+    Ours(Box<Lock>),
+    /// Exact versions, and what could not be taken over.
+    Pinned(Intent, Vec<String>),
+}
+
+fn pinned(import: crate::lock::Import) -> Foreign {
+    let intent = Intent { wanted: import.wanted, pins: import.pins, update: solve::Update::Everything, ..Intent::default() };
+    Foreign::Pinned(intent, import.notes)
+}
+
+/// Rockspecs where none may be needed.
+struct Nobody;
+
+impl solve::Rockspecs for Nobody {
+    fn rockspec(&self, _: &Index, entry: &crate::index::Entry) -> Result<Arc<Rockspec>> {
+        Err(Error::internal(format!("the rockspec of {} was asked for without a server", entry.name)))
+    }
+}
+
+/// Whether a change may put something into an environment that was never made.
+fn fills(change: &Change) -> bool {
+    matches!(change, Change::Install { .. } | Change::Bootstrap { .. } | Change::Import { .. })
+}
+
+/// The packages of profiles and of a set of the user's own.
+fn sets(profiles: &[String], file: Option<&str>) -> Result<Vec<Dependency>> {
+    let mut sets: Vec<Profile> = profiles.iter().map(|name| catalogue::profile(name).cloned()).collect::<Result<_>>()?;
+    sets.extend(file.map(|text| Profile::parse("file", text)).transpose()?);
+    if sets.is_empty() {
+        return Err(Error::new(Code::Usage, "no profile was named").hint("see them: vmoon env bootstrap --list"));
+    }
+    let mut all: Vec<Dependency> = Vec::new();
+    for set in &sets {
+        for rock in set.all_rocks(|_| Ok(None))? {
+            match all.iter_mut().find(|other| other.name == rock.name) {
+                Some(other) => other
+                    .constraints
+                    .0
+                    .extend(rock.constraints.0.into_iter().filter(|one| !other.constraints.0.contains(one)).collect::<Vec<_>>()),
+                None => all.push(rock),
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The verb of a change and the words it was given, for the history.
+fn words(change: &Change) -> (&'static str, Vec<String>) {
+    let shown = |list: &[String]| list.iter().map(|text| escape(text)).collect();
+    match change {
+        Change::Install { packages } => ("install", shown(packages)),
+        Change::Update { packages } => ("update", shown(packages)),
+        Change::Remove { packages, .. } => ("remove", shown(packages)),
+        Change::Sync => ("sync", Vec::new()),
+        Change::Bootstrap { profiles, .. } => ("bootstrap", shown(profiles)),
+        Change::Rollback { generation } => ("rollback", generation.iter().map(u64::to_string).collect()),
+        Change::Import { .. } => ("import", Vec::new()),
+    }
+}
+
+/// How many bytes must be fetched for a rock; nothing where only the server knows.
+fn to_fetch(fetcher: &Fetcher, rock: &LockedRock) -> Option<u64> {
+    let one = |url: &str, sha256: &str| -> Option<u64> {
+        if !sha256.is_empty() && fetcher.cache().get(sha256).ok().flatten().is_some() {
+            return Some(0);
+        }
+        match fetch::locate(url).ok()? {
+            Location::Builtin(_) => Some(0),
+            Location::File(path) => fs::metadata(path).ok().map(|meta| meta.len()),
+            _ => fetcher.cache().seen(url).ok().flatten().map(|_| 0),
+        }
+    };
+    let first = one(&rock.url, &rock.sha256)?;
+    match (&rock.arch, &rock.source) {
+        (Arch::Rockspec, Some(source)) => Some(first + one(&source.url, &source.sha256)?),
+        _ => Some(first),
+    }
+}

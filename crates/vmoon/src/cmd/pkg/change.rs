@@ -1,0 +1,232 @@
+//! Verbs that change an environment: the plan, the consent, the operation, and the machine that is to use the outcome.
+
+use super::Of;
+use crate::{
+    ctx::Ctx,
+    exit::Exit,
+    out::{self, time},
+    wait::{self, WaitArgs},
+};
+use vmoon_api::{
+    Api as _,
+    requests::{ApplyEnvironment, ChangePackages, CreateEnvironment, EnvironmentRef, MachineRef},
+    views::AppliedView,
+};
+use vmoon_core::{
+    Code, Error, Result,
+    ability::Effect,
+    name::escape,
+    package::{Change, EnvironmentInfo, PackagePlan, PackageStep},
+};
+
+/// Whether anything may be fetched.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct Offline {
+    /// Fetch nothing: only what is in the cache counts [env: VMOON_OFFLINE]
+    #[arg(long)]
+    offline: bool,
+}
+
+impl Offline {
+    /// Whether that was asked for.
+    pub(crate) fn wanted(self) -> bool {
+        self.offline || std::env::var_os("VMOON_OFFLINE").is_some_and(|value| !value.is_empty() && value != "0")
+    }
+}
+
+/// How an environment is changed.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Changing {
+    #[command(flatten)]
+    pub(crate) of: Of,
+    #[command(flatten)]
+    pub(crate) offline: Offline,
+    /// Change the environment of this machine, which is made if it has none, and let the machine use the outcome
+    #[arg(long, value_name = "MACHINE", conflicts_with = "env", add = crate::cmd::completions::machines())]
+    pub(crate) machine: Option<String>,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask before packages go
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
+}
+
+/// What is asked of the daemon.
+pub(crate) fn request(changing: &Changing, environment: &str, change: Change) -> Result<ChangePackages> {
+    let deadline_ms = changing.wait.deadline_ms()?;
+    Ok(ChangePackages { environment: environment.to_owned(), change, offline: changing.offline.wanted(), deadline_ms })
+}
+
+/// The plan.
+pub(crate) async fn ask(ctx: &Ctx, request: &ChangePackages) -> Result<PackagePlan> {
+    let until = wait::Limit::default().until(wait::DEFAULT)?;
+    let asked = ctx.daemon.hold(async |client| client.plan_packages(request.clone()).await);
+    wait::within(until, "planning", asked).await
+}
+
+/// One line for each step.
+pub(crate) fn plan_rows(plan: &PackagePlan) -> Vec<String> {
+    let mut rows: Vec<String> = plan.steps.iter().map(row).collect();
+    if rows.is_empty() {
+        rows.push("nothing changes".into());
+    }
+    if plan.kept > 0 {
+        rows.push(format!("{} rocks stay as they are", plan.kept));
+    }
+    let fetched: u64 = plan.steps.iter().filter_map(|step| step.download_bytes).sum();
+    let unknown = plan.steps.iter().any(|step| step.action != "remove" && step.download_bytes.is_none());
+    if fetched > 0 || unknown {
+        rows.push(format!("fetches {}{}", time::bytes(fetched), if unknown { " and files of unknown size" } else { "" }));
+    }
+    if !plan.orphans.is_empty() {
+        rows.push(format!("nothing needs these any more: {} (vmoon pkg rm --orphans)", plan.orphans.join(", ")));
+    }
+    rows.extend(plan.notes.iter().cloned());
+    rows.iter().map(|row| escape(row)).collect()
+}
+
+fn row(step: &PackageStep) -> String {
+    let (mark, what) = match (step.action.as_str(), &step.from) {
+        ("install", _) => ("+", format!("{} {}", step.name, step.version)),
+        ("remove", _) => ("-", format!("{} {}", step.name, step.version)),
+        (_, Some(from)) => ("~", format!("{} {from} → {}", step.name, step.version)),
+        (other, None) => ("~", format!("{} {} ({other})", step.name, step.version)),
+    };
+    let mut how = Vec::new();
+    match step.build.as_str() {
+        "nothing" => {}
+        "unpack" => how.push("ready".to_owned()),
+        "copy" => how.push("Lua only".to_owned()),
+        "compile" => how.push("compiled here".to_owned()),
+        other => how.push(format!("built by luarocks ({other})")),
+    }
+    match step.download_bytes {
+        Some(0) | None => {}
+        Some(bytes) => how.push(time::bytes(bytes)),
+    }
+    let how = if how.is_empty() { String::new() } else { format!(" [{}]", how.join(", ")) };
+    format!("{mark} {what}{how}: {}", step.why)
+}
+
+/// Prints a plan.
+pub(crate) fn show_plan(ctx: &Ctx, plan: &PackagePlan) -> Result<()> {
+    let rows: Vec<(String, String)> = plan_rows(plan).into_iter().enumerate().map(|(n, row)| ((n + 1).to_string(), row)).collect();
+    ctx.out.one(plan, &plan.environment, &rows)
+}
+
+/// Whether packages may go; those that do are named.
+fn agreed(plan: &PackagePlan) -> Result<bool> {
+    let gone: Vec<String> = plan.steps.iter().filter(|step| step.action == "remove").map(|step| escape(&step.name)).collect();
+    if gone.is_empty() {
+        return Ok(true);
+    }
+    out::confirm(&format!("Remove {} from {}?", gone.join(", "), escape(&plan.environment))).ok_or_else(|| {
+        Error::new(Code::Usage, "removing packages needs a yes, and there is no terminal to ask on").hint("add --yes if you are sure")
+    })
+}
+
+/// Changes an environment.
+pub(super) async fn run(ctx: &Ctx, changing: &Changing, change: Change) -> Result<Exit> {
+    let environment = match &changing.machine {
+        Some(machine) => environment_of(ctx, machine, changing.dry_run).await?,
+        None => changing.of.name(),
+    };
+    let asks = matches!(change, Change::Remove { .. }) && !changing.yes;
+    let request = request(changing, &environment, change)?;
+    if changing.dry_run {
+        show_plan(ctx, &ask(ctx, &request).await?)?;
+        return Ok(Exit::OK);
+    }
+    if asks && !agreed(&ask(ctx, &request).await?)? {
+        ctx.out.note("nothing was changed");
+        return Ok(Exit(Code::Cancelled.exit()));
+    }
+    let Some(after) = ended(ctx, changing, &request).await? else { return Ok(Exit::OK) };
+    if let Some(machine) = &changing.machine {
+        let applied = apply(ctx, &after.name, machine, false).await?;
+        if ctx.out.format().is_machine() {
+            ctx.out.one(&applied, &after.name, &[])?;
+        }
+        tell(ctx, &applied)?;
+    } else if ctx.out.format().is_machine() {
+        ctx.out.one(&after, &after.name, &[])?;
+    }
+    Ok(Exit::OK)
+}
+
+/// Begins a change and waits for its end; the environment as it is then, or nothing if it was not waited for.
+pub(crate) async fn ended(ctx: &Ctx, changing: &Changing, request: &ChangePackages) -> Result<Option<EnvironmentInfo>> {
+    let until = changing.wait.limit.until(wait::DEFAULT)?;
+    let began = vmoon_sys::clock::instant();
+    let what = request.change.what();
+    // A change that was begun and whose answer was lost must not begin again.
+    let begun = ctx.daemon.ask_once(async |client| client.change_packages(request.clone()).await).await?;
+    if changing.wait.no_wait {
+        ctx.out.one(&begun, &begun.operation.to_string(), &[("operation".to_owned(), begun.operation.to_string())])?;
+        return Ok(None);
+    }
+    wait::operation(ctx, begun.operation, &escape(&what), until).await?;
+    let took = vmoon_sys::clock::instant().duration_since(began);
+    let asked = EnvironmentRef { environment: request.environment.clone() };
+    let after = ctx.daemon.ask(async |client| client.show_environment(asked.clone()).await).await?;
+    let rocks = if after.rocks == 1 { "1 rock".to_owned() } else { format!("{} rocks", after.rocks) };
+    ctx.out.changed(&format!(
+        "{}: {}; generation {} has {rocks} ({})",
+        escape(&after.name),
+        escape(&what),
+        after.generation,
+        time::took(took)
+    ))?;
+    Ok(Some(after))
+}
+
+/// The environment of a machine; a new one of the machine's name if it has none.
+async fn environment_of(ctx: &Ctx, machine: &str, dry_run: bool) -> Result<String> {
+    let request = MachineRef { machine: machine.to_owned() };
+    let view = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
+    let named = view.facts.as_ref().and_then(|facts| facts.get("env")).and_then(|env| env.as_str());
+    if let Some(name) = named {
+        return Ok(name.to_owned());
+    }
+    let request = CreateEnvironment { name: view.name.clone(), lua: None, machine: Some(machine.to_owned()), dry_run };
+    match ctx.daemon.ask_once(async |client| client.create_environment(request.clone()).await).await {
+        Ok(_) if dry_run => Err(Error::new(
+            Code::EnvironmentNotFound,
+            format!("{} has no environment; one named {} would be made and given to it", escape(&view.name), escape(&view.name)),
+        )
+        .hint("without --dry-run that is done")),
+        Ok(made) => {
+            ctx.out.changed(&format!("created environment {} (Lua {}) for it", made.name, made.lua))?;
+            Ok(made.name)
+        }
+        // One of that name may have been made for it before.
+        Err(error) if error.code() == Code::EnvironmentExists => Ok(view.name),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a machine use an environment.
+pub(crate) async fn apply(ctx: &Ctx, environment: &str, machine: &str, dry_run: bool) -> Result<AppliedView> {
+    let request = ApplyEnvironment { environment: environment.to_owned(), machine: machine.to_owned(), dry_run };
+    ctx.daemon.hold(async |client| client.apply_environment(request.clone()).await).await
+}
+
+/// Says what became of the machine.
+pub(crate) fn tell(ctx: &Ctx, applied: &AppliedView) -> Result<()> {
+    let (machine, used) = (escape(&applied.machine), &applied.environment);
+    match (applied.effect, applied.pending) {
+        (Effect::NextStart, _) => ctx.out.changed(&format!("{machine} uses {} from its next start on", used.name))?,
+        (Effect::Now, true) => {
+            ctx.out
+                .changed(&format!("{machine} is busy; it uses {} generation {} when its command is done", used.name, used.generation))?;
+        }
+        (Effect::Now, false) => ctx.out.changed(&format!("{machine} uses {} generation {}", used.name, used.generation))?,
+    }
+    if !applied.loaded.is_empty() {
+        ctx.out.note(&format!("loaded before, and still as they were: {}", escape(&applied.loaded.join(", "))));
+    }
+    Ok(())
+}
