@@ -236,7 +236,7 @@ fn what_cannot_be_installed_says_why_and_changes_nothing() {
     mirror.add("wrong", "1-1", &[], "{ type = \"builtin\", modules = { wrong = \"wrong.c\" } }", &[("wrong.c", b"int main( {\n")]);
     let home = home(&mirror);
     home.run(&["env", "create", "work"]).ok();
-    home.run(&["pkg", "install", "bxalpha@1.0", "round", "--env", "work"]).ok();
+    home.run(&["pkg", "install", "bxbeta", "round", "--env", "work"]).ok();
     let (rocks, generation) = (home.rocks("work"), home.generation("work"));
     for (package, code) in [
         ("bxalfa", "package.not_found"),

@@ -17,6 +17,8 @@ use vmoon_sys::{clock::now_ms, random, stop::Stop};
 
 /// How long a change may take, unless the request says otherwise.
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// The longest that can be asked for.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often progress is told at most.
 const TELLING: Duration = Duration::from_millis(50);
 
@@ -37,7 +39,7 @@ impl Service {
         let place = Place { service: self.clone(), name: name.clone() };
         let used = self.used().await?;
         let in_use = used.into_iter().filter(|(_, one)| one.name == name).map(|(_, one)| one.generation).collect();
-        let allowed = request.deadline_ms.map_or(DEADLINE, Duration::from_millis);
+        let allowed = request.deadline_ms.map_or(DEADLINE, Duration::from_millis).min(LONGEST);
         let now = now_ms();
         let record = OpRecord {
             id,
@@ -85,7 +87,7 @@ impl Service {
         let done = self.with_packages(move |packages| packages.change(&name, &request.change, &work));
         tokio::pin!(done);
         let mut late = false;
-        let deadline = tokio::time::sleep(allowed);
+        let deadline = tokio::time::sleep_until(tokio::time::Instant::now() + allowed);
         tokio::pin!(deadline);
         let result = loop {
             tokio::select! {
