@@ -168,6 +168,7 @@ impl Installer<'_> {
         for rock in rocks.iter_mut().filter(|rock| !rock.kept && rock.locked.arch == Arch::Rockspec) {
             let mut one = || -> Result<()> {
                 let (source, reference) = self.source_of(rock)?;
+                fetch::may_name(&rock.locked.url, &source.url)?;
                 if let Location::Git(_) = fetch::locate(&source.url)? {
                     let sha256 = Some(source.sha256.clone()).filter(|sum| !sum.is_empty());
                     let wanted = Repository { url: source.url.clone(), reference, sha256 };

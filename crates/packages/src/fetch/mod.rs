@@ -27,7 +27,7 @@ use vmoon_sys::{clock, stop::Stop};
 
 pub(crate) use git::{PROGRAMS, program_in};
 pub use git::{Reference, Repository};
-pub use url::{Location, file_name, locate};
+pub use url::{Location, file_name, locate, may_name};
 
 /// How fetching is done.
 #[derive(Clone)]

@@ -83,6 +83,29 @@ fn repository(url: &str) -> Result<Location> {
     }
 }
 
+/// Whether what is at this URL is of this computer and perhaps of nobody else's business.
+fn is_local(url: &str) -> Result<bool> {
+    Ok(match locate(url)? {
+        Location::File(_) => true,
+        Location::Builtin(_) => false,
+        Location::Http { host, .. } => crate::servers::is_loopback(&host),
+        Location::Git(url) => is_local(&url)?,
+    })
+}
+
+/// Whether a rock from one URL may name a source at another. One from elsewhere may not name what is on this computer: it could have somebody's files
+/// installed where programs read them.
+///
+/// # Errors
+/// [`Code::PackageInvalid`]; [`Code::Usage`] for what is no URL.
+pub fn may_name(rock: &str, source: &str) -> Result<()> {
+    if is_local(source)? && !is_local(rock)? {
+        let why = format!("a rock from {} names a source on this computer: {}", escape(rock), escape(source));
+        return Err(Error::new(Code::PackageInvalid, why).hint("a rock of your own belongs on a server with a file:// address"));
+    }
+    Ok(())
+}
+
 /// Where a redirect from `base` leads.
 ///
 /// # Errors
@@ -162,6 +185,19 @@ mod tests {
         ] {
             assert_eq!(locate(url).ok(), expected, "{url}");
         }
+    }
+
+    #[test]
+    fn only_rocks_of_this_computer_name_sources_on_it() {
+        let local = ["file:///etc/passwd", "git+file:///srv/x", "http://127.0.0.1/x", "https://localhost/x", "git+http://[::1]/x"];
+        for source in local {
+            assert_eq!(may_name("https://x.org/a.rockspec", source).unwrap_err().code(), Code::PackageInvalid, "{source}");
+            assert!(may_name("builtin:a.rockspec", source).is_err());
+            assert!(local.iter().all(|rock| may_name(rock, source).is_ok()));
+        }
+        assert!(
+            may_name("https://x.org/a.rockspec", "https://y.org/a.zip").is_ok() && may_name("file:///a", "git+https://y.org/a").is_ok()
+        );
     }
 
     #[test]

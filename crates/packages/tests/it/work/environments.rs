@@ -339,4 +339,10 @@ fn a_plan_that_was_made_for_another_state_is_refused() {
     let missing =
         LockedRock { url: "file:///nonexistent/x.rock".into(), arch: Arch::All, sha256: String::new(), ..pure(&shop, "bxd", "1-1") };
     assert_eq!(shop.sync(&environment, &[missing]).unwrap_err().code(), Code::NotFound);
+    // A rock from elsewhere that would have a file of this computer installed.
+    let mut thief = pure(&shop, "bxthief", "1-1");
+    shop.fetcher().fetch(&vmoon_packages::fetch::Want::fixed(&*thief.url)).unwrap();
+    thief.url = "https://example.org/bxthief-1-1.rockspec".into();
+    let error = shop.sync(&environment, &[thief]).unwrap_err();
+    assert!(error.code() == Code::PackageInvalid && error.message().contains("names a source on this computer"), "{}", error.chain());
 }
