@@ -57,11 +57,10 @@ local function clusters(list, root, number, visit)
     local node, from = top[1], top[2]
     top[3] = top[3] + 1
     local next_node = list[node][top[3]]
-    if next_node == from and next_node ~= nil then
-      -- back where we came from
-    elseif next_node then
+    -- Not back to where we came from.
+    if next_node and next_node ~= from then
       stack[#stack + 1] = { next_node, node, 0, math.huge, -math.huge, 0 }
-    else
+    elseif not next_node then
       if #node.children == 0 and node ~= root then
         local own = number(node)
         top[4], top[5], top[6] = own, own, 1

@@ -8,7 +8,7 @@ local concat = table.concat
 -- the rest. Letters, `*`, `-` and `.` make sequences; blanks inside are dropped.
 function M.fasta(input)
   local next_line, where = source.lines(input)
-  local header, header_at
+  local header
   local function step()
     local parts, count = {}, 0
     for line in next_line do
@@ -19,10 +19,10 @@ function M.fasta(input)
         if header then
           local done = header
           done.seq = concat(parts)
-          header, header_at = { id = id, description = description }, where.number
+          header = { id = id, description = description }
           return done
         end
-        header, header_at = { id = id, description = description }, where.number
+        header = { id = id, description = description }
       elseif not line:find("^%s*$") then
         if not header then where.fail("a FASTA file begins with '>'") end
         if line:find("[^%a%*%-%.]") then
