@@ -63,6 +63,11 @@ pub fn may_write(directory: &Path) -> bool {
     }
 }
 
+/// Whether this process may read and write what is at that path, for example a socket.
+pub fn may_use(path: &Path) -> bool {
+    access(path, Access::READ_OK | Access::WRITE_OK).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +84,7 @@ mod tests {
         assert!(meta.len() == 1 << 30 && meta.blocks() * 512 < 1 << 20 && meta.mode() & 0o777 == 0o600);
         assert_eq!((head(&path, 4).unwrap(), fs::read_dir(dir.path()).unwrap().count()), (b"head".to_vec(), 1));
         assert!(create(&dir.path().join("no/such"), &[], 1).is_err());
+        assert!(may_use(&path) && !may_use(&dir.path().join("none")));
         assert!(may_write(dir.path()) && !may_write(&path) && !may_write(&dir.path().join("none")));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Inner, errors::Doing as _};
 use crate::xml::Element;
+use std::path::Path;
 use tokio::io::AsyncReadExt as _;
 use vmoon_core::{
     Code, Error, Result,
@@ -13,16 +14,43 @@ use vmoon_libvirt_wire::flags::Xml;
 /// The largest picture, bytes: four times that of an 8K screen, compressed.
 const MAX_PICTURE: u64 = 64 << 20;
 
-/// The offers of a running domain, as its XML names them.
-fn offers(domain: &Element) -> Vec<DisplayOffer> {
-    let screens = domain.first("devices").into_iter().flat_map(|devices| devices.named("graphics"));
+/// A screen of a running domain.
+#[derive(Debug, PartialEq, Eq)]
+struct Screen {
+    protocol: &'static str,
+    /// Its number among the domain's.
+    index: u32,
+    at: At,
+}
+
+/// Where a screen is.
+#[derive(Debug, PartialEq, Eq)]
+enum At {
+    Socket(String),
+    /// Host and port.
+    Address(String),
+}
+
+impl Screen {
+    fn offer(&self, socket: &str) -> DisplayOffer {
+        DisplayOffer { protocol: self.protocol.into(), uri: format!("{}+unix://{}", self.protocol, escaped(socket)) }
+    }
+}
+
+/// The screens that a running domain's XML names.
+fn screens(domain: &Element) -> Vec<Screen> {
+    let graphics = domain.first("devices").into_iter().flat_map(|devices| devices.named("graphics"));
     let mut found = Vec::new();
-    for screen in screens {
-        let Some(protocol @ ("vnc" | "spice")) = screen.attribute("type") else { continue };
+    for (index, screen) in (0u32..).zip(graphics) {
+        let protocol = match screen.attribute("type") {
+            Some("vnc") => "vnc",
+            Some("spice") => "spice",
+            _ => continue,
+        };
         for listen in screen.named("listen") {
             let socket = listen.attribute("socket").or_else(|| screen.attribute("socket"));
             if let (Some("socket"), Some(socket)) = (listen.attribute("type"), socket) {
-                found.push(DisplayOffer { protocol: protocol.into(), uri: format!("{protocol}+unix://{}", escaped(socket)) });
+                found.push(Screen { protocol, index, at: At::Socket(socket.to_owned()) });
                 continue;
             }
             let port = screen.attribute("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
@@ -33,7 +61,7 @@ fn offers(domain: &Element) -> Vec<DisplayOffer> {
                 address if address.contains(':') => format!("[{address}]"),
                 address => address.to_owned(),
             };
-            found.push(DisplayOffer { protocol: protocol.into(), uri: format!("{protocol}://{address}:{port}") });
+            found.push(Screen { protocol, index, at: At::Address(format!("{address}:{port}")) });
         }
     }
     found
@@ -61,7 +89,22 @@ impl Inner {
             return Ok(Vec::new());
         }
         let text = client.domain_xml(&domain, Xml::NONE).await.doing("look for the machine's screen")?;
-        Ok(offers(&Element::parse(&text)?))
+        let mut found = Vec::new();
+        for screen in screens(&Element::parse(&text)?) {
+            let offer = match &screen.at {
+                // One that a viewer of this user can open itself.
+                At::Socket(path) if self.link.endpoint.is_local() && vmoon_sys::image::may_use(Path::new(path)) => screen.offer(path),
+                At::Socket(path) if self.link.endpoint.is_local() => {
+                    let ours = self.screens.socket(&self.link, domain.uuid, screen.index)?;
+                    screen.offer(ours.as_deref().and_then(Path::to_str).unwrap_or(path))
+                }
+                // On another computer's file system.
+                At::Socket(_) => continue,
+                At::Address(address) => DisplayOffer { protocol: screen.protocol.into(), uri: format!("{}://{address}", screen.protocol) },
+            };
+            found.push(offer);
+        }
+        Ok(found)
     }
 
     /// What the machine's first screen shows.
@@ -98,7 +141,12 @@ mod tests {
             <graphics type='spice' port='5901'><listen type='address' address='0.0.0.0'/></graphics>
             <graphics type='vnc' port='-1'><listen type='address' address='127.0.0.1'/></graphics>
             <graphics type='sdl'/></devices></domain>";
-        let uris: Vec<String> = offers(&Element::parse(xml).unwrap()).into_iter().map(|offer| offer.uri).collect();
-        assert_eq!(uris, ["vnc+unix:///run/a%20b/vnc.sock", "spice://127.0.0.1:5901"]);
+        let found = screens(&Element::parse(xml).unwrap());
+        assert_eq!(found[0].offer("/run/a b/vnc.sock").uri, "vnc+unix:///run/a%20b/vnc.sock");
+        let expected = [
+            Screen { protocol: "vnc", index: 0, at: At::Socket("/run/a b/vnc.sock".into()) },
+            Screen { protocol: "spice", index: 1, at: At::Address("127.0.0.1:5901".into()) },
+        ];
+        assert_eq!(found, expected);
     }
 }

@@ -16,6 +16,7 @@ mod media;
 mod merge;
 mod png;
 mod probe;
+mod screen;
 mod snapshots;
 mod storage;
 mod tune;
@@ -49,7 +50,7 @@ pub struct LibvirtConfig {
     pub user: Option<String>,
     /// The absolute path of a private key for SSH, where the URI names none.
     pub identity: Option<String>,
-    /// The directory of this user's sockets (`XDG_RUNTIME_DIR`), for `qemu:///session`.
+    /// The directory of this user's sockets (`XDG_RUNTIME_DIR`): there `qemu:///session` listens, and sockets of screens are made.
     pub runtime: Option<std::path::PathBuf>,
 }
 
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     tags: look::Tags,
     host: host::Cache,
     consoles: console::Consoles,
+    screens: screen::Screens,
 }
 
 impl LibvirtDriver {
@@ -73,12 +75,14 @@ impl LibvirtDriver {
         let ssh = SshOptions { user: config.user.clone(), identity: config.identity.clone() };
         let endpoint = Endpoint::parse(&config.uri, config.runtime.as_deref().map(Path::new), &ssh)?;
         let link = Arc::new(Link::new(endpoint));
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             link,
             tags: look::Tags::default(),
             host: host::Cache::default(),
             consoles: console::Consoles::default(),
-        })))
+            screens: screen::Screens::new(config.runtime.as_deref()),
+        };
+        Ok(Self(Arc::new(inner)))
     }
 }
 

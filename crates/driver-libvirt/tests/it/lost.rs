@@ -6,11 +6,16 @@ use super::{
     terminal::{PATIENCE, Terminal, channel},
 };
 use serde_json::json;
+use std::sync::Mutex;
 use vmoon_core::{
-    Code,
+    Code, OperationId, Result,
     ability::Changed,
-    driver::{Driver, Observed},
+    driver::{Driver, Journal, Observed, Recovered},
+    machine::Verb,
+    operation::{OpRecord, Progress, Undo},
 };
+use vmoon_libvirt_lab::Lab;
+use vmoon_libvirt_wire::flags::PoolStart;
 
 #[tokio::test]
 async fn a_restart_of_libvirtd_is_survived() {
@@ -77,6 +82,69 @@ async fn bad_input_is_refused_and_leaves_nothing() {
         assert_eq!(error.code(), code, "{name}: {}", error.chain());
         assert_eq!(place.remains(), before, "{name}");
     }
-    // libvirtd is killed in the middle: what was begun can be recovered from its journal.
     driver.delete(&taken).await.unwrap();
+}
+
+/// A journal that keeps what it is told, and kills libvirtd when it is told the n-th time.
+struct Deadly<'a> {
+    lab: Mutex<&'a mut Lab>,
+    at: usize,
+    told: Mutex<Vec<Undo>>,
+}
+
+#[async_trait::async_trait]
+impl Journal for Deadly<'_> {
+    fn progress(&self, _: Progress) {}
+    async fn undo(&self, undo: Undo) -> Result<()> {
+        let mut told = self.told.lock().unwrap();
+        told.push(undo);
+        if told.len() == self.at {
+            self.lab.lock().unwrap().kill_daemon();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn libvirtd_is_killed_at_each_step_of_a_creation() {
+    let mut place = Place::new().await;
+    let settings = json!({"disk": "16MiB", "firmware": "bios", "network": "none", "accelerator": "tcg", "user": "ada", "pool": "far"});
+    // A pool that only libvirt may write: each step needs it.
+    let client = place.client().await;
+    let xml = "<pool type='dir'><name>far</name><target><path>/run/far-pool</path></target></pool>";
+    let pool = client.pool_define(xml).await.unwrap();
+    client.pool_start(&pool, PoolStart::BUILD).await.unwrap();
+    drop(client);
+    let before = place.remains();
+    for at in 1..=3 {
+        let driver = place.driver();
+        let plan = driver.plan("killed", &spec(settings.clone()), &driver.facts().await.unwrap()).unwrap();
+        let id = new_id();
+        let journal = Deadly { lab: Mutex::new(&mut place.lab), at, told: Mutex::default() };
+        let error = driver.create(id, &plan, &journal).await.unwrap_err();
+        assert_eq!(error.code(), Code::DriverUnreachable, "{}", error.chain());
+        let undos = journal.told.into_inner().unwrap();
+        place.lab.start_daemon();
+        let client = place.client().await;
+        let pool = client.pool_named("far").await.unwrap();
+        if !client.pool_is_active(&pool).await.unwrap() {
+            client.pool_start(&pool, PoolStart::NONE).await.unwrap();
+        }
+        let operation = OpRecord {
+            id: OperationId::from_uuid(id.uuid()),
+            verb: Verb::Create,
+            machine: id,
+            started_ms: 0,
+            deadline_ms: u64::MAX,
+            ended_ms: None,
+            progress: Progress::default(),
+            outcome: None,
+        };
+        for _ in 0..2 {
+            assert_eq!(place.driver().recover(&operation, &undos).await.unwrap(), Recovered::Reversed, "at {at}");
+        }
+        let far = std::fs::read_dir(place.lab.path().join("run/far-pool")).unwrap().count();
+        assert_eq!((place.remains(), far), (before.clone(), 0), "at {at}");
+        assert!(place.driver().list().await.unwrap().is_empty());
+    }
 }

@@ -45,7 +45,14 @@ impl Place {
     }
 
     pub(crate) fn driver(&self) -> Arc<LibvirtDriver> {
-        Arc::new(LibvirtDriver::connect(&LibvirtConfig { uri: self.uri(), ..LibvirtConfig::default() }).unwrap())
+        Arc::new(
+            LibvirtDriver::connect(&LibvirtConfig {
+                uri: self.uri(),
+                runtime: Some(self.lab.path().join("runtime")),
+                ..LibvirtConfig::default()
+            })
+            .unwrap(),
+        )
     }
 
     /// Everything that machines leave on this host: volumes, definitions, saved states, firmware variables, states of TPMs.
