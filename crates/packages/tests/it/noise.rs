@@ -1,5 +1,6 @@
 //! Everything that reads what strangers wrote, fed with good text that was spoilt: an error or an answer, never a panic and never an endless wait.
 
+use crate::sandbox::Never;
 use serde_json::{Value, json};
 use vmoon_packages::{Constraints, Dependency, Lock, Manifest, RockName, Rockspec, Version, lock, rockspec::PLATFORMS};
 
@@ -60,6 +61,8 @@ const ROUNDS: usize = 3_000;
 #[test]
 fn spoilt_manifests_and_locks_are_answered() {
     let mut dice = Dice(7);
+    let plain =
+        b"modules = { re = { \"lpeg/1-1\" } }\nrepository = { lpeg = { [\"1.0-1\"] = { { arch = \"src\" }, { arch = \"all\" } } } }\n";
     let compact = b"vmoon manifest 1\n=lpeg\n1.0.2-1 rockspec src\n0.9-1 all linux-x86_64\n=x\nscm-1 src\n@lpeg lpeg/1.0.2-1\n!0\n";
     let json =
         br#"{"repository":{"lpeg":{"1.0.2-1":[{"arch":"rockspec"},{"arch":"src"}]}},"modules":{"re":["lpeg/1.0.2-1"]},"commands":[]}"#;
@@ -78,6 +81,7 @@ fn spoilt_manifests_and_locks_are_answered() {
             assert_eq!(Manifest::from_compact(&manifest.to_compact()).unwrap(), manifest);
         }
         let _ = Manifest::from_json(&dice.spoil(json));
+        let _ = Manifest::read(&dice.spoil(plain), &Never);
         let _ = lock::import_lux(&dice.spoil(lux));
         let spoilt = String::from_utf8_lossy(&dice.spoil(toml.as_bytes())).into_owned();
         if let Ok(lock) = Lock::from_toml(&spoilt) {

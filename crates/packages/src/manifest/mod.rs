@@ -1,8 +1,10 @@
 //! Manifests of rocks servers: which rocks there are, in which versions and forms.
 //!
-//! Three forms are read: Lua, through an [`Evaluator`]; JSON (`manifest-5.4.json` of the public server); and the compact form that the evaluator
-//! answers with, which is also what is worth keeping in a cache. Entries that cannot be right (names with slashes, versions that are none) are
+//! Three forms are read: Lua, which is evaluated by an [`Evaluator`] unless it is plain data; JSON (`manifest-5.4.json` of the public server); and the compact
+//! form that the evaluator answers with, which is also what is worth keeping in a cache. Entries that cannot be right (names with slashes, versions that are none) are
 //! passed over and counted: one bad line does not make a server useless.
+
+mod plain;
 
 use crate::{
     evaluate::{Evaluator, Kind},
@@ -54,7 +56,10 @@ impl Manifest {
             Some(b'{') => Self::from_json(bytes),
             Some(b'<') => Err(page()),
             _ if bytes.starts_with(COMPACT.as_bytes()) => Self::from_compact(bytes),
-            _ => Self::from_compact(&evaluator.manifest(bytes)?),
+            _ => match plain::read(bytes) {
+                Some(manifest) => Ok(manifest),
+                None => Self::from_compact(&evaluator.manifest(bytes)?),
+            },
         }
     }
 
@@ -80,7 +85,10 @@ impl Manifest {
                     rock = line[1..].parse().ok();
                     manifest.passed_over += usize::from(rock.is_none());
                 }
-                Some(b'@') => manifest.module(&line[1..]),
+                Some(b'@') => {
+                    let (module, rock) = line[1..].rsplit_once(' ').unwrap_or_default();
+                    manifest.module(module, rock);
+                }
                 Some(b'!') => {
                     manifest.passed_over += line[1..].parse::<usize>().unwrap_or(0);
                     ended = true;
@@ -119,7 +127,7 @@ impl Manifest {
         }
         for (module, rocks) in read.modules.0 {
             for rock in rocks {
-                manifest.module(&format!("{module} {rock}"));
+                manifest.module(&module, &rock);
             }
         }
         Ok(manifest)
@@ -165,11 +173,12 @@ impl Manifest {
         });
     }
 
-    /// `MODULE ROCK/VERSION`
-    fn module(&mut self, line: &str) {
-        let found = line.rsplit_once(' ').and_then(|(module, rock)| Some((module, rock.split('/').next()?.parse::<RockName>().ok()?)));
-        match found {
-            Some((module, rock)) if !module.is_empty() && module.len() <= 200 && !module.contains(|c: char| c.is_control() || c == ' ') => {
+    /// A module and a rock that gives it, `ROCK/VERSION`.
+    fn module(&mut self, module: &str, rock: &str) {
+        let rock = rock.split('/').next().and_then(|name| name.parse::<RockName>().ok());
+        let fits = !module.is_empty() && module.len() <= 200 && !module.contains(|c: char| c.is_control() || c == ' ');
+        match rock {
+            Some(rock) if fits => {
                 let rocks = self.modules.entry(module.to_owned()).or_default();
                 if !rocks.contains(&rock) {
                     rocks.push(rock);
