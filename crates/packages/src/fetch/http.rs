@@ -192,6 +192,12 @@ impl Client {
         drop(file);
         let sha256 = hasher.finish();
         if let Some(promised) = want.sha256.as_ref().filter(|promised| **promised != sha256) {
+            if start > 0 {
+                // The beginning may have been of something else, whatever the server said.
+                let mut file = partial.state(true).map_err(Broken::Final)?.0;
+                partial.reset(&mut file).map_err(Broken::Final)?;
+                return self.attempt(fetcher, want, seen, partial, file, 0, Unfinished::default());
+            }
             partial.remove();
             return Err(Broken::Final(mismatch(&want.url, promised, &sha256)));
         }
@@ -311,6 +317,13 @@ fn starts_at(headers: &HeaderMap) -> Option<u64> {
     text.split_once('-')?.0.trim().parse().ok()
 }
 
+/// Whether an open file is the one at this path.
+fn same(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let place = |meta: &fs::Metadata| (meta.dev(), meta.ino());
+    matches!((&file.metadata(), &fs::metadata(path)), (Ok(one), Ok(other)) if place(one) == place(other))
+}
+
 /// A download that is not whole yet. Whoever comes second while it runs gets a file of its own.
 struct Partial {
     path: PathBuf,
@@ -324,7 +337,8 @@ impl Partial {
         let path = fetcher.cache().partial(url);
         let lock = Self::file(&path)?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) if fs::metadata(&path).is_ok() => Ok(Self { meta: path.with_extension("json"), path, lock, shared: true }),
+            // Between opening and locking somebody may have completed it: then this is content of the cache by now.
+            Ok(()) if same(&lock, &path) => Ok(Self { meta: path.with_extension("json"), path, lock, shared: true }),
             _ => {
                 let path = fetcher.cache().partial(&vmoon_sys::random::key());
                 Ok(Self { lock: Self::file(&path)?, meta: path.with_extension("json"), path, shared: false })

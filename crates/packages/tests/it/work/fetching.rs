@@ -141,6 +141,26 @@ fn a_download_that_changed_meanwhile_begins_anew() {
 }
 
 #[test]
+fn a_beginning_that_was_of_something_else_is_not_kept() {
+    let shop = Shop::new();
+    let good = large();
+    let (whole, sum) = (good.clone(), digest::sha256(&good));
+    let count = AtomicUsize::new(0);
+    // The first answer is broken off and of something else; the second goes on as if nothing were wrong.
+    let server = Server::plain(move |request| match (count.fetch_add(1, Ordering::SeqCst), request.headers.get("range")) {
+        (0, None) => Reply::Cut(vec![], vec![0; 1_000_000], 500_000),
+        (1, Some(range)) => {
+            let from: usize = range.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
+            let range = format!("bytes {from}-{}/{}", good.len() - 1, good.len());
+            Reply::Whole(206, vec![("content-range", range)], good[from..].to_vec())
+        }
+        _ => ok(&good),
+    });
+    assert_eq!(shop.fetcher().fetch(&Want::exactly(server.url("/x"), sum)).unwrap().read().unwrap(), whole);
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[test]
 fn a_server_that_is_silent_is_given_up_and_a_wish_to_stop_is_heard() {
     let mut shop = Shop::new();
     shop.options.idle = Duration::from_millis(300);
