@@ -69,6 +69,11 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Program("swtpm"), package: "swtpm", purpose: "virtual machines with a TPM" },
     Component { probe: Probe::Program("dnsmasq"), package: "dnsmasq-base", purpose: "networks of virtual machines" },
     Component { probe: Probe::Program("iptables"), package: "iptables", purpose: "networks of virtual machines" },
+    Component {
+        probe: Probe::Library("python3/dist-packages/libvirt.py"),
+        package: "python3-libvirt",
+        purpose: "a library to compare with",
+    },
     Component { probe: Probe::Program("unshare"), package: "util-linux", purpose: "a libvirt daemon apart from the computer's" },
     Component { probe: Probe::Program("ip"), package: "iproute2", purpose: "a libvirt daemon apart from the computer's" },
     Component { probe: Probe::Program("ssh-keygen"), package: "openssh-client", purpose: "keys of hosts and users in tests over SSH" },

@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -40,16 +40,21 @@ pub(crate) struct Capabilities {
 }
 
 impl Capabilities {
-    pub(crate) fn open() -> io::Result<Self> {
+    pub(crate) fn open(of_a_user: bool) -> io::Result<Self> {
         let version = [version(Path::new("/usr/sbin/libvirtd"))?, version(Path::new("/usr/bin/qemu-system-x86_64"))?].join("-");
         let (folder, lock) = locked()?;
-        let place = folder.join(format!("capabilities-{version}"));
+        let place = folder.join(format!("capabilities-{}{version}", if of_a_user { "user-" } else { "" }));
         let making = (!place.is_dir()).then_some(lock);
         Ok(Self { place, making })
     }
 
-    pub(crate) fn bring(&self, cache: &Path) -> io::Result<()> {
-        if self.making.is_some() { Ok(()) } else { copy(&self.place, cache) }
+    pub(crate) fn bring(&self, cache: &Path, owner: Option<u32>) -> io::Result<()> {
+        if self.making.is_some() {
+            return Ok(());
+        }
+        fs::create_dir_all(cache)?;
+        copy(&self.place, cache)?;
+        if owner.is_some() { own(cache, owner) } else { Ok(()) }
     }
 
     pub(crate) fn keep(self, cache: &Path) -> io::Result<()> {
@@ -62,6 +67,17 @@ impl Capabilities {
         copy(cache, &beside)?;
         fs::rename(&beside, &self.place)
     }
+}
+
+/// Gives a folder and all in it to a user.
+fn own(path: &Path, owner: Option<u32>) -> io::Result<()> {
+    chown(path, owner, owner)?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            own(&entry?.path(), owner)?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies what is in a folder, with the folders in it.

@@ -18,7 +18,10 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    os::unix::net::{UnixDatagram, UnixStream},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        net::{UnixDatagram, UnixStream},
+    },
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
@@ -47,15 +50,17 @@ const QEMU_CONF: &str = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"
 pub struct Setup {
     /// More lines of `libvirtd.conf`.
     pub libvirtd_conf: String,
+    /// Runs the daemon as this user (and group of the same number), without any right: it serves `qemu:///session`.
+    pub user: Option<u32>,
 }
 
-/// A running libvirt daemon that belongs to a test.
+/// A running libvirt daemon that belongs to a test. Dropped, everything in it ends before its files go.
 #[derive(Debug)]
 pub struct Lab {
-    // In this order: first what runs ends, then its files go.
     daemon: Option<Child>,
-    _logd: Child,
+    logd: Child,
     namespace: Namespace,
+    user: Option<u32>,
     folder: TempDir,
 }
 
@@ -88,7 +93,7 @@ impl Lab {
         if !rustix::process::geteuid().is_root() {
             return Err("it needs root, for namespaces of its own".to_owned());
         }
-        for program in ["unshare", "nsenter", "mount", "ip", "libvirtd", "virtlogd", "qemu-system-x86_64"] {
+        for program in ["unshare", "nsenter", "setpriv", "mount", "ip", "libvirtd", "virtlogd", "qemu-system-x86_64"] {
             if !namespace::on_path(program) {
                 return Err(format!("{program} is not installed; `cargo xtask install` installs what tests need"));
             }
@@ -96,13 +101,14 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("lab").tempdir().map_err(|e| format!("no directory: {e}"))?;
         let path = folder.path();
         prepare(path, setup).map_err(|e| format!("{}: {e}", path.display()))?;
-        let known = kept::Capabilities::open().map_err(|e| format!("the folder of what is kept: {e}"))?;
-        known.bring(&path.join("cache")).map_err(|e| format!("what QEMU can do: {e}"))?;
+        let known = kept::Capabilities::open(setup.user.is_some()).map_err(|e| format!("the folder of what is kept: {e}"))?;
+        let cache = path.join(if setup.user.is_some() { "own/cache/libvirt" } else { "cache" });
+        known.bring(&cache, setup.user).map_err(|e| format!("what QEMU can do: {e}"))?;
         let namespace = Namespace::make(path, &FOLDERS, outer)?;
-        let logd = daemon(&namespace, path, "virtlogd")?;
-        let mut lab = Self { daemon: None, _logd: logd, namespace, folder };
+        let logd = daemon(&namespace, path, "virtlogd", setup.user)?;
+        let mut lab = Self { daemon: None, logd, namespace, user: setup.user, folder };
         lab.start_daemon_now()?;
-        known.keep(&lab.path().join("cache")).map_err(|e| format!("what QEMU can do: {e}"))?;
+        known.keep(&cache).map_err(|e| format!("what QEMU can do: {e}"))?;
         Ok(lab)
     }
 
@@ -113,7 +119,7 @@ impl Lab {
 
     /// The daemon's socket.
     pub fn socket(&self) -> PathBuf {
-        self.path().join("run/libvirt/libvirt-sock")
+        self.path().join(if self.user.is_some() { "own/run/libvirt/libvirt-sock" } else { "run/libvirt/libvirt-sock" })
     }
 
     /// The process id of the daemon as we see it, while it runs.
@@ -186,9 +192,17 @@ impl Lab {
     }
 
     fn start_daemon_now(&mut self) -> Result<(), String> {
-        self.daemon = Some(daemon(&self.namespace, self.folder.path(), "libvirtd")?);
+        self.daemon = Some(daemon(&self.namespace, self.folder.path(), "libvirtd", self.user)?);
         // It listens before it is ready, and answers when it is.
         answer(&self.socket()).map_err(|e| format!("libvirtd does not answer: {e}; {}", tail(self.path(), "libvirtd")))
+    }
+
+    /// Lets every user pass through its directory, to the socket and what else is open to him.
+    ///
+    /// # Panics
+    /// If the directory is gone.
+    pub fn open_to_all(&self) {
+        fs::set_permissions(self.path(), fs::Permissions::from_mode(0o711)).expect("our own directory");
     }
 
     /// What runs a program in the lab: its network, its files.
@@ -205,6 +219,16 @@ impl Lab {
     }
 }
 
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.namespace.end();
+        self.wake_nsenter();
+        for child in self.daemon.iter_mut().chain([&mut self.logd]) {
+            let _ = child.wait();
+        }
+    }
+}
+
 /// Makes the private folders and the configuration.
 fn prepare(path: &Path, setup: &Setup) -> io::Result<()> {
     for (name, _) in FOLDERS {
@@ -213,21 +237,36 @@ fn prepare(path: &Path, setup: &Setup) -> io::Result<()> {
     for folder in ["run/libvirt", "run/lock", "lib/qemu", "lib/images", "lib/dnsmasq", "etc/qemu/networks"] {
         fs::create_dir_all(path.join(folder))?;
     }
+    // What belongs to a user's own daemon; the other one only takes it for its home.
+    for folder in ["own", "own/run", "own/cache", "own/config"] {
+        let folder = path.join(folder);
+        fs::create_dir(&folder)?;
+        chown(&folder, setup.user, setup.user)?;
+    }
+    if setup.user.is_some() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
+    }
     fs::write(path.join("etc/qemu.conf"), QEMU_CONF)?;
     fs::write(path.join("etc/libvirtd.conf"), &setup.libvirtd_conf)?;
     fs::write(path.join("etc/virtlogd.conf"), "")
 }
 
 /// Starts a daemon in the foreground, and waits until it says that it listens (sd_notify(3)).
-fn daemon(namespace: &Namespace, path: &Path, program: &str) -> Result<Child, String> {
+fn daemon(namespace: &Namespace, path: &Path, program: &str, user: Option<u32>) -> Result<Child, String> {
     let says = path.join(format!("{program}.ready"));
     let failed = |e: io::Error| format!("{program}: {e}");
     let _ = fs::remove_file(&says);
     let ready = UnixDatagram::bind(&says).map_err(failed)?;
     ready.set_read_timeout(Some(START)).map_err(failed)?;
     let log = fs::File::options().create(true).append(true).open(path.join(format!("{program}.log"))).map_err(failed)?;
-    let mut command = namespace.command(program);
-    command.env("NOTIFY_SOCKET", &says).env("HOME", path).current_dir("/");
+    let mut command = namespace.command(if user.is_some() { "setpriv" } else { program });
+    if let Some(user) = user {
+        chown(&says, Some(user), Some(user)).map_err(failed)?;
+        let own = path.join("own");
+        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", program]);
+        command.env("XDG_RUNTIME_DIR", own.join("run")).env("XDG_CACHE_HOME", own.join("cache")).env("XDG_CONFIG_HOME", own.join("config"));
+    }
+    command.env("NOTIFY_SOCKET", &says).env("HOME", path.join("own")).current_dir("/");
     command.stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
     let mut child = command.spawn().map_err(failed)?;
     let mut word = [0; 64];

@@ -72,11 +72,18 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
+impl Namespace {
+    /// Ends everything in it, and returns when it is gone.
+    pub(crate) fn end(&mut self) {
         drop(self.unshare.stdin.take());
         // Process 1 is only taken leave of when all others of the namespace are gone.
         let _ = self.unshare.wait();
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -371,7 +371,7 @@ pub fn decode(procedure: Procedure, body: &[u8]) -> Result<Option<Event>, Malfor
 /// Of a viewer: the phase, both addresses, how it was let in, who it is.
 type Viewer = (i32, (i32, String, String), (i32, String, String), String, Vec<(String, String)>);
 
-/// A listener.
+/// A listener. It does not keep the client: when that is dropped, it hears [`Event::Closed`].
 #[derive(Debug)]
 pub struct Events {
     pub(crate) from: broadcast::Receiver<Event>,

@@ -1,5 +1,6 @@
 //! Tests of the client: of its decoders with every kind of bytes, against a peer that lies, and against a real daemon with a real guest.
 
+mod access;
 mod daemon;
 mod decoding;
 mod guest;

@@ -350,3 +350,31 @@ async fn a_descriptor_comes_with_its_reply() {
     std::io::Read::read_exact(&mut got, &mut said).expect("it is connected");
     assert_eq!(&said, b"RFB");
 }
+
+#[tokio::test]
+async fn garbage_ends_every_call_and_hangs_nobody() {
+    let mut number = 7_u64;
+    for _ in 0..300 {
+        let (client, mut peer) = connected(Options::default(), false).await;
+        let mut events = client.watch(&[]).await.expect("a listener");
+        let call = listing(&client);
+        let (asked, _) = peer.expect(P::ConnectListAllDomains).await;
+        // A good reply, an event and a piece of a stream, with a few bytes changed somewhere.
+        let domain = body((1, somebody(), 2, 0));
+        let event = Header { procedure: 318, kind: Kind::Message, serial: 0, ..asked }.message(&domain).expect("small");
+        let stream = Header { kind: Kind::Stream, status: Status::Continue, ..asked }.message(b"data").expect("small");
+        let reply = Header { kind: Kind::Reply, ..asked }.message(&body((vec![somebody()], 1_u32))).expect("small");
+        let mut bytes = [event, stream, reply].concat();
+        for _ in 0..3 {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = (number >> 33) as usize % bytes.len();
+            bytes[at] ^= 1 << (number >> 61);
+        }
+        peer.0.write_all(&bytes).await.expect("the client reads");
+        drop(peer);
+        // With a result or without: it ends, and so does the listener.
+        let _either = result(call).await;
+        let ends = async { while !matches!(events.next().await, Event::Closed(_)) {} };
+        tokio::time::timeout(LONG, ends).await.expect("the listener hears of the end");
+    }
+}
