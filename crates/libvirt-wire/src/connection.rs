@@ -96,8 +96,12 @@ struct State {
 struct Waiting {
     procedure: Procedure,
     caller: oneshot::Sender<Result<Reply>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
+
+/// The right to have one call under way.
+#[derive(Debug)]
+pub(crate) struct Place(#[expect(dead_code, reason = "held, and given back when dropped")] OwnedSemaphorePermit);
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -163,14 +167,30 @@ impl Connection {
 
     /// Calls, and waits for the reply until the deadline.
     pub(crate) async fn call(&self, procedure: Procedure, arguments: &impl Encode, within: Duration) -> Result<Reply> {
-        let (reply, _) = self.send(procedure, arguments, within, None).await?;
+        let (reply, _) = self.send(procedure, arguments, within, None, None).await?;
         Ok(reply)
+    }
+
+    /// Calls in a place that was taken before.
+    pub(crate) async fn call_in(&self, place: Place, procedure: Procedure, arguments: &impl Encode, within: Duration) -> Result<Reply> {
+        let (reply, _) = self.send(procedure, arguments, within, Some(place), None).await?;
+        Ok(reply)
+    }
+
+    /// A place for a call, if one is free.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.shared.places.clone().try_acquire_owned().ok().map(Place)
+    }
+
+    /// Whether no call is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.places.available_permits() == IN_FLIGHT
     }
 
     /// Calls a procedure that opens a stream.
     pub(crate) async fn open(self, procedure: Procedure, arguments: &impl Encode, within: Duration) -> Result<(Reply, stream::Stream)> {
         let (pieces, incoming) = mpsc::channel(stream::PIECES);
-        let (reply, serial) = self.send(procedure, arguments, within, Some(pieces)).await?;
+        let (reply, serial) = self.send(procedure, arguments, within, None, Some(pieces)).await?;
         Ok((reply, stream::Stream::new(self, procedure, serial, incoming)))
     }
 
@@ -179,6 +199,7 @@ impl Connection {
         procedure: Procedure,
         arguments: &impl Encode,
         within: Duration,
+        place: Option<Place>,
         stream: Option<mpsc::Sender<Piece>>,
     ) -> Result<(Reply, u32)> {
         let name = procedure.name();
@@ -189,8 +210,13 @@ impl Connection {
 
         let deadline = Instant::now() + within;
         let late = |_| Error::Deadline { procedure: name, after: within };
-        let place = timeout_at(deadline, self.shared.places.clone().acquire_owned()).await.map_err(late)?;
-        let place = place.map_err(|_| self.closed())?;
+        let place = match place {
+            Some(place) => place,
+            None => {
+                let place = timeout_at(deadline, self.shared.places.clone().acquire_owned()).await.map_err(late)?;
+                Place(place.map_err(|_| self.closed())?)
+            }
+        };
         let room = timeout_at(deadline, self.outgoing.reserve()).await.map_err(late)?;
         let room = room.map_err(|_| self.closed())?;
 

@@ -54,7 +54,7 @@ impl Client {
     /// # Errors
     /// Those of a call.
     pub async fn block_info(&self, domain: &Domain, disk: &str) -> Result<BlockInfo> {
-        self.quick(P::DomainGetBlockInfo, (domain, disk, 0_u32)).await
+        self.slow(P::DomainGetBlockInfo, (domain, disk, 0_u32)).await
     }
 
     /// Begins to write layers of a disk into the one below: from `top` (the active one if `None`) down to `base` (the lowest if `None`).
@@ -80,7 +80,7 @@ impl Client {
     /// # Errors
     /// Those of a call.
     pub async fn block_job(&self, domain: &Domain, disk: &str) -> Result<Option<BlockJob>> {
-        let (found, job): (bool, BlockJob) = self.quick(P::DomainGetBlockJobInfo, (domain, disk, 0_u32)).await?;
+        let (found, job): (bool, BlockJob) = self.slow(P::DomainGetBlockJobInfo, (domain, disk, 0_u32)).await?;
         Ok(found.then_some(job))
     }
 

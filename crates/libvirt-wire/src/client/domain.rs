@@ -152,7 +152,7 @@ impl Client {
     /// # Errors
     /// Those of a call.
     pub async fn set_autostart(&self, domain: &Domain, on: bool) -> Result<()> {
-        self.quick(P::DomainSetAutostart, (domain, on)).await
+        self.slow(P::DomainSetAutostart, (domain, on)).await
     }
 
     /// Gives it another name. It must be off.
@@ -186,7 +186,7 @@ impl Client {
     /// # Errors
     /// Those of a call.
     pub async fn info(&self, domain: &Domain) -> Result<DomainInfo> {
-        self.quick(P::DomainGetInfo, domain).await
+        self.slow(P::DomainGetInfo, domain).await
     }
 
     /// Whether it runs.
@@ -234,7 +234,7 @@ impl Client {
     /// # Errors
     /// Those of a call.
     pub async fn vcpus(&self, domain: &Domain, of: Affect) -> Result<u32> {
-        let count: i32 = self.quick(P::DomainGetVcpusFlags, (domain, of)).await?;
+        let count: i32 = self.slow(P::DomainGetVcpusFlags, (domain, of)).await?;
         Ok(count.max(0).cast_unsigned())
     }
 
@@ -245,7 +245,7 @@ impl Client {
     /// Those of a call.
     pub async fn set_metadata(&self, domain: &Domain, xml: Option<&str>, prefix: &str, namespace: &str, of: Affect) -> Result<()> {
         const ELEMENT: i32 = 2;
-        self.quick(P::DomainSetMetadata, (domain, ELEMENT, xml, Some(prefix), Some(namespace), of)).await
+        self.slow(P::DomainSetMetadata, (domain, ELEMENT, xml, Some(prefix), Some(namespace), of)).await
     }
 
     /// The element of this namespace in its metadata, if there is one.
@@ -266,7 +266,7 @@ impl Client {
     /// # Errors
     /// Those of a call.
     pub async fn job(&self, domain: &Domain, completed: bool) -> Result<JobStats> {
-        self.quick(P::DomainGetJobStats, (domain, u32::from(completed))).await
+        self.slow(P::DomainGetJobStats, (domain, u32::from(completed))).await
     }
 
     /// Aborts that job.
@@ -274,7 +274,7 @@ impl Client {
     /// # Errors
     /// [`ErrorCode::OPERATION_INVALID`] if there is none.
     pub async fn abort_job(&self, domain: &Domain) -> Result<()> {
-        // On the first connection: the second may be full of calls that wait for jobs.
+        // On the first connection: the others may be full of calls that wait for jobs.
         self.quick(P::DomainAbortJob, domain).await
     }
 

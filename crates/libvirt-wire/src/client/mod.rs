@@ -1,4 +1,4 @@
-//! The client: one connection for short calls and events, one for long calls, one for each stream. Calls are methods, a file for each subject.
+//! The client: one connection for short calls and events, others for long calls, one for each stream. Calls are methods, a file for each subject.
 
 mod device;
 mod domain;
@@ -11,7 +11,7 @@ mod storage;
 pub use guest::Addresses;
 
 use crate::{
-    connection::{Connection, Keepalive, Reply},
+    connection::{Connection, Keepalive, Place, Reply},
     error::{Error, Result},
     event::{Event, Events, Topic},
     flags::Open,
@@ -68,8 +68,8 @@ struct Inner {
     uri: String,
     options: Options,
     first: Connection,
-    /// The one for long calls, made when it is first needed.
-    second: tokio::sync::Mutex<Option<Arc<Connection>>>,
+    /// Those for long calls, made when they are needed.
+    others: tokio::sync::Mutex<Vec<Arc<Connection>>>,
     /// What was asked for already: asking twice would bring each event twice.
     topics: tokio::sync::Mutex<HashSet<Topic>>,
     unsupported: Mutex<HashSet<Topic>>,
@@ -87,6 +87,9 @@ enum Use {
     Calls,
     Stream,
 }
+
+/// How many connections there are for long calls, at most.
+const OTHERS: usize = 8;
 
 /// `VIR_DRV_FEATURE_PROGRAM_KEEPALIVE` (src/libvirt_internal.h). Asking for it makes the daemon ask us too.
 const FEATURE_KEEPALIVE: i32 = 10;
@@ -109,7 +112,7 @@ impl Client {
             uri: uri.to_owned(),
             options,
             first,
-            second: tokio::sync::Mutex::default(),
+            others: tokio::sync::Mutex::default(),
             topics: tokio::sync::Mutex::default(),
             unsupported: Mutex::default(),
         };
@@ -189,7 +192,10 @@ impl Client {
 
     async fn slow_reply(&self, procedure: Procedure, arguments: impl Encode) -> Result<Reply> {
         let within = self.within.unwrap_or(self.inner.options.long_deadline);
-        self.second().await?.call(procedure, &arguments, within).await
+        match self.free().await? {
+            (connection, Some(place)) => connection.call_in(place, procedure, &arguments, within).await,
+            (connection, None) => connection.call(procedure, &arguments, within).await,
+        }
     }
 
     /// A call that opens a stream, and its result.
@@ -200,19 +206,36 @@ impl Client {
         Ok((decode(procedure, &reply)?, stream))
     }
 
-    async fn second(&self) -> Result<Arc<Connection>> {
+    /// A connection for a long call, with a place on it. Four machines that hang must not keep others from being started: when all places are taken
+    /// there is one connection more, up to [`OTHERS`], and then one waits.
+    async fn free(&self) -> Result<(Arc<Connection>, Option<Place>)> {
         if let Some(why) = self.ended() {
             return Err(Error::Closed(why));
         }
-        let mut second = self.inner.second.lock().await;
-        if let Some(connection) = &*second
-            && connection.shared.ended().is_none()
-        {
-            return Ok(connection.clone());
+        let mut others = self.inner.others.lock().await;
+        let mut idle = 0;
+        others.retain(|connection| {
+            if connection.shared.ended().is_some() {
+                return false;
+            }
+            // One that has nothing to do is kept for the next call, more are not.
+            idle += usize::from(connection.is_idle());
+            !connection.is_idle() || idle == 1
+        });
+        for connection in others.iter() {
+            if let Some(place) = connection.place() {
+                return Ok((connection.clone(), Some(place)));
+            }
         }
-        let connection = Arc::new(open(&*self.inner.connect, &self.inner.uri, &self.inner.options, Use::Calls).await?);
-        *second = Some(connection.clone());
-        Ok(connection)
+        if others.len() < OTHERS {
+            let connection = Arc::new(open(&*self.inner.connect, &self.inner.uri, &self.inner.options, Use::Calls).await?);
+            let place = connection.place();
+            others.push(connection.clone());
+            return Ok((connection, place));
+        }
+        // In turn, so that not everybody waits for the same.
+        others.rotate_left(1);
+        Ok((others[0].clone(), None))
     }
 }
 

@@ -299,31 +299,50 @@ async fn events_come_and_too_many_become_everything() {
 }
 
 #[tokio::test]
-async fn long_calls_have_a_connection_of_their_own() {
-    let (ends, mut peers) = ends(2);
-    let (mut second, mut first) = (peers.remove(1), peers.remove(0));
+async fn long_calls_have_connections_of_their_own_and_hung_ones_keep_nobody_back() {
+    let (ends, mut peers) = ends(3);
+    let (mut third, mut second, mut first) = (peers.remove(2), peers.remove(1), peers.remove(0));
     let (client, ()) = tokio::join!(Client::connect(ends, "qemu:///system", Options::default()), first.welcome(false));
     let client = client.expect("the peer is kind");
-    let starts: Vec<_> = (0..2)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move { client.start(&somebody(), Start::NONE).await })
-        })
-        .collect();
+    let start = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.start(&somebody(), Start::NONE).await })
+    };
+    let hung: Vec<_> = (0..IN_FLIGHT).map(|_| start()).collect();
     second.welcome(false).await;
-    let (one, _) = second.expect(P::DomainCreateWithFlags).await;
-    second.expect(P::DomainCreateWithFlags).await;
+    for _ in 0..IN_FLIGHT {
+        second.expect(P::DomainCreateWithFlags).await;
+    }
+    // All places of the second are taken: who looks does not notice, and who starts gets a third.
     let call = listing(&client);
     let (asked, _) = first.expect(P::ConnectListAllDomains).await;
     first.reply(&asked, &body((Vec::<Domain>::new(), 0_u32))).await;
-    result(call).await.expect("while two start");
-    second.reply(&one, &body(somebody())).await;
+    result(call).await.expect("while four start");
+    let another = start();
+    third.welcome(false).await;
+    let (asked, _) = third.expect(P::DomainCreateWithFlags).await;
+    third.reply(&asked, &body(somebody())).await;
+    result(another).await.expect("while four hang");
     drop(second);
-    let results = [result(starts.into_iter().next().expect("two")).await];
-    assert!(results.iter().all(Result::is_ok));
+    for call in hung {
+        assert!(matches!(result(call).await, Err(Error::Closed(_))));
+    }
     assert_eq!(client.ended(), None, "the first is still good");
-    let none_left = client.start(&somebody(), Start::NONE).await.expect_err("the test has no third end");
-    assert!(matches!(none_left, Error::Unreachable { .. }), "{none_left}");
+    let again = start();
+    let (asked, _) = third.expect(P::DomainCreateWithFlags).await;
+    third.reply(&asked, &body(somebody())).await;
+    result(again).await.expect("the third is used again");
+    drop(third);
+    let none_left = tokio::time::timeout(LONG, async {
+        loop {
+            match result(start()).await {
+                Err(error @ Error::Unreachable { .. }) => return error,
+                Err(Error::Closed(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    none_left.await.expect("the test has no fourth end");
 }
 
 #[tokio::test]
