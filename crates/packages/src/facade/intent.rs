@@ -19,16 +19,16 @@ pub(super) struct Intent {
     pub(super) orphans: bool,
 }
 
-/// A package as somebody asks for it: `lpeg`, `lpeg@1.1`, `lpeg >= 1.0, < 2`.
+/// A package as somebody asks for it: `lpeg`, `lpeg@1.1`, `lpeg@~>1.0`, `lpeg >= 1.0, < 2`.
 ///
 /// # Errors
 /// [`Code::Usage`], saying what is wrong.
 pub(super) fn wish(text: &str) -> Result<Dependency> {
     let text = text.trim_matches(' ');
-    let parsed = match text.split_once('@') {
-        _ if text.contains(char::is_control) => Err(Error::new(Code::Usage, "it has characters that cannot be seen")),
-        Some((name, version)) => format!("{name} == {version}").parse(),
-        None => text.parse(),
+    let parsed = match text.contains(char::is_control) {
+        true => Err(Error::new(Code::Usage, "it has characters that cannot be seen")),
+        // It knows what stands behind an @, too: a version, or constraints.
+        false => text.parse(),
     };
     parsed.map_err(|error: Error| {
         let shown: String = escape(text).chars().take(80).collect();
@@ -141,6 +141,7 @@ mod tests {
     fn wishes_are_read_and_mistakes_are_all_told() {
         assert_eq!(wish("lpeg@1.1").unwrap(), "lpeg == 1.1".parse().unwrap());
         assert_eq!(wish("lpeg >= 1.0, < 2").unwrap().name.as_str(), "lpeg");
+        assert_eq!(wish("lpeg@>=1.0, <2").unwrap(), wish("lpeg >= 1.0, < 2").unwrap());
         for bad in ["", "../x", "x\n", "--help me", "@1", "lpeg@", "lpeg >> 1"] {
             assert_eq!(wish(bad).unwrap_err().code(), Code::Usage, "{bad:?}");
         }
