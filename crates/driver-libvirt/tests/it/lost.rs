@@ -134,6 +134,8 @@ async fn libvirtd_is_killed_at_each_step_of_a_creation() {
             id: OperationId::from_uuid(id.uuid()),
             verb: Verb::Create,
             machine: id,
+            environment: None,
+            what: String::new(),
             started_ms: 0,
             deadline_ms: u64::MAX,
             ended_ms: None,
