@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest as _, Sha256};
-use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc};
+use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -30,11 +30,19 @@ pub struct Settings {
     pub user: String,
     /// With what.
     pub password: String,
+    /// How long tools in a guest take to tell something after it was started.
+    pub tools: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), tls: true, user: "root".into(), password: "secret".into() }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: true,
+            user: "root".into(),
+            password: "secret".into(),
+            tools: Duration::from_millis(200),
+        }
     }
 }
 
@@ -61,7 +69,7 @@ impl Server {
     pub async fn start(settings: &Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
         let address = listener.local_addr()?;
-        let sim = Sim::new(seed::pool(&address.ip().to_string()), &settings.user, &settings.password);
+        let sim = Sim::new(seed::pool(&address.ip().to_string()), &settings.user, &settings.password, settings.tools);
         let (acceptor, fingerprint) = if settings.tls { certificate()? } else { (None, None) };
         let shared = sim.clone();
         let task = tokio::spawn(async move {

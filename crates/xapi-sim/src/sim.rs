@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     pub(crate) user: String,
     pub(crate) password: String,
+    /// How long tools in a guest take to tell something.
+    pub(crate) tools: Duration,
 }
 
 struct Session {
@@ -64,8 +66,9 @@ pub(crate) type Answer = (Value, Type);
 
 impl Sim {
     /// A pool with this in it, for this user.
-    pub(crate) fn new(store: Store, user: &str, password: &str) -> Arc<Self> {
-        let state = State { store, sessions: Vec::new(), faults: Faults::default(), user: user.to_owned(), password: password.to_owned() };
+    pub(crate) fn new(store: Store, user: &str, password: &str, tools: Duration) -> Arc<Self> {
+        let state =
+            State { store, sessions: Vec::new(), faults: Faults::default(), user: user.to_owned(), password: password.to_owned(), tools };
         Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(0) })
     }
 
@@ -96,6 +99,15 @@ impl Sim {
     /// Forgets which objects are gone: a slow reader does not learn of it.
     pub fn forget_deletions(&self) {
         self.state().store.forget_deletions();
+    }
+
+    /// The names of all objects of a class, in order, with a number where several share one.
+    pub fn names(&self, class: &str) -> Vec<String> {
+        let state = self.state();
+        let name = |row: &crate::store::Row| row.fields.get("name_label").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut all: Vec<String> = state.store.rows(class).map(|(_, row)| name(row)).collect();
+        all.sort();
+        all
     }
 
     /// How many sessions there are.
@@ -202,8 +214,8 @@ impl Sim {
         let known = state.store.model.class(class, method)?;
         if let Some(call) = known.calls.get(verb) {
             let params = typed(&state.store, method, call, &params[1..])?;
-            let value = verbs::obey(self, &mut state, method, &params)?;
-            return Ok((value, call.result.clone()));
+            let (result, value) = (call.result.clone(), verbs::obey(self, &mut state, method, &params)?);
+            return Ok((value, result));
         }
         let Some(accessor) = engine::accessor(known, verb) else { return Err(Fault::new("MESSAGE_METHOD_UNKNOWN", [method])) };
         let Shape { params: types, result } = accessor.shape(class);

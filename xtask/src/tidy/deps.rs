@@ -20,6 +20,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("xapi-sim", &["xapi", "sys"]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
+    ("driver-xcpng", &["core", "sys", "xapi"]),
     ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),
     ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-libvirt", "packages"]),
     ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages"]),

@@ -36,22 +36,23 @@ fn void() -> Result<Value> {
 /// Does a call of the data model.
 pub(crate) fn obey(sim: &Arc<Sim>, state: &mut State, method: &str, params: &[Value]) -> Result<Value> {
     let p = Params(params);
+    let tools = state.tools;
     let store = &mut state.store;
     match method {
         "VM.clone" => templates::copy(store, p.text(0), p.text(1), None, templates::Kind::Clone),
         "VM.copy" => templates::copy(store, p.text(0), p.text(1), Some(p.text(2)), templates::Kind::Copy),
         "VM.provision" => templates::provision(store, p.text(0)),
-        "VM.start" => power::start(sim, store, p.text(0), None, params.get(1) == Some(&true.into())),
-        "VM.start_on" => power::start(sim, store, p.text(0), Some(p.text(1)), params.get(2) == Some(&true.into())),
+        "VM.start" => power::start(sim, tools, store, p.text(0), None, params.get(1) == Some(&true.into())),
+        "VM.start_on" => power::start(sim, tools, store, p.text(0), Some(p.text(1)), params.get(2) == Some(&true.into())),
         "VM.pause" => power::pause(store, p.text(0)),
         "VM.unpause" => power::unpause(store, p.text(0)),
         "VM.clean_shutdown" => power::clean(store, p.text(0), "clean_shutdown"),
         "VM.hard_shutdown" => power::hard_shutdown(store, p.text(0)),
         "VM.shutdown" => power::shutdown(store, p.text(0)),
-        "VM.clean_reboot" => power::reboot(sim, store, p.text(0), true),
-        "VM.hard_reboot" => power::reboot(sim, store, p.text(0), false),
+        "VM.clean_reboot" => power::reboot(sim, tools, store, p.text(0), true),
+        "VM.hard_reboot" => power::reboot(sim, tools, store, p.text(0), false),
         "VM.suspend" => power::suspend(store, p.text(0)),
-        "VM.resume" | "VM.resume_on" => power::resume(sim, store, p.text(0), method, params),
+        "VM.resume" | "VM.resume_on" => power::resume(sim, tools, store, p.text(0), method, params),
         "VM.power_state_reset" => power::hard_shutdown(store, p.text(0)),
         "VM.snapshot" => snapshots::snapshot(store, p.text(0), p.text(1), false),
         "VM.checkpoint" => snapshots::snapshot(store, p.text(0), p.text(1), true),

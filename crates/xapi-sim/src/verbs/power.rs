@@ -10,8 +10,6 @@ use crate::{
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// How long tools in a guest take to tell something.
-const TOOLS: Duration = Duration::from_millis(200);
 /// A key of `other_config` that says what the guest is like: `none` has no tools, `mute` has tools that tell no address.
 const GUEST: &str = "sim:guest";
 
@@ -27,7 +25,7 @@ fn host(store: &Store, wanted: Option<&str>) -> Result<String> {
 }
 
 /// Makes it run on a host, with devices, a console and a guest that tells of itself soon.
-fn run(sim: &Arc<Sim>, store: &mut Store, of: &str, at: &str) -> Result<()> {
+fn run(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str, at: &str) -> Result<()> {
     for (list, class) in [("VBDs", "VBD"), ("VIFs", "VIF")] {
         for device in store.list("VM", of, list)? {
             let empty = class == "VBD" && store.field(class, &device, "empty")? == true;
@@ -45,9 +43,12 @@ fn run(sim: &Arc<Sim>, store: &mut Store, of: &str, at: &str) -> Result<()> {
     store.set("VM", of, "domid", domain)?;
     store.set("VM", of, "power_state", "Running")?;
     vm::refresh(store, of)?;
+    if tools.is_zero() {
+        return tell(store, of, domain);
+    }
     let (sim, of) = (sim.clone(), of.to_owned());
     drop(tokio::spawn(async move {
-        super::rest(TOOLS).await;
+        super::rest(tools).await;
         let mut state = sim.state();
         // It may have been stopped meanwhile.
         let _ = tell(&mut state.store, &of, domain);
@@ -102,12 +103,12 @@ fn halt(store: &mut Store, of: &str, word: &str) -> Result<()> {
     vm::refresh(store, of)
 }
 
-pub(super) fn start(sim: &Arc<Sim>, store: &mut Store, of: &str, at: Option<&str>, paused: bool) -> Result<Value> {
+pub(super) fn start(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str, at: Option<&str>, paused: bool) -> Result<Value> {
     vm::no_template(store, of, "start")?;
     vm::must_be(store, of, &["halted"])?;
     vm::not_blocked(store, of, "start")?;
     let at = host(store, at)?;
-    run(sim, store, of, &at)?;
+    run(sim, tools, store, of, &at)?;
     if paused { pause(store, of) } else { void() }
 }
 
@@ -152,7 +153,7 @@ pub(super) fn shutdown(store: &mut Store, of: &str) -> Result<Value> {
     }
 }
 
-pub(super) fn reboot(sim: &Arc<Sim>, store: &mut Store, of: &str, politely: bool) -> Result<Value> {
+pub(super) fn reboot(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str, politely: bool) -> Result<Value> {
     if politely {
         polite(store, of, "clean_reboot")?;
     } else {
@@ -160,7 +161,7 @@ pub(super) fn reboot(sim: &Arc<Sim>, store: &mut Store, of: &str, politely: bool
     }
     let at = store.text("VM", of, "resident_on")?;
     halt(store, of, "Halted")?;
-    run(sim, store, of, &at)?;
+    run(sim, tools, store, of, &at)?;
     void()
 }
 
@@ -171,11 +172,11 @@ pub(super) fn suspend(store: &mut Store, of: &str) -> Result<Value> {
 }
 
 /// `resume` and `resume_on`, whose second parameter is a host.
-pub(super) fn resume(sim: &Arc<Sim>, store: &mut Store, of: &str, method: &str, params: &[Value]) -> Result<Value> {
+pub(super) fn resume(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str, method: &str, params: &[Value]) -> Result<Value> {
     vm::must_be(store, of, &["suspended"])?;
     let elsewhere = method.ends_with("_on");
     let at = host(store, params.get(1).and_then(Value::as_str).filter(|_| elsewhere))?;
-    run(sim, store, of, &at)?;
+    run(sim, tools, store, of, &at)?;
     if params.get(if elsewhere { 2 } else { 1 }) == Some(&true.into()) { pause(store, of) } else { void() }
 }
 

@@ -1,0 +1,187 @@
+//! From a template to a VM: copied, tagged, provisioned, sized, given disks and interfaces, and said to be complete.
+//!
+//! One undo value is journalled before the first call: everything that follows is found by the id in the VM's first name or tag and in the tags of disks.
+
+use super::{handle, pool::Pool};
+use crate::{
+    settings::{Interface, Settings},
+    tags,
+};
+use serde_json::{Value, json};
+use vmoon_core::{
+    Code, Error, MachineId, Result,
+    driver::{Handle, Journal},
+    name::escape,
+    operation::{Progress, Undo},
+};
+use vmoon_xapi::records::Vm;
+
+/// What creating does, for people.
+pub(super) fn steps(name: &str, settings: &Settings) -> Vec<String> {
+    let how = if settings.full { "copy" } else { "clone" };
+    let mut steps = vec![format!("{how} the template {} as {name}", escape(&settings.template_name))];
+    if settings.default_template {
+        steps.push(format!("make the disks it describes on the storage repository {}", settings.storage.as_deref().unwrap_or("?")));
+    }
+    if let Some(bytes) = settings.memory {
+        steps.push(format!("give it {} MiB of memory", bytes >> 20));
+    }
+    if let Some(cpus) = settings.cpus {
+        steps.push(format!("give it {cpus} virtual processors"));
+    }
+    for disk in &settings.disks {
+        steps.push(format!("make a disk of {} MiB and attach it", disk.size >> 20));
+    }
+    for interface in settings.interfaces.iter().flatten() {
+        let mac = if interface.mac.is_empty() { "an address that the pool chooses" } else { &interface.mac };
+        steps.push(format!("connect it to the network {} with {mac}", interface.network));
+    }
+    steps.push("tag it and its disks as made by vmoon".into());
+    steps
+}
+
+impl Pool {
+    pub(super) async fn create(&self, id: MachineId, name: &str, settings: &Settings, journal: &dyn Journal) -> Result<Handle> {
+        if let Some((_, vm)) = self.find(id).await? {
+            if tags::complete(&vm) {
+                return Ok(handle(&vm.uuid));
+            }
+            // A first try that was cut off.
+            self.delete(&vm.uuid).await?;
+        }
+        let tell = |phase: &str, percent: Option<u8>| journal.progress(Progress { phase: phase.to_owned(), percent });
+        journal.undo(Undo(json!({ "delete": id }))).await?;
+
+        tell("copying the template", Some(0));
+        let template: String = self.get("find the template", "VM.get_by_uuid", vec![settings.template.clone().into()]).await?;
+        let first = tags::first_name(id);
+        let copied = if settings.full {
+            let storage = self.storage(settings).await?;
+            let params = vec![template.into(), first.clone().into(), storage.into()];
+            self.run_telling("copy the template", "VM.copy", params, |part| tell("copying the template", Some((part * 80.0) as u8))).await?
+        } else {
+            let params = vec![template.into(), first.clone().into()];
+            self.run_telling("clone the template", "VM.clone", params, |part| tell("cloning the template", Some((part * 80.0) as u8)))
+                .await?
+        };
+        let vm = match copied.as_ref().and_then(Value::as_str) {
+            Some(reference) => reference.to_owned(),
+            // The task was cleared away before it could be read: the name tells.
+            None => {
+                let found: Vec<String> = self.get("find the copy", "VM.get_by_name_label", vec![first.into()]).await?;
+                found
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| Error::new(Code::DriverFailed, "the template was not copied, and nothing tells why"))?
+            }
+        };
+        let uuid: String = self.get("read the copy", "VM.get_uuid", vec![vm.clone().into()]).await?;
+        // What the template bore of ours is not the copy's.
+        self.call("tag the VM", "VM.remove_from_other_config", vec![vm.clone().into(), tags::COMPLETE.into()]).await?;
+        self.put("VM", &vm, "other_config", tags::ID, &tags::tag(id, &uuid)).await?;
+
+        tell("provisioning", Some(82));
+        self.provision(&vm, settings).await?;
+        self.call("name the VM", "VM.set_name_label", vec![vm.clone().into(), name.into()]).await?;
+        if !settings.description.is_empty() {
+            self.call("describe the VM", "VM.set_name_description", vec![vm.clone().into(), settings.description.clone().into()]).await?;
+        }
+        self.size(&vm, settings).await?;
+        tell("disks and networks", Some(90));
+        let record: Vm = self.get("read the VM", "VM.get_record", vec![vm.clone().into()]).await?;
+        for disk in self.disks_of(&record).await? {
+            self.tag_disk(&disk, id).await?;
+        }
+        self.add_disks(&vm, id, name, settings).await?;
+        self.connect(&vm, &record, settings).await?;
+        self.put("VM", &vm, "other_config", tags::COMPLETE, &uuid).await?;
+        Ok(handle(&uuid))
+    }
+
+    /// The repository for new disks.
+    async fn storage(&self, settings: &Settings) -> Result<String> {
+        match &settings.storage {
+            Some(uuid) => self.get("find the storage repository", "SR.get_by_uuid", vec![uuid.clone().into()]).await,
+            None => Ok(vmoon_xapi::value::NULL.into()),
+        }
+    }
+
+    /// Makes of the copy a VM. Templates of the product describe their disks without saying where; provisioning one like that would fail when it is no
+    /// template any more.
+    async fn provision(&self, vm: &str, settings: &Settings) -> Result<()> {
+        let config: std::collections::BTreeMap<String, String> = self.get("read the VM", "VM.get_other_config", vec![vm.into()]).await?;
+        if let (Some(disks), Some(storage)) = (config.get("disks"), &settings.storage) {
+            self.put("VM", vm, "other_config", "disks", &disks.replace("sr=\"\"", &format!("sr=\"{storage}\""))).await?;
+        }
+        self.run("provision the VM", "VM.provision", vec![vm.into()]).await.map(drop)
+    }
+
+    async fn size(&self, vm: &str, settings: &Settings) -> Result<()> {
+        if let Some(bytes) = settings.memory {
+            let low: i64 = self.get("read the VM", "VM.get_memory_static_min", vec![vm.into()]).await?;
+            let params = vec![vm.into(), low.min(bytes).into(), bytes.into(), bytes.into(), bytes.into()];
+            self.call("set the VM's memory", "VM.set_memory_limits", params).await?;
+        }
+        match settings.cpus {
+            Some(cpus) => self.processors(vm, cpus).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sets how many processors it starts with, and may have: in the order that is never wrong in between.
+    pub(super) async fn processors(&self, vm: &str, cpus: i64) -> Result<()> {
+        let most: i64 = self.get("read the VM", "VM.get_VCPUs_max", vec![vm.into()]).await?;
+        let order =
+            if cpus >= most { ["VM.set_VCPUs_max", "VM.set_VCPUs_at_startup"] } else { ["VM.set_VCPUs_at_startup", "VM.set_VCPUs_max"] };
+        for method in order {
+            self.call("set the VM's processors", method, vec![vm.into(), cpus.into()]).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_disks(&self, vm: &str, id: MachineId, name: &str, settings: &Settings) -> Result<()> {
+        if settings.disks.is_empty() {
+            return Ok(());
+        }
+        let storage = self.storage(settings).await?;
+        for (n, disk) in settings.disks.iter().enumerate() {
+            // It bears the tag from its first moment, so that it is found should we end before it has a VM.
+            let vdi = json!({
+                "name_label": format!("{name} disk {}", n + 1), "SR": storage, "virtual_size": disk.size, "type": "user", "sharable": false,
+                "read_only": false, "other_config": { tags::ID: id.to_string() },
+            });
+            let vdi: String = self.get("make a disk", "VDI.create", vec![vdi]).await?;
+            let vbd = json!({
+                "VM": vm, "VDI": vdi, "userdevice": "autodetect", "bootable": false, "mode": "RW", "type": "Disk", "empty": false, "unpluggable": true,
+                "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {},
+            });
+            self.call("attach a disk", "VBD.create", vec![vbd]).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives it the interfaces that were asked for in place of the template's; one without any gets one.
+    async fn connect(&self, vm: &str, record: &Vm, settings: &Settings) -> Result<()> {
+        let wanted: Vec<Interface> = match (&settings.interfaces, record.vifs.is_empty()) {
+            (Some(wanted), _) => {
+                for vif in &record.vifs {
+                    self.call("remove an interface of the template", "VIF.destroy", vec![vif.into()]).await?;
+                }
+                wanted.clone()
+            }
+            (None, true) => {
+                settings.fallback_network.iter().map(|network| Interface { network: network.clone(), mac: String::new() }).collect()
+            }
+            (None, false) => return Ok(()),
+        };
+        for (n, interface) in wanted.iter().enumerate() {
+            let network: String = self.get("find the network", "network.get_by_uuid", vec![interface.network.clone().into()]).await?;
+            let vif = json!({
+                "device": n.to_string(), "network": network, "VM": vm, "MAC": interface.mac, "MTU": 1500, "other_config": {},
+                "qos_algorithm_type": "", "qos_algorithm_params": {},
+            });
+            self.call("connect the VM", "VIF.create", vec![vif]).await?;
+        }
+        Ok(())
+    }
+}

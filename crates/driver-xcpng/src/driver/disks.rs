@@ -1,0 +1,73 @@
+//! Disks: which are ours, and removing those.
+
+use super::pool::Pool;
+use crate::tags;
+use serde_json::Value;
+use std::collections::HashMap;
+use vmoon_core::{Code, MachineId, Result};
+use vmoon_xapi::records::{Vbd, VbdType, Vdi, Vm};
+
+impl Pool {
+    /// References of the disks of a VM, without discs in drives.
+    pub(super) async fn disks_of(&self, vm: &Vm) -> Result<Vec<String>> {
+        let mut disks = Vec::new();
+        for vbd in &vm.vbds {
+            let vbd: Vbd = match self.get("read a disk of the VM", "VBD.get_record", vec![vbd.into()]).await {
+                Ok(vbd) => vbd,
+                // It was taken away meanwhile.
+                Err(error) if error.code() == Code::DriverFailed => continue,
+                Err(error) => return Err(error),
+            };
+            if vbd.kind == VbdType::Disk && !vbd.empty && !vbd.vdi.is_null() {
+                disks.push(vbd.vdi.as_str().to_owned());
+            }
+        }
+        Ok(disks)
+    }
+
+    /// Those of them that we made; while it is being made, all are.
+    pub(super) async fn own_disks(&self, vm: &Vm) -> Result<Vec<String>> {
+        let Some(id) = tags::owner(vm) else { return Ok(Vec::new()) };
+        let mut own = Vec::new();
+        for disk in self.disks_of(vm).await? {
+            let record: Vdi = self.get("read a disk of the VM", "VDI.get_record", vec![disk.clone().into()]).await?;
+            let shared = record.vbds.len() > 1;
+            if !shared && !record.read_only && (!tags::complete(vm) || tags::is_our_disk(&record.other_config, id)) {
+                own.push(disk);
+            }
+        }
+        Ok(own)
+    }
+
+    /// Says whose a disk is.
+    pub(super) async fn tag_disk(&self, disk: &str, id: MachineId) -> Result<()> {
+        self.put("VDI", disk, "other_config", tags::ID, &id.to_string()).await
+    }
+
+    /// Sets one key of a map; whatever it was.
+    pub(super) async fn put(&self, class: &str, reference: &str, field: &str, key: &str, value: &str) -> Result<()> {
+        let what = format!("write {key}");
+        self.call(&what, &format!("{class}.remove_from_{field}"), vec![reference.into(), key.into()]).await?;
+        self.call(&what, &format!("{class}.add_to_{field}"), vec![reference.into(), key.into(), value.into()]).await.map(drop)
+    }
+
+    /// Removes a disk; missing is fine.
+    pub(super) async fn remove_disk(&self, disk: &str) -> Result<()> {
+        match self.call("delete a disk", "VDI.destroy", vec![disk.into()]).await {
+            Err(error) if error.to_record().detail.is_some_and(|detail| detail["xapi"] == "HANDLE_INVALID") => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Removes disks of a machine that no VM has: what a crash has left between a disk and its VM, and what somebody has detached is not of them, as it has another name.
+    pub(super) async fn sweep_disks(&self, id: MachineId, keep: Option<&str>) -> Result<()> {
+        let all: HashMap<String, Vdi> = self.get("read every disk", "VDI.get_all_records", Vec::<Value>::new()).await?;
+        for (reference, vdi) in all {
+            let ours = tags::is_our_disk(&vdi.other_config, id) && !vdi.is_a_snapshot;
+            if ours && vdi.vbds.is_empty() && keep != Some(reference.as_str()) {
+                self.remove_disk(&reference).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! Who is let in, and who is not believed.
+
+use crate::{Ring, driver, pool, ring};
+use std::sync::{Arc, Mutex};
+use vmoon_core::{
+    Code,
+    driver::{Driver, Handle, Observed, Verdict},
+};
+use vmoon_driver_xcpng::{XcpngConfig, XcpngDriver};
+
+#[tokio::test]
+async fn an_unknown_certificate_is_shown_and_taken_once_it_is_accepted() {
+    let server = pool().await;
+    let keys = ring(&server);
+    *keys.fingerprint.lock().unwrap() = None;
+    let driver = driver(&server, keys.clone());
+    let error = driver.test().await.unwrap_err();
+    let detail = error.to_record().detail.unwrap();
+    let fingerprint = format!("SHA256:{}", server.fingerprint().unwrap());
+    assert_eq!((error.code(), detail["fingerprint"].as_str()), (Code::ConnectionUntrusted, Some(fingerprint.as_str())));
+    assert_eq!(server.sim.sessions(), 0);
+    *keys.fingerprint.lock().unwrap() = Some(fingerprint.clone());
+    assert_eq!(driver.test().await.unwrap(), "sim");
+    // Another one is refused, with both.
+    let other = "SHA256:".to_owned() + "AB:".repeat(32).trim_end_matches(':');
+    *keys.fingerprint.lock().unwrap() = Some(other.clone());
+    let error = driver.test().await.unwrap_err();
+    let detail = error.to_record().detail.unwrap();
+    assert_eq!((detail["expected"].as_str(), detail["fingerprint"].as_str()), (Some(other.as_str()), Some(fingerprint.as_str())));
+}
+
+#[tokio::test]
+async fn a_password_that_is_missing_wrong_or_new() {
+    let server = pool().await;
+    let keys = ring(&server);
+    *keys.password.lock().unwrap() = None;
+    let driver = driver(&server, keys.clone());
+    assert_eq!(driver.list().await.unwrap_err().code(), Code::ConnectionLocked);
+    *keys.password.lock().unwrap() = Some("wrong-password".into());
+    let error = driver.list().await.unwrap_err();
+    assert_eq!(error.code(), Code::ConnectionAuth);
+    assert!(!format!("{error:?} {driver:?}").contains("wrong-password"));
+    *keys.password.lock().unwrap() = Some("secret".into());
+    driver.list().await.unwrap();
+    driver.close().await;
+    assert_eq!(server.sim.sessions(), 0);
+}
+
+#[tokio::test]
+async fn a_pool_that_does_not_answer_is_not_one_without_machines() {
+    let server = pool().await;
+    let (keys, address) = (ring(&server), server.address());
+    let driver = driver(&server, keys);
+    drop(server);
+    assert_eq!(driver.list().await.unwrap_err().code(), Code::DriverUnreachable);
+    assert_eq!(driver.observe(&Handle(r#"{"vm":"x"}"#.into())).await.observed, Observed::Unreachable);
+    let checks = driver.probe().await;
+    assert!(checks[0].verdict == Verdict::Fail && checks[0].requirement.contains(&address.to_string()), "{checks:?}");
+}
+
+#[test]
+fn addresses_that_cannot_be_are_refused_at_once() {
+    for uri in ["", "http://x", "https://root:secret@x", "https://x:99999", "x y"] {
+        let keys = Arc::new(Ring { password: Mutex::default(), fingerprint: Mutex::default() });
+        let error = XcpngDriver::new(XcpngConfig { uri: uri.into(), user: "root".into(), keys }).unwrap_err();
+        assert_eq!(error.code(), Code::Usage, "{uri}");
+    }
+}
