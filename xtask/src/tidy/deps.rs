@@ -22,13 +22,13 @@ const OURS: &[(&str, &[&str])] = &[
     ("driver-ssh", &["core", "sys", "remote"]),
     ("driver-xcpng", &["core", "sys", "xapi"]),
     ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),
-    ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-libvirt", "packages"]),
+    ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-xcpng", "xapi", "driver-libvirt", "packages"]),
     ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages"]),
     ("xtask", &[]),
 ];
 
 /// What the tests of every crate may use besides.
-const OURS_IN_TESTS: &[&str] = &["driver-sim", "libvirt-lab"];
+const OURS_IN_TESTS: &[&str] = &["driver-sim", "libvirt-lab", "xapi-sim"];
 
 /// Crates whose foreign dependencies are all named here: they stay small, pure and quick to build.
 const FOREIGN: &[(&str, &[&str])] =
