@@ -86,6 +86,7 @@ impl Endpoint {
                 };
                 Ok(Self { uri: inner, way: Way::Sockets(sockets), session })
             }
+            "ssh" if socket.is_some() => Err(refused(uri, "virt-ssh-helper finds the socket over there by itself")),
             "ssh" if !authority.is_empty() => {
                 let (user, host) = match authority.rsplit_once('@') {
                     Some((user, host)) => (Some(user), host),
@@ -230,6 +231,7 @@ mod tests {
             "qemu+ssh://h;x/system",
             "qemu:///system?socket=rel",
             "qemu:///system?command=x",
+            "qemu+ssh://h/system?socket=/a",
             "test:///../x",
             "test:///a b",
             "qemu:///system\n",

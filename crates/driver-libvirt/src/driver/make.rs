@@ -88,8 +88,7 @@ impl Inner {
         let mut problems = vmoon_core::spec::Problems::default();
         for need in &blueprint.needs {
             if !storage.exists(&need.path).await? {
-                let place = if storage.local { "" } else { " in a storage pool of the other computer" };
-                problems.add(format!("settings.{}", need.setting), format!("there is no {}{place}", need.path));
+                problems.add(format!("settings.{}", need.setting), format!("there is no {}", need.path));
             }
         }
         Ok(problems.or(())?)

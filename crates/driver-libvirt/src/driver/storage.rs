@@ -74,14 +74,22 @@ impl Storage<'_> {
         }
     }
 
-    /// Whether there is a file at that path of the hypervisor's host, as far as can be known.
+    /// Whether there is a file at that path of the hypervisor's host. Elsewhere only pools can be seen: outside of them a file is believed to be there, and
+    /// libvirt says so when it is not.
     pub(crate) async fn exists(&self, path: &str) -> Result<bool> {
         if self.volume_at(path).await?.is_some() {
             return Ok(true);
         }
-        let path = path.to_owned();
-        // Elsewhere only what is in a pool can be seen.
-        if self.local { blocking(move || Ok(Path::new(&path).exists())).await } else { Ok(false) }
+        if self.local {
+            let path = path.to_owned();
+            return blocking(move || Ok(Path::new(&path).exists())).await;
+        }
+        let directory = path.rsplit_once('/').map(|(directory, _)| directory).unwrap_or_default();
+        match self.client.pool_at(directory).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) => Err(failed("look for the image", error)),
+        }
     }
 
     /// Looks at an image that is to be a base.

@@ -5,6 +5,7 @@ mod foreign;
 mod life;
 mod lost;
 mod place;
+mod remote;
 mod session;
 mod snapshots;
 mod storage;
