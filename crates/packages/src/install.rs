@@ -74,6 +74,22 @@ impl Installer<'_> {
     /// [`Code::EnvironmentBusy`] if the environment is not what the plan was made for, [`Code::PackageRequired`] if the result would lack what is needed,
     /// [`Code::PackageConflict`] if two rocks give the same file; those of fetching and building. The environment is unchanged then.
     pub fn install(&self, environment: &Environment, guard: &Guard, plan: &Plan, what: &str, asked: &[String]) -> Result<Installed> {
+        let servers = environment.description()?.servers;
+        self.install_from(environment, guard, plan, (what, asked), &servers)
+    }
+
+    /// The same from servers that are not the environment's own: which of them are asked without encryption.
+    ///
+    /// # Errors
+    /// As [`Installer::install`].
+    pub fn install_from(
+        &self,
+        environment: &Environment,
+        guard: &Guard,
+        plan: &Plan,
+        (what, asked): (&str, &[String]),
+        servers: &[Server],
+    ) -> Result<Installed> {
         let step = |name: &str| self.fetcher.progress().step(name);
         let _in_use = self.fetcher.cache().in_use()?;
         let current = environment.current()?;
@@ -83,7 +99,6 @@ impl Installer<'_> {
         if !problems.is_empty() {
             return Err(Error::new(Code::PackageRequired, problems.join("; ")).hint("take these along, or name other versions"));
         }
-        let servers = environment.description()?.servers;
         let tree = environment.tree(current);
         // Records that cannot be read make everything be built or taken from the cache again.
         let files = environment.files(current).unwrap_or_default();
@@ -94,7 +109,7 @@ impl Installer<'_> {
         }
         let mut transferred = Transferred::default();
         step("fetch");
-        self.fetch_rocks(&mut rocks, &servers, &mut transferred)?;
+        self.fetch_rocks(&mut rocks, servers, &mut transferred)?;
         self.fetch_sources(&mut rocks, &mut lock, &mut transferred)?;
         step("build");
         let mut built = BTreeMap::new();

@@ -104,7 +104,7 @@ impl Packages {
         let builder = Builder::new(fetcher.cache().clone(), self.config.confine.clone(), self.config.evaluator.clone(), jobs);
         let installer = Installer { fetcher: &fetcher, builder: &builder };
         let (verb, asked) = words(change);
-        installer.install(&environment, &guard, &plan, verb, &asked)?;
+        installer.install_from(&environment, &guard, &plan, (verb, &asked), &subject.servers)?;
         let collected = environment.collect(&guard, KEPT, &|number| work.in_use.contains(&number));
         if let Err(error) = collected {
             tracing::warn!(environment = name, error = error.chain(), "old generations could not be removed");

@@ -203,6 +203,13 @@ fn a_running_machine_gets_packages_and_another_environment() {
     assert_eq!(home.run(&["eval", "shut", "return require('bxgamma').version"]).ok().trim(), "1.0-1");
     home.run(&["create", "jit", "--runtime", "luajit", "--start", "-q"]).ok();
     home.json(&["env", "apply", "other", "jit"]).fails("spec.invalid", 2);
+    // What a machine would start with stays, too.
+    home.run(&["env", "create", "later"]).ok();
+    home.run(&["create", "idle", "-q"]).ok();
+    home.run(&["env", "apply", "later", "idle"]).ok();
+    home.json(&["env", "rm", "later", "--yes"]).fails_with_hint("environment.in_use", 4);
+    home.run(&["rm", "idle", "--yes", "-q"]).ok();
+    home.run(&["env", "rm", "later", "--yes"]).ok();
     home.end();
 }
 

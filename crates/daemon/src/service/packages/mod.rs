@@ -17,7 +17,6 @@ use vmoon_api::{requests::*, views::*};
 use vmoon_core::{
     Code, Error, OperationId, Result,
     ability::UsedEnvironment,
-    machine::State,
     operation::Progress,
     package::{CacheInfo, EnvironmentInfo, FoundRock, HistoryEntry, PackagePlan, ProfileInfo, RockInfo, ServerInfo},
 };
@@ -140,11 +139,7 @@ impl Service {
         }
         let mut users: Vec<String> =
             self.used().await?.into_iter().filter(|(_, one)| one.name == name).map(|(machine, _)| machine).collect();
-        users.extend(self.context.machines().iter().filter_map(|machine| {
-            let view = machine.view();
-            let wants = view.spec.as_ref().and_then(|spec| spec.settings.get("env")).and_then(|env| env.as_str()) == Some(&name);
-            (wants && view.state != State::Gone).then(|| view.name.clone())
-        }));
+        users.extend(self.waiting_for(&name).await?);
         users.sort();
         users.dedup();
         if !users.is_empty() {
@@ -154,6 +149,20 @@ impl Service {
         }
         self.with_packages(move |packages| packages.remove(&name)).await?;
         Ok(Nothing {})
+    }
+
+    /// The machines that would use an environment at their next start.
+    async fn waiting_for(&self, name: &str) -> Result<Vec<String>> {
+        let mut users = Vec::new();
+        for machine in self.context.machines() {
+            let (Some(handle), Some(entry)) = (machine.handle(), self.context.connections.get(machine.connection)) else { continue };
+            let Some(environments) = entry.driver.environments() else { continue };
+            // One whose record cannot be read, or that is just being deleted, uses nothing.
+            if environments.of(&handle).await.is_ok_and(|wants| wants.environment.as_deref() == Some(name)) {
+                users.push(machine.view().name.clone());
+            }
+        }
+        Ok(users)
     }
 
     pub(super) async fn choose_environment(&self, request: EnvironmentRef) -> Result<EnvironmentInfo> {

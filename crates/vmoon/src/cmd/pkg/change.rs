@@ -73,8 +73,10 @@ pub(crate) fn plan_rows(plan: &PackagePlan) -> Vec<String> {
     if rows.is_empty() {
         rows.push("nothing changes".into());
     }
-    if plan.kept > 0 {
-        rows.push(format!("{} rocks stay as they are", plan.kept));
+    match plan.kept {
+        0 => {}
+        1 => rows.push("1 rock stays as it is".into()),
+        kept => rows.push(format!("{kept} rocks stay as they are")),
     }
     let fetched: u64 = plan.steps.iter().filter_map(|step| step.download_bytes).sum();
     let unknown = plan.steps.iter().any(|step| step.action != "remove" && step.download_bytes.is_none());
