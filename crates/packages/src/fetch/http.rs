@@ -23,6 +23,8 @@ use vmoon_sys::{atomic, stop::Stop};
 
 /// How many redirects are followed.
 const REDIRECTS: usize = 6;
+/// From how many bytes on a download is resumed.
+const RESUMED: u64 = 128 << 10;
 /// How often a broken download is resumed, if each time brought something.
 const RESUMES: usize = 5;
 /// What we say we are.
@@ -187,7 +189,10 @@ impl Client {
             file.seek(SeekFrom::Start(0)).map_err(failed)?;
             io::copy(&mut (&file).take(start), &mut hasher).map_err(failed)?;
         }
-        partial.remember(&meta).map_err(Broken::Final)?;
+        // Small files are fetched again rather than resumed; most are.
+        if start == 0 && total.is_none_or(|total| total > RESUMED) {
+            partial.remember(&meta).map_err(Broken::Final)?;
+        }
         let size = self.body(fetcher, want, response, &mut file, &mut hasher, start, total, largest)?;
         drop(file);
         let sha256 = hasher.finish();
@@ -361,7 +366,12 @@ impl Partial {
         Ok((file, meta))
     }
 
+    /// Forgets what is here, and what belongs to it.
     fn reset(&self, file: &mut File) -> Result<()> {
+        match fs::remove_file(&self.meta) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("fill the cache", error)),
+            _ => {}
+        }
         file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)).map(|_| ())).map_err(|error| Error::io("fill the cache", error))
     }
 
