@@ -21,7 +21,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
     ("driver-xcpng", &["core", "sys", "xapi"]),
-    ("driver-libvirt", &["core", "sys", "remote", "libvirt-wire"]),
+    ("driver-libvirt", &["core", "sys", "libvirt-wire"]),
     ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-xcpng", "xapi", "driver-libvirt", "packages"]),
     ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages"]),
     ("xtask", &[]),

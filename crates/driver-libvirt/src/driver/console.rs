@@ -39,6 +39,8 @@ const INPUT: usize = 64;
 const ATTACH: Duration = Duration::from_secs(3);
 /// The first and the longest pause before a console is asked for again that somebody else has.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+/// How long a machine that has no console is left alone, unless an event tells of it.
+const NONE: Duration = Duration::from_secs(24 * 3600);
 
 /// A frame that is kept.
 struct Kept {
@@ -259,12 +261,18 @@ async fn run(console: std::sync::Weak<Console>, link: Shared, mut typed: mpsc::R
                     // Whoever took it from us, or libvirt's restart, shows now.
                     continue;
                 }
-                Err(error) => tracing::debug!(domain = %uuid, %error, "the console does not open"),
+                Err(error) => {
+                    tracing::debug!(domain = %uuid, %error, "the console does not open");
+                    // libvirt's words for a machine without one: only another life can have one.
+                    if error.to_string().contains("character device") {
+                        pause = NONE;
+                    }
+                }
             },
             Vital::Held | Vital::Unknown => {}
         }
         let next = Instant::from_std(clock::instant()) + pause;
-        pause = pause.saturating_mul(2).min(BACK_OFF.1);
+        pause = if pause == NONE { BACK_OFF.0 } else { pause.saturating_mul(2).min(BACK_OFF.1) };
         let Ok(mut events) = events else {
             tokio::time::sleep_until(next).await;
             continue;
