@@ -9,6 +9,7 @@ use crate::{
 use async_trait::async_trait;
 use vmoon_core::{
     Result,
+    ability::{Address, DisplayOffer, Snapshot},
     event::Event,
     package::{CacheInfo, EnvironmentInfo, FoundRock, HistoryEntry, PackagePlan, ProfileInfo, RockInfo, ServerInfo},
 };

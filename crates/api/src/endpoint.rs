@@ -85,6 +85,17 @@ macro_rules! with_endpoints {
             request_machine(MachineRequest) -> Answered: Post "/v1/machines/{machine}/requests" "Asks a machine to start, stop, be deleted, ….";
             plan_request(MachineRequest) -> PlanView: Post "/v1/machines/{machine}/plan" "Says what that request would do; touches nothing.";
             wait_machine(WaitMachine) -> MachineView: Get "/v1/machines/{machine}/wait" "Answers when the machine is in a state, or has changed.";
+            list_snapshots(MachineRef) -> Vec<Snapshot>: Get "/v1/machines/{machine}/snapshots" "Lists a machine's snapshots, parents first.";
+            create_snapshot(CreateSnapshot) -> WorkView: Post "/v1/machines/{machine}/snapshots" "Makes a snapshot.";
+            revert_snapshot(SnapshotRef) -> WorkView: Post "/v1/machines/{machine}/snapshots/{snapshot}/revert" "Returns to a snapshot; what the machine was since is lost.";
+            delete_snapshot(SnapshotRef) -> WorkView: Post "/v1/machines/{machine}/snapshots/{snapshot}/delete" "Deletes a snapshot; its children stay.";
+            tune_machine(TuneMachine) -> WorkView: Post "/v1/machines/{machine}/settings" "Changes settings of a machine that exists.";
+            rename_machine(RenameMachine) -> WorkView: Post "/v1/machines/{machine}/rename" "Gives a machine another name.";
+            exec(Exec) -> ExecView: Post "/v1/machines/{machine}/exec" "Runs a program in a machine and answers when it has ended.";
+            list_addresses(MachineRef) -> Vec<Address>: Get "/v1/machines/{machine}/addresses" "Lists a machine's addresses, the most trustworthy first.";
+            wait_ready(WaitReady) -> ReadyView: Get "/v1/machines/{machine}/ready" "Answers when a machine has an address, greets by SSH, or has a live session.";
+            list_displays(MachineRef) -> Vec<DisplayOffer>: Get "/v1/machines/{machine}/displays" "Lists where a machine's screen can be seen.";
+            screenshot(MachineRef) -> PictureView: Post "/v1/machines/{machine}/screenshot" "Takes a picture of a machine's screen.";
             stat_file(FileRef) -> FileEntry: Get "/v1/machines/{machine}/file" "Looks at one file of a machine; follows no link.";
             list_files(FileRef) -> FilesView: Get "/v1/machines/{machine}/files" "Lists a directory of a machine.";
             make_directory(MakeDirectory) -> FileEntry: Post "/v1/machines/{machine}/directories" "Makes a directory, or finds it.";

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use vmoon_core::{
     CommandId, ConnectionId, MachineId, OperationId, SessionId,
-    ability::{Effect, UsedEnvironment},
+    ability::{Address, Change, Effect, UsedEnvironment},
     connection::{ConnectionState, SecretPlace},
     driver::{Abilities, ChannelKind, Check, Exit},
     machine::{Answer, State, Verb},
@@ -499,4 +499,55 @@ pub struct VerifyView {
     pub files: u64,
     /// What differs; nothing if all is well.
     pub differences: Vec<Difference>,
+
+/// Work in place, as it was begun or would be done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkView {
+    /// What is done, one sentence each.
+    pub steps: Vec<String>,
+    /// The changes of settings among it, and when each takes effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+    /// What was decided; nothing if it was only asked what would be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+    /// The machine, as it is now.
+    pub machine: MachineView,
+}
+
+/// How a program in a machine ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecView {
+    /// Its status, if it ended by itself.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Its standard output.
+    pub stdout: Data,
+    /// Its standard error.
+    pub stderr: Data,
+    /// Whether output beyond the driver's limit was dropped.
+    pub truncated: bool,
+}
+
+/// Whether a machine has what was waited for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReadyView {
+    /// Whether it has.
+    pub ready: bool,
+    /// Its address, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// What is missing, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub missing: String,
+}
+
+/// A picture of a machine's screen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PictureView {
+    /// Its media type.
+    pub media_type: String,
+    /// The file's content.
+    pub data: Data,
 }

@@ -88,6 +88,8 @@ pub trait Exec: Send + Sync {
     /// Runs one and waits for its end.
     ///
     /// # Errors
+    /// [`Code::FileNotFound`](crate::Code::FileNotFound) when there is no such program, [`Code::Permission`](crate::Code::Permission) when it
+    /// may not be run (a shell's 127 and 126 say the same);
     /// [`Code::OperationDeadline`](crate::Code::OperationDeadline) when it took too long; it may still run.
     async fn exec(&self, handle: &Handle, program: &Program) -> Result<Ended>;
 }

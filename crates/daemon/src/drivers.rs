@@ -6,15 +6,18 @@ use crate::{
     environments,
     service::Connected,
 };
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 use uuid::Uuid;
 use vmoon_core::{
-    ConnectionId, Result,
+    Code, ConnectionId, Error, Result,
     connection::{Connection, LOCAL},
     driver::Driver,
 };
+use vmoon_driver_libvirt::{LibvirtConfig, LibvirtDriver};
 use vmoon_driver_lua::{LuaConfig, LuaDriver};
+use vmoon_driver_ssh::{Auth, SshConfig, SshDriver};
 use vmoon_driver_xcpng::{Keys, XcpngConfig, XcpngDriver};
+use vmoon_sys::login::Login;
 
 /// The connection to this computer always exists, under an id of its own in every store.
 const LOCAL_ID: ConnectionId = ConnectionId::from_uuid(Uuid::from_u128(0x766d_6f6f_6e00_7000_8000_6c6f_6361_6c00));
@@ -36,7 +39,59 @@ pub(crate) fn connect(config: &Config) -> Result<Vec<Connected>> {
 
 /// Who makes the drivers of the connections that users add.
 pub(crate) fn makers() -> Vec<Arc<dyn Maker>> {
-    vec![Arc::new(Xcpng)]
+    vec![Arc::new(Ssh), Arc::new(Libvirt), Arc::new(Xcpng)]
+}
+
+/// Hosts that are reached over SSH.
+struct Ssh;
+
+impl Maker for Ssh {
+    fn kind(&self) -> &'static str {
+        "ssh"
+    }
+
+    fn make(&self, connection: &Connection, access: Access) -> Result<Arc<dyn Driver>> {
+        let login = Login::from_env();
+        let secret = access.secret();
+        let secret = secret.as_ref().map(|secret| secret.expose_text().map(vmoon_driver_ssh::Secret::new)).transpose()?;
+        let mut auth = Auth::default();
+        match &connection.identity {
+            // The passphrase of a key is shown to no server.
+            Some(identity) => (auth.identities, auth.passphrase) = (vec![identity.into()], secret),
+            None => auth.password = secret,
+        }
+        let driver = SshDriver::new(SshConfig {
+            id: connection.id.to_string(),
+            uri: connection.uri.clone(),
+            user: connection.user.clone(),
+            auth,
+            pins: access.fingerprint().into_iter().collect(),
+            user_files: true,
+            login,
+        })?;
+        Ok(Arc::new(driver))
+    }
+}
+
+/// Virtual machines under libvirt.
+struct Libvirt;
+
+impl Maker for Libvirt {
+    fn kind(&self) -> &'static str {
+        vmoon_driver_libvirt::KIND
+    }
+
+    fn make(&self, connection: &Connection, access: Access) -> Result<Arc<dyn Driver>> {
+        if access.secret().is_some() {
+            return Err(
+                Error::new(Code::Usage, "libvirt connections take no password").hint("use --identity, or the keys of your SSH agent")
+            );
+        }
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let config =
+            LibvirtConfig { uri: connection.uri.clone(), user: connection.user.clone(), identity: connection.identity.clone(), runtime };
+        Ok(Arc::new(LibvirtDriver::connect(&config)?))
+    }
 }
 
 /// Makes the drivers of XCP-ng and XenServer pools.

@@ -15,7 +15,8 @@ impl Fixture for Sim {
     }
 
     fn spec(&self) -> MachineSpec {
-        MachineSpec { kind: "sim".into(), ..MachineSpec::default() }
+        let settings = [("serial".to_owned(), true.into())].into_iter().collect();
+        MachineSpec { kind: "sim".into(), settings, ..MachineSpec::default() }
     }
 
     fn stubborn(&self) -> Option<MachineSpec> {
@@ -35,6 +36,18 @@ impl Fixture for Sim {
             Snippet::Ask => "ask".into(),
             Snippet::Exit(status) => format!("exit {status}"),
         }
+    }
+
+    fn program(&self, text: &str) -> Option<Vec<String>> {
+        Some(vec!["echo".into(), text.into()])
+    }
+
+    fn change(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        Some([("memory".to_owned(), 64.into())].into_iter().collect())
+    }
+
+    fn keys(&self) -> Option<(String, String)> {
+        Some(("echo hi\r".into(), "[80x24]\r\necho hi\r\nhi\r\n".into()))
     }
 
     fn remains(&self) -> Vec<String> {

@@ -234,6 +234,9 @@ impl Driver for SshDriver {
     }
 
     async fn list(&self) -> Result<Vec<Found>> {
+        // A host that cannot be asked, or does not let us in, has no list: the reason is the connection's.
+        let late = |_| Error::new(Code::DriverUnreachable, format!("{} did not answer within {} s", self.target, LOOK.as_secs()));
+        timeout(LOOK, self.host.connection()).await.map_err(late)??;
         Ok(vec![Found { handle: self.handle(), id: None, name: self.target.host.clone(), sighting: self.seen().await }])
     }
 

@@ -18,3 +18,4 @@
 mod driver;
 
 pub use driver::{Greeting, SshConfig, SshDriver};
+pub use vmoon_remote::{Auth, Secret};

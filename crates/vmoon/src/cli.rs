@@ -84,11 +84,22 @@ pub(crate) enum Verb {
     /// Delete machines
     #[command(visible_alias = "delete")]
     Rm(cmd::rm::Args),
+    /// Make, list, return to and delete snapshots
+    #[command(visible_alias = "snap")]
+    Snapshot(cmd::snapshot::Args),
+    /// Change settings of a machine that exists
+    Set(cmd::set::SetArgs),
+    /// Give a machine another name
+    Rename(cmd::set::RenameArgs),
+    /// Say whether a machine starts with its host
+    Autostart(cmd::set::AutostartArgs),
     /// Wait for a machine, an operation or a command
     Wait(cmd::wait::Args),
     /// Show what machines use and do, again and again
     #[command(visible_alias = "stats")]
     Top(cmd::top::Args),
+    /// Print the address of a machine
+    Ip(cmd::ready::Args),
     /// Copy files into and out of machines
     Cp(cmd::cp::Args),
     /// Evaluate code in a session and print what it answers
@@ -98,7 +109,13 @@ pub(crate) enum Verb {
     /// Work in a session; it stays when you leave
     #[command(visible_alias = "a")]
     Attach(cmd::attach::Args),
-    /// Answer a command that waits for input
+    /// Run a program in a machine
+    Exec(cmd::exec::Args),
+    /// Work on the serial console of a machine, or see its screen
+    Console(cmd::console::Args),
+    /// Take a picture of a machine's screen
+    Screenshot(cmd::console::ScreenshotArgs),
+    /// Type into a terminal, or answer a command that waits for input
     Send(cmd::send::Args),
     /// Print what a session has said
     Read(cmd::read::Args),
@@ -199,6 +216,14 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Suspend(args) => cmd::lifecycle::suspend(ctx, args).await,
         Verb::Resume(args) => cmd::lifecycle::resume(ctx, args).await,
         Verb::Rm(args) => cmd::rm::run(ctx, args).await,
+        Verb::Snapshot(args) => cmd::snapshot::run(ctx, args).await,
+        Verb::Set(args) => cmd::set::set(ctx, args).await,
+        Verb::Rename(args) => cmd::set::rename(ctx, args).await,
+        Verb::Autostart(args) => cmd::set::autostart(ctx, args).await,
+        Verb::Ip(args) => cmd::ready::run(ctx, args).await,
+        Verb::Exec(args) => cmd::exec::run(ctx, args).await,
+        Verb::Console(args) => cmd::console::run(ctx, args).await,
+        Verb::Screenshot(args) => cmd::console::screenshot(ctx, args).await,
         Verb::Wait(args) => cmd::wait::run(ctx, args).await,
         Verb::Top(args) => cmd::top::run(ctx, args).await,
         Verb::Cp(args) => cmd::cp::run(ctx, args).await,

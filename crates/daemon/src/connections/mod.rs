@@ -1,13 +1,13 @@
 //! Connections: which there are, how each does, and who makes the driver of each.
 //!
-//! A connection's driver is made once and connects by itself; its secret and the fingerprint that was accepted reach it through
-//! [`Access`], so that a login needs no new driver. One task per connection ([`task`]) keeps its machines true.
+//! A connection's driver is made once, with what lets it in, and connects by itself; after a login another one takes its place and adopts
+//! its machines, as after a restart of the daemon. One task per connection ([`task`]) keeps its machines true.
 
 mod reconcile;
 mod task;
 mod unavailable;
 
-use crate::{context::Context, service::Connected};
+use crate::{context::Context, machine::Start, service::Connected};
 use std::sync::{
     Arc, Mutex, MutexGuard, RwLock,
     atomic::{AtomicBool, Ordering},
@@ -56,12 +56,6 @@ impl Access {
     pub fn fingerprint(&self) -> Option<String> {
         self.lock().fingerprint.clone()
     }
-
-    /// Takes over what another one has.
-    fn adopt(&self, other: &Self) {
-        let (secret, fingerprint) = (other.secret(), other.fingerprint());
-        *self.lock() = Keys { secret, fingerprint };
-    }
 }
 
 /// Makes the drivers of one kind.
@@ -97,7 +91,7 @@ pub(crate) struct Entry {
     pub(crate) kind: String,
     /// Its driver.
     pub(crate) driver: Arc<dyn Driver>,
-    row: RwLock<Connection>,
+    row: Connection,
     access: Access,
     live: watch::Sender<Live>,
     /// Somebody wants everything to be looked at anew.
@@ -123,7 +117,7 @@ impl Entry {
             name: connection.name.clone(),
             kind: connection.kind.clone(),
             driver,
-            row: RwLock::new(connection),
+            row: connection,
             access,
             live: watch::Sender::new(Live { state, error, since_ms: now_ms() }),
             nudge: Notify::new(),
@@ -135,7 +129,7 @@ impl Entry {
 
     /// What is stored of it.
     pub(crate) fn connection(&self) -> Connection {
-        self.row.read().unwrap_or_else(|p| p.into_inner()).clone()
+        self.row.clone()
     }
 
     /// How it does.
@@ -176,25 +170,17 @@ impl Entry {
 
     /// Whether it waits for its secret.
     fn is_locked(&self) -> bool {
-        let memory = self.row.read().unwrap_or_else(|p| p.into_inner()).secret == SecretPlace::Memory;
-        memory && self.access.secret().is_none()
+        self.row.secret == SecretPlace::Memory && self.access.secret().is_none()
     }
 
-    /// Takes over a new secret and what is stored with it.
-    pub(crate) fn let_in(&self, connection: Connection, access: &Access) {
-        self.access.adopt(access);
-        *self.row.write().unwrap_or_else(|p| p.into_inner()) = connection;
-        self.resynchronise();
-    }
-
-    /// A copy of what lets it in, to be changed and tried before it is taken over.
-    pub(crate) fn access(&self) -> Access {
-        Access::new(self.access.secret(), self.access.fingerprint())
+    /// What lets it in.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// What the API shows.
     pub(crate) fn view(&self, machines: u64, default: bool) -> ConnectionView {
-        let (row, live) = (self.connection(), self.live());
+        let (row, live) = (self.row.clone(), self.live());
         ConnectionView {
             id: self.id,
             name: row.name,
@@ -314,6 +300,40 @@ impl Connections {
     /// Nobody finds it any more, and its machines are left alone from now on.
     pub(crate) async fn remove(&self, entry: &Entry) {
         self.all.write().unwrap_or_else(|p| p.into_inner()).retain(|other| other.id != entry.id);
+        Self::end_task(entry).await;
+    }
+
+    /// Another driver takes the place of the former one and adopts its machines.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn replace(&self, context: &Arc<Context>, entry: Arc<Entry>) -> Result<()> {
+        let id = entry.id;
+        if let Some(old) = self.get(id) {
+            Self::end_task(&old).await;
+        }
+        for machine in context.machines_of(id) {
+            machine.release().await;
+        }
+        {
+            let mut all = self.all.write().unwrap_or_else(|p| p.into_inner());
+            match all.iter_mut().find(|other| other.id == id) {
+                Some(place) => *place = entry.clone(),
+                None => all.push(entry.clone()),
+            }
+        }
+        let (machines, sessions, operations) =
+            context.store.run(move |tx| Ok((tx.machines()?, tx.sessions()?, tx.operations(true, usize::MAX >> 1)?))).await?;
+        for row in machines.into_iter().filter(|row| row.connection == id) {
+            let record = operations.iter().find(|op| Some(op.id) == row.operation).cloned();
+            let own = sessions.iter().filter(|session| session.machine == row.id).cloned().collect();
+            context.add_machine(crate::machine::task::Task::start(context.clone(), entry.clone(), row, Start::Adopt(record), own));
+        }
+        task::start(context, entry);
+        Ok(())
+    }
+
+    async fn end_task(entry: &Entry) {
         let task = entry.task.lock().unwrap_or_else(|p| p.into_inner()).take();
         if let Some(task) = task {
             task.abort();

@@ -3,6 +3,7 @@
 use super::{
     journal::OperationJournal,
     task::{LookFuture, Task},
+    work::Work,
 };
 use tokio::time::Instant;
 use vmoon_core::{
@@ -53,6 +54,8 @@ impl Task {
         self.creating = call == Call::Create;
         let unfinished = self.unfinished.take();
         let (driver, hooks) = (self.driver.clone(), self.context.hooks.clone());
+        self.working = if call == Call::Work { self.work.take() } else { None };
+        let work = self.working.clone();
         let (handle, plan, id) = (self.row.handle.clone(), self.row.plan.clone(), self.row.id);
         let journal = self.operation.as_ref().zip(self.tx.upgrade()).map(|(op, task)| OperationJournal {
             operation: op.record.id,
@@ -68,7 +71,7 @@ impl Task {
                 None => handle,
             };
             hooks.at("call.before").await;
-            let mut result = carry_out(&*driver, call, id, handle, plan, journal).await;
+            let mut result = carry_out(&*driver, call, id, handle, plan, journal, work).await;
             hooks.at("call.after").await;
             if let (Call::Create, Err(_), Some(record)) = (call, &result, record) {
                 // What a failed create has left behind is put back now, as it would be after a crash.
@@ -117,6 +120,7 @@ async fn carry_out(
     handle: Option<Handle>,
     plan: Option<Plan>,
     journal: Option<OperationJournal>,
+    work: Option<Work>,
 ) -> Result<Option<Handle>> {
     use vmoon_core::driver::{StopMode, unsupported};
     if call == Call::Create {
@@ -145,7 +149,10 @@ async fn carry_out(
         Call::Unpause => driver.pause().ok_or_else(lacks)?.resume(&handle).await?,
         Call::Suspend => driver.suspend().ok_or_else(lacks)?.suspend(&handle).await?,
         Call::Resume => driver.suspend().ok_or_else(lacks)?.resume(&handle).await?,
-        Call::Work => return Err(lacks()),
+        Call::Work => {
+            let work = work.ok_or_else(|| Error::internal("work of which nobody says what it is"))?;
+            return work.carry_out(driver, &handle).await;
+        }
     }
     Ok(None)
 }

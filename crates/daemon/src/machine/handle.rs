@@ -1,5 +1,6 @@
 //! A machine as everyone but its task sees it, and what can be asked of the task.
 
+use super::work::Work;
 use crate::session;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -50,6 +51,17 @@ pub(crate) enum Msg {
         /// Whom to answer.
         answer: oneshot::Sender<Result<Arc<session::Shared>>>,
     },
+    /// Do work in place.
+    Work {
+        /// What.
+        work: Work,
+        /// How long it may take.
+        deadline: Option<Duration>,
+        /// Whom to answer.
+        answer: oneshot::Sender<Result<Answer>>,
+    },
+    /// Its connection gets another driver: end, and leave everything as it is.
+    Release(oneshot::Sender<()>),
     /// Its connection is removed: drop our record of it, whatever its state.
     Drop(oneshot::Sender<()>),
 }
@@ -136,6 +148,24 @@ impl Machine {
         let (answer, answered) = oneshot::channel();
         self.tx.send(Msg::Open { name: name.into(), answer }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+
+    /// Asks for work in place.
+    ///
+    /// # Errors
+    /// The refusal's code, or `store.failed`: then nothing was changed.
+    pub(crate) async fn work(&self, work: Work, deadline: Option<Duration>) -> Result<Answer> {
+        let (answer, answered) = oneshot::channel();
+        self.tx.send(Msg::Work { work, deadline, answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Ends its task, as a kill of the daemon would; another one adopts what the store holds.
+    pub(crate) async fn release(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.tx.send(Msg::Release(answer)).await.is_ok() {
+            let _ = answered.await;
+        }
     }
 
     /// Drops our record of it, whatever its state.

@@ -4,6 +4,7 @@ use super::{
     handle::Msg,
     task::{DEADLINE, Task},
     words,
+    work::Work,
 };
 use crate::{store::About, timer};
 use std::time::Duration;
@@ -58,6 +59,20 @@ impl Task {
                 let opened = self.open_channel(&name).await;
                 let _ = answer.send(opened);
             }
+            Msg::Work { work, deadline, answer } => {
+                self.settled = Instant::now();
+                self.work = Some(work);
+                self.input(Input::Request(Request::Work), Some((Request::Work, deadline.unwrap_or(DEADLINE), answer))).await;
+                self.work = None;
+            }
+            Msg::Release(answer) => {
+                (self.call, self.looking, self.unfinished, self.dropped) = (None, None, None, true);
+                for shared in self.sessions.send_replace(Vec::new()) {
+                    shared.forget().await;
+                }
+                self.context.forget_machine(self.row.id);
+                let _ = answer.send(());
+            }
             Msg::Drop(answer) => {
                 self.drop_record().await;
                 let _ = answer.send(());
@@ -80,7 +95,7 @@ impl Task {
             Request::Pause => !abilities.pause,
             Request::Suspend => !abilities.suspend,
             Request::Resume => !abilities.pause && !abilities.suspend,
-            // Work is begun by the verbs that bring it, none of which exists for this kind of machine yet.
+            // Work is begun by the verbs that bring it.
             Request::Work => true,
             _ => false,
         };
@@ -107,6 +122,7 @@ impl Task {
         self.settled = Instant::now();
         let outcome = match result {
             Ok(handle) => {
+                self.worked(handle.is_some());
                 self.created(handle);
                 CallResult::Ok
             }
@@ -119,6 +135,25 @@ impl Task {
             }
         };
         self.input(Input::Returned(outcome, self.tick), None).await;
+    }
+
+    /// What work has changed of what we know.
+    fn worked(&mut self, moved: bool) {
+        match self.working.take() {
+            Some(Work::Rename(name)) => {
+                self.row.name = name;
+                if moved {
+                    // Lists that were begun before know it by its old handle.
+                    self.entry.turn();
+                }
+            }
+            Some(Work::Tune(settings)) => {
+                if let Some(spec) = &mut self.row.spec {
+                    spec.settings.extend(settings);
+                }
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn created(&mut self, handle: Option<Handle>) {

@@ -9,5 +9,7 @@ mod stepping;
 pub(crate) mod task;
 mod view;
 mod words;
+mod work;
 
 pub(crate) use handle::{Machine, Start};
+pub(crate) use work::Work;

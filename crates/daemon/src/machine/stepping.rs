@@ -5,6 +5,7 @@ use super::{
     task::{DEADLINE, Operation, SAVE_RETRY, Task},
     view::view,
     words,
+    work::Work,
 };
 use crate::store::{About, MachineRow};
 use std::{sync::Arc, time::Duration};
@@ -139,7 +140,7 @@ impl Task {
                         started_ms: now,
                         deadline_ms: now.saturating_add(allowed.as_millis() as u64),
                         ended_ms: None,
-                        progress: Progress::default(),
+                        progress: Progress { phase: self.work.as_ref().map(Work::phase).unwrap_or_default(), percent: None },
                         outcome: None,
                     };
                     change.begun = Some(record.clone());

@@ -8,6 +8,7 @@ use super::{
     handle::{Machine, Msg, Start},
     stepping::Change,
     view::view,
+    work::Work,
 };
 use crate::{
     connections::Entry,
@@ -84,7 +85,10 @@ pub(crate) struct Task {
     pub(super) look: Arc<Notify>,
     /// What a list shows that was begun before then is not news.
     pub(super) settled: Instant,
-    /// Our record of it is dropped.
+    /// What the next call of work does, and what the one under way does.
+    pub(super) work: Option<Work>,
+    pub(super) working: Option<Work>,
+    /// Our record of it is dropped, or is another task's.
     pub(super) dropped: bool,
 }
 
@@ -129,6 +133,8 @@ impl Task {
             channels: watch::Sender::new(Vec::new()),
             look: Arc::new(Notify::new()),
             settled: Instant::now(),
+            work: None,
+            working: None,
             dropped: false,
         };
         if let Some(op) = &task.operation {

@@ -142,7 +142,6 @@ impl Service {
         let access = Access::new(new.clone().or_else(|| before.secret()), connection.fingerprint.clone());
         let driver = self.context.connections.make(&connection, access.clone())?;
         list(&*driver, &connection.name).await?;
-        drop(driver);
         match (&new, connection.secret) {
             (Some(secret), SecretPlace::Stored) => self.secrets().put(entry.id, secret)?,
             (Some(_), _) => self.secrets().remove(entry.id)?,
@@ -150,11 +149,9 @@ impl Service {
         }
         let stored = connection.clone();
         self.context.store.run(move |tx| tx.put_connection(&stored)).await?;
-        let mut live = entry.follow();
-        live.mark_unchanged();
-        entry.let_in(connection, &access);
-        let up = live.wait_for(|live| live.state == ConnectionState::Up);
-        let _ = tokio::time::timeout(SETTLE, up).await;
+        let entry = Entry::new(connection, driver, access);
+        self.context.connections.replace(&self.context, entry.clone()).await?;
+        self.settled(&entry).await;
         Ok(self.connection_view(&entry))
     }
 

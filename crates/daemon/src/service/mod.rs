@@ -1,5 +1,6 @@
 //! The service: `trait Api` in process. What the socket offers and what a test can call are the same thing.
 
+mod abilities;
 mod commands;
 mod connections;
 mod events;
@@ -26,6 +27,7 @@ use vmoon_api::{
 };
 use vmoon_core::{
     Error, Result,
+    ability::{Address, DisplayOffer, Snapshot},
     connection::Connection,
     driver::Driver,
     event::Event,
@@ -128,7 +130,9 @@ impl Api for Service {
     }
 
     async fn login_connection(&self, request: LoginConnection) -> Result<ConnectionView> {
-        self.login(request).await
+        let this = self.clone();
+        let work = tokio::spawn(async move { this.login(request).await });
+        work.await.map_err(|error| Error::internal("logging in panicked").source(error))?
     }
 
     async fn remove_connection(&self, request: RemoveConnection) -> Result<ConnectionView> {
@@ -197,6 +201,50 @@ impl Api for Service {
 
     async fn plan_request(&self, request: MachineRequest) -> Result<PlanView> {
         self.machine(&request.machine)?.plan(request.request).await
+    }
+
+    async fn list_snapshots(&self, request: MachineRef) -> Result<Vec<Snapshot>> {
+        self.snapshots_of(&request.machine).await
+    }
+
+    async fn create_snapshot(&self, request: CreateSnapshot) -> Result<WorkView> {
+        self.snapshot(request).await
+    }
+
+    async fn revert_snapshot(&self, request: SnapshotRef) -> Result<WorkView> {
+        self.revert(request).await
+    }
+
+    async fn delete_snapshot(&self, request: SnapshotRef) -> Result<WorkView> {
+        self.drop_snapshot(request).await
+    }
+
+    async fn tune_machine(&self, request: TuneMachine) -> Result<WorkView> {
+        self.tune(request).await
+    }
+
+    async fn rename_machine(&self, request: RenameMachine) -> Result<WorkView> {
+        self.rename(request).await
+    }
+
+    async fn exec(&self, request: Exec) -> Result<ExecView> {
+        self.run_program(request).await
+    }
+
+    async fn list_addresses(&self, request: MachineRef) -> Result<Vec<Address>> {
+        self.addresses_of(&request.machine).await
+    }
+
+    async fn wait_ready(&self, request: WaitReady) -> Result<ReadyView> {
+        self.ready(request).await
+    }
+
+    async fn list_displays(&self, request: MachineRef) -> Result<Vec<DisplayOffer>> {
+        self.displays(&request.machine).await
+    }
+
+    async fn screenshot(&self, request: MachineRef) -> Result<PictureView> {
+        self.picture(&request.machine).await
     }
 
     async fn wait_machine(&self, request: WaitMachine) -> Result<MachineView> {

@@ -1,6 +1,7 @@
 //! Tests of the daemon over the simulated driver: the same bodies against the service in process and over the socket, and a
 //! kill between every two steps.
 
+mod abilities;
 mod bodies;
 mod connections;
 mod found;

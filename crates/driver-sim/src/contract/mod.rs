@@ -5,10 +5,12 @@
 //! see, at most [`PATIENCE`]. Whatever a driver lacks by design (a guest that ignores a stop, pausing, a repl) skips the
 //! rules about it.
 
+mod abilities;
 mod channels;
 mod lifecycle;
 mod talk;
 
+pub use abilities::*;
 pub use channels::*;
 pub use lifecycle::*;
 
@@ -54,6 +56,21 @@ pub trait Fixture: Send + Sync {
     /// Names of everything that exists because the driver made it (disks, directories, processes), whether it can still be
     /// found by an id or not. A rule that cleans up after itself finds the same afterwards as before.
     fn remains(&self) -> Vec<String>;
+
+    /// A program of the guest that writes this text to its standard output, where programs can be run.
+    fn program(&self, _text: &str) -> Option<Vec<String>> {
+        None
+    }
+
+    /// A change of settings that can be made to a machine that is off.
+    fn change(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        None
+    }
+
+    /// Keys for the machine's terminal, and what it shows after them.
+    fn keys(&self) -> Option<(String, String)> {
+        None
+    }
 
     /// Lets so many milliseconds pass, where the machine's clock is not the real one. Must not sleep.
     fn pass(&self, _ms: u64) {}
@@ -271,6 +288,16 @@ macro_rules! __contract_rules {
             completeness_is_answered
             an_exit_of_the_program_is_the_exit_of_the_machine
             quit_ends_politely
+            snapshots_are_listed_parents_first
+            a_snapshot_name_is_taken_once
+            revert_returns_to_a_machine_that_works
+            deleting_a_snapshot_keeps_its_children
+            exec_passes_status_and_output
+            addresses_of_what_is_off_are_none
+            a_dry_run_of_changes_changes_nothing
+            rename_keeps_the_machine
+            a_copy_goes_on_and_so_does_the_original
+            a_terminal_carries_keys_and_bytes
         }
     };
 }
@@ -316,7 +343,7 @@ __contract_rules! { all_rules {} }
 mod tests {
     #[test]
     fn every_rule_is_in_the_list() {
-        for file in [include_str!("lifecycle.rs"), include_str!("channels.rs")] {
+        for file in [include_str!("lifecycle.rs"), include_str!("channels.rs"), include_str!("abilities.rs")] {
             for line in file.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {
                 let name = line.split('(').next().unwrap_or(line);
                 assert!(super::RULES.contains(&name), "{name} is not run");

@@ -13,6 +13,7 @@ const EXAMPLES: &str = "Keys:
 Examples:
   vmoon attach lab
   vmoon attach lab --read-only --replay
+  vmoon attach web01/serial                        a console: every key goes there; Ctrl-] d detaches
   vmoon attach lab/main < script.lua";
 
 /// Which session, and how.
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Watch only; any number of people can
     #[arg(short, long, visible_alias = "watch")]
     read_only: bool,
+    /// Take it over from whoever writes there; they are detached
+    #[arg(long, conflicts_with = "read_only")]
+    take: bool,
     /// Show first what was said since this offset of the session's stream
     #[arg(long, value_name = "OFFSET", conflicts_with = "replay")]
     from: Option<u64>,
@@ -39,6 +43,10 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     let request = SessionRef { session: args.session };
     let session = ctx.daemon.ask(async |client| client.open_session(request.clone()).await).await?;
     let from = if args.replay { Some(session.oldest) } else { args.from };
-    let mode = if args.read_only { Mode::Viewer } else { Mode::Writer };
+    let mode = match (args.read_only, args.take) {
+        (true, _) => Mode::Viewer,
+        (_, true) => Mode::Takeover,
+        _ => Mode::Writer,
+    };
     repl::attach(ctx, session, from, mode, true).await
 }

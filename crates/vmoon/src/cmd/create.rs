@@ -19,7 +19,7 @@ use std::{
 };
 use vmoon_api::{
     Api as _,
-    requests::{CreateMachine, MachineRef},
+    requests::{CreateMachine, MachineRef, Ready},
     views::{Answered, PlanView},
 };
 use vmoon_core::{
@@ -81,6 +81,9 @@ pub(crate) struct Args {
     /// Start them when they are created
     #[arg(long)]
     start: bool,
+    /// Then wait until they have an address, greet by SSH, or have a session; starts them
+    #[arg(long, value_name = "ip|ssh|session", value_parser = super::wait::ready, conflicts_with_all = ["no_wait", "dry_run"])]
+    until: Option<Ready>,
     /// Say what would be done and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -88,7 +91,7 @@ pub(crate) struct Args {
     wait: WaitArgs,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
@@ -135,14 +138,14 @@ impl Args {
             if !seen.insert((connection.clone(), name.clone())) {
                 return Err(Error::new(Code::Usage, format!("the name {name} stands there twice")));
             }
-            requests.push(CreateMachine { name, connection, spec: spec.clone(), start: self.start, deadline_ms });
+            requests.push(CreateMachine { name, connection, spec: spec.clone(), start: self.start || self.until.is_some(), deadline_ms });
         }
         Ok(requests)
     }
 }
 
 /// A value after `=`: whole numbers and truth values are what they look like, everything else is text.
-fn setting(text: &str) -> Value {
+pub(super) fn setting(text: &str) -> Value {
     match serde_json::from_str::<Value>(text) {
         Ok(value @ (Value::Bool(_) | Value::Array(_) | Value::Object(_))) => value,
         Ok(value) if value.is_u64() || value.is_i64() => value,
@@ -169,7 +172,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         return show_plans(ctx, requests, plan).await;
     }
     let until = args.wait.limit.until(wait::DEFAULT)?;
-    let (no_wait, start) = (args.wait.no_wait, args.start);
+    let (no_wait, start, goal) = (args.wait.no_wait, args.start || args.until.is_some(), args.until);
     let work = |request: CreateMachine| async move {
         let began = vmoon_sys::clock::instant();
         let answered = create(ctx, &request).await?;
@@ -193,9 +196,19 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
                 machine = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
             }
         }
+        let mut has = String::new();
+        if let Some(goal) = goal {
+            let id = machine.id.to_string();
+            let ready = super::ready::wait(ctx, &id, &machine.name, goal, until).await?;
+            has = ready.address.map(|address| format!(", {}", escape(&address.ip))).unwrap_or_default();
+            if ctx.out.format().is_machine() {
+                let request = MachineRef { machine: id };
+                machine = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
+            }
+        }
         let took = vmoon_sys::clock::instant().duration_since(began);
         let what = if start { "created and started" } else { "created" };
-        Ok(Done { machine, text: format!("{what} {name} ({})", time::took(took.max(Duration::from_micros(100)))), operation: None })
+        Ok(Done { machine, text: format!("{what} {name}{has} ({})", time::took(took.max(Duration::from_micros(100)))), operation: None })
     };
     let exit = lifecycle::bulk(ctx, requests, single, work, lifecycle::report, "creating").await?;
     if exit == Exit::OK && single && !start && !no_wait && !ctx.out.format().is_machine() {

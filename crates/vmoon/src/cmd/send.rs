@@ -1,4 +1,4 @@
-//! `vmoon send`: answers a command that waits for input.
+//! `vmoon send`: types into a terminal, or answers a command that waits for input.
 
 use super::lifecycle::{self, Told};
 use crate::{
@@ -15,7 +15,8 @@ const EXAMPLES: &str = "Examples:
   vmoon send lab - < answers.txt
   vmoon send lab --no-newline abc
   vmoon send 'fold-*' yes              the same answer to many
-  vmoon send lab --end                 no more input will come";
+  vmoon send lab --end                 no more input will come
+  vmoon send web01/serial root         types it on a console, with Return";
 
 /// What to send, and where.
 #[derive(Debug, clap::Args)]

@@ -114,6 +114,9 @@ fn rows(view: &MachineView) -> Vec<(String, String)> {
     for (name, value) in view.facts.iter().flatten() {
         row(name, plain(value));
     }
+    if !view.abilities.names().is_empty() {
+        row("can", view.abilities.names().join(", "));
+    }
     for session in view.sessions.iter().flatten() {
         row("session", session_text(session));
     }

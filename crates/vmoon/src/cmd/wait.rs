@@ -5,21 +5,22 @@ use crate::{
     ctx::Ctx,
     exit::Exit,
     out::{Format, progress::Progress, time},
-    select::{Picked, Targets},
+    select::{Picked, Selection, Targets},
     wait::{self, Interrupts, Left, Limit},
 };
 use std::time::Duration;
 use tokio::time::Instant;
 use vmoon_api::{
     Api as _,
-    requests::{CommandRef, MachineRef, OperationRef, WaitMachine},
-    views::{CommandState, CommandView, MachineView},
+    requests::{CommandRef, MachineRef, OperationRef, Ready, WaitMachine},
+    views::{CommandState, CommandView, MachineView, ReadyView},
 };
 use vmoon_core::{Code, CommandId, Error, OperationId, Result, machine::State, name::escape};
 
 const EXAMPLES: &str = "Examples:
   vmoon wait lab --until stopped
   vmoon wait lab --until gone --timeout 30s
+  vmoon wait web01 --until ssh --timeout 5m
   vmoon wait 0198f0c2-0000-7000-8000-000000000001.7      a command id, as eval --no-wait prints it
   vmoon wait lab                                         until nothing is being done to it
 
@@ -32,16 +33,32 @@ pub(crate) struct Args {
     /// A machine (globs and braces mean many), the id of an operation, or the id of a command
     #[arg(value_name = "WHAT", add = super::completions::machines())]
     what: String,
-    /// Wait until the machine is in this state
-    #[arg(long, value_name = "STATE", value_parser = state)]
-    until: Option<State>,
+    /// Wait until the machine is in this state, or has an address (ip), greets by SSH (ssh), or has a session (session)
+    #[arg(long, value_name = "STATE", value_parser = goal)]
+    until: Option<Goal>,
     #[command(flatten)]
     limit: Limit,
 }
 
+/// What a machine is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    State(State),
+    Ready(Ready),
+}
+
+fn goal(text: &str) -> Result<Goal, String> {
+    ready(text).map(Goal::Ready).or_else(|_| state(text).map(Goal::State))
+}
+
+/// What a machine is waited for to have.
+pub(super) fn ready(text: &str) -> Result<Ready, String> {
+    serde_json::from_value(serde_json::Value::from(text.to_ascii_lowercase())).map_err(|_| "write ip, ssh or session".to_owned())
+}
+
 fn state(text: &str) -> Result<State, String> {
     serde_json::from_value(serde_json::Value::from(text.to_ascii_lowercase())).map_err(|_| {
-        "the states are creating, stopped, starting, running, paused, suspending, suspended, resuming, stopping, killing, broken, lost, deleting and gone"
+        "the states are creating, stopped, starting, running, paused, suspending, suspended, resuming, stopping, killing, broken, lost, deleting and gone; and there are ip, ssh and session"
             .to_owned()
     })
 }
@@ -61,7 +78,11 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         }
     }
     let selection = Targets { machines: vec![args.what.clone()], all: false }.find(&ctx.daemon).await?;
-    let goal = args.until;
+    let goal = match args.until {
+        Some(Goal::Ready(goal)) => return until_ready(ctx, selection, goal, until).await,
+        Some(Goal::State(state)) => Some(state),
+        None => None,
+    };
     let work = |picked: Picked| async move { machine(ctx, &picked.machine, goal, until).await };
     let tell = |ctx: &Ctx, Reached(view): &Reached| {
         let Some(view) = view else {
@@ -74,6 +95,25 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         Ok(())
     };
     lifecycle::bulk(ctx, selection.machines, selection.single, work, tell, "waiting for").await
+}
+
+/// Waits until machines have what is wanted, and tells the address of each.
+async fn until_ready(ctx: &Ctx, selection: Selection, goal: Ready, until: Option<Instant>) -> Result<Exit> {
+    let work = |picked: Picked| async move { super::ready::wait(ctx, &picked.machine, &picked.name, goal, until).await.map(Has) };
+    let tell = |ctx: &Ctx, Has(view): &Has| match &view.address {
+        Some(address) => ctx.out.line(&escape(&address.ip)),
+        None => ctx.out.changed("it has a session"),
+    };
+    lifecycle::bulk(ctx, selection.machines, selection.single, work, tell, "waiting for").await
+}
+
+/// A machine that has what was waited for.
+struct Has(ReadyView);
+
+impl lifecycle::Value for Has {
+    fn value(&self) -> serde_json::Value {
+        serde_json::to_value(&self.0).unwrap_or_default()
+    }
 }
 
 /// A machine that was waited for; `None` if it was gone before.
@@ -174,6 +214,8 @@ mod tests {
 
     #[test]
     fn states_are_the_words_of_the_api() {
+        assert_eq!(goal("ip"), Ok(Goal::Ready(Ready::Ip)));
+        assert_eq!(goal("lost"), Ok(Goal::State(State::Lost)));
         assert_eq!(state("running"), Ok(State::Running));
         assert_eq!(state("Gone"), Ok(State::Gone));
         assert!(state("off").unwrap_err().contains("stopped"));

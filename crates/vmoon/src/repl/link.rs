@@ -72,6 +72,10 @@ impl<'a> Link<'a> {
     async fn attach(&mut self) -> Result<()> {
         let request = Attach { session: self.session.clone(), from: self.next, mode: self.mode };
         self.stream = Some(self.daemon.ask(async |client| client.attach(request.clone()).await).await?);
+        // What was taken over once is not taken again from whoever has it after a lost link.
+        if self.mode == Mode::Takeover {
+            self.mode = Mode::Writer;
+        }
         Ok(())
     }
 

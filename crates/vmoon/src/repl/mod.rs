@@ -8,6 +8,7 @@ mod keys;
 mod lexer;
 mod link;
 mod script;
+mod terminal;
 mod view;
 
 use crate::{ctx::Ctx, exit::Exit};
@@ -30,7 +31,8 @@ use vmoon_api::{
     views::SessionView,
 };
 use vmoon_core::{
-    Code, Error, Result, driver,
+    Code, Error, Result,
+    driver::{self, ChannelKind},
     frame::{FailureKind, Frame, tag},
     machine::State,
     name::escape,
@@ -86,8 +88,11 @@ struct Repl<'a> {
 /// # Errors
 /// Those of attaching; what is lost for good.
 pub(crate) async fn attach(ctx: &Ctx, session: SessionView, from: Option<u64>, mode: Mode, kept: bool) -> Result<Exit> {
+    if session.kind == ChannelKind::Terminal {
+        return terminal::attach(ctx, session, from, mode).await;
+    }
     let (keyboard, screen) = (io::stdin().is_terminal(), io::stdout().is_terminal());
-    let writer = mode == Mode::Writer;
+    let writer = mode != Mode::Viewer;
     let name = escape(&if session.name == vmoon_core::target::MAIN {
         session.machine_name.clone()
     } else {
