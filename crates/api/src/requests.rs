@@ -509,6 +509,7 @@ pub struct ChangeServers {
     pub environment: Option<String>,
     /// What.
     pub change: ServerChange,
+}
 
 /// Makes a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -499,6 +499,7 @@ pub struct VerifyView {
     pub files: u64,
     /// What differs; nothing if all is well.
     pub differences: Vec<Difference>,
+}
 
 /// Work in place, as it was begun or would be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

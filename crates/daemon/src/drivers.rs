@@ -68,6 +68,7 @@ impl Maker for Ssh {
             pins: access.fingerprint().into_iter().collect(),
             user_files: true,
             login,
+            lua: None,
         })?;
         Ok(Arc::new(driver))
     }
