@@ -4,6 +4,12 @@
 //! A `machine` is a name, `CONNECTION:NAME`, an id or an unambiguous prefix of one. A `session` is a session's id or prefix,
 //! or a target `MACHINE[/SESSION]`, whose session is opened by first use.
 
+mod abilities;
+mod connections;
+
+pub use abilities::*;
+pub use connections::*;
+
 use crate::Data;
 use serde::{Deserialize, Serialize};
 use vmoon_core::{
@@ -11,7 +17,6 @@ use vmoon_core::{
     package::{Change, ServerChange},
     spec::MachineSpec,
 };
-use zeroize::Zeroizing;
 
 /// Asks nothing in particular.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -52,89 +57,6 @@ pub struct CloneMachine {
     /// How long the operation may take, milliseconds; 30 minutes if not said.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
-}
-
-/// A password or passphrase on its way to the daemon. Zeroed when dropped, and never printed.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Password(Zeroizing<String>);
-
-impl Password {
-    /// Takes it over.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
-    }
-
-    /// The text.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
-
-/// Names a connection.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ConnectionRef {
-    /// Which, by name or id.
-    pub connection: String,
-}
-
-/// Adds a connection. It is tried first; what does not answer, or does not let us in, is not kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct AddConnection {
-    /// The kind of its machines.
-    pub kind: String,
-    /// Where it leads, in the form of its kind.
-    pub uri: String,
-    /// Its name.
-    pub name: String,
-    /// As whom, where the URI does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The absolute path of a file with a private key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<String>,
-    /// The password, or the passphrase of the key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Password>,
-    /// Whether to store the password (in a file that only this user can read), so that the daemon reconnects unasked; true if not
-    /// said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<bool>,
-    /// The fingerprint of the other side that is accepted, `SHA256:…`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
-}
-
-/// Gives a connection another secret or fingerprint. It is tried first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LoginConnection {
-    /// Which, by name or id.
-    pub connection: String,
-    /// As in [`AddConnection`]; the former one is kept if not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Password>,
-    /// As in [`AddConnection`]; as before if not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<bool>,
-    /// As in [`AddConnection`]; the former one is kept if not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
-}
-
-/// Removes a connection.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RemoveConnection {
-    /// Which, by name or id.
-    pub connection: String,
-    /// Also if machines that vmoon has made live on it: they are forgotten.
-    #[serde(default)]
-    pub force: bool,
 }
 
 /// Asks something of a machine.
@@ -509,106 +431,4 @@ pub struct ChangeServers {
     pub environment: Option<String>,
     /// What.
     pub change: ServerChange,
-}
-
-/// Makes a snapshot.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct CreateSnapshot {
-    /// Of which machine.
-    pub machine: String,
-    /// Its name.
-    pub name: String,
-    /// Whether to keep the running state; the driver decides if not said (yes if the machine runs and it can be done).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<bool>,
-    /// Only say what would be done.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// How long the operation may take, milliseconds; 5 minutes if not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-}
-
-/// Names a snapshot to return to or to delete.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SnapshotRef {
-    /// Of which machine.
-    pub machine: String,
-    /// Its name.
-    pub snapshot: String,
-    /// Only say what would be done.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// How long the operation may take, milliseconds; 5 minutes if not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-}
-
-/// Changes settings of a machine that exists.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TuneMachine {
-    /// Which.
-    pub machine: String,
-    /// The settings, by the names and in the form of a specification.
-    pub settings: serde_json::Map<String, serde_json::Value>,
-    /// Only say what would be done.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// How long the operation may take, milliseconds; 5 minutes if not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-}
-
-/// Gives a machine another name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RenameMachine {
-    /// Which.
-    pub machine: String,
-    /// Its name from then on.
-    pub name: String,
-    /// Only say what would be done.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// How long the operation may take, milliseconds; 5 minutes if not said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-}
-
-/// Runs a program in a machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Exec {
-    /// Which machine.
-    pub machine: String,
-    /// The program and its arguments; no shell is between.
-    pub argv: Vec<String>,
-    /// What it reads from its standard input.
-    #[serde(default)]
-    pub stdin: Data,
-    /// How long it may take, milliseconds; 5 minutes if not said, at most a day.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-}
-
-/// What a machine is waited for to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ready {
-    /// An address.
-    Ip,
-    /// An address where an SSH server greets.
-    Ssh,
-    /// A live session.
-    Session,
-}
-
-/// Waits until a machine has something.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct WaitReady {
-    /// Which.
-    pub machine: String,
-    /// What.
-    pub until: Ready,
-    /// Answer with what is missing after so many milliseconds (at most 60 000, 30 000 if not said).
-    #[serde(default)]
-    pub timeout_ms: Option<u64>,
 }

@@ -29,6 +29,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const QUESTION: Duration = Duration::from_secs(30);
 /// How long a host may take to greet.
 const GREETING: Duration = Duration::from_secs(3);
+/// How long one look at what a machine has may take at least.
+const LOOK: Duration = Duration::from_secs(2);
 /// How rarely a machine is asked whether it is ready.
 const RARELY: Duration = Duration::from_millis(500);
 /// The largest screenshot, bytes.
@@ -188,7 +190,9 @@ impl Service {
         let until = tokio::time::Instant::now() + patience(request.timeout_ms, 30_000);
         let mut tries = 0;
         loop {
-            let view = tokio::time::timeout_at(until, self.readiness(&machine, request.until)).await;
+            // Also who waits for nothing learns what is missing.
+            let limit = until.max(tokio::time::Instant::now() + LOOK);
+            let view = tokio::time::timeout_at(limit, self.readiness(&machine, request.until)).await;
             let view = match view {
                 Ok(view) => view?,
                 Err(_) => ReadyView { ready: false, address: None, missing: "it was not known in time".into() },

@@ -75,18 +75,15 @@ pub(crate) async fn wait(ctx: &Ctx, machine: &str, name: &str, goal: Ready, unti
     let what = format!("waiting until {} {}", escape(name), what(goal));
     let mut interrupts = Interrupts::listen()?;
     let mut progress = Progress::new(&ctx.out, what.clone());
-    let missing = std::cell::RefCell::new(String::new());
     let work = async {
         loop {
-            // Never longer than a few seconds, so that what is missing is known when the time is over.
-            let timeout_ms = Some((progress.interval().as_millis() as u64).min(2_000));
+            let timeout_ms = Some(progress.interval().as_millis() as u64);
             let request = WaitReady { machine: machine.to_owned(), until: goal, timeout_ms };
             let view = ctx.daemon.hold(async |client| client.wait_ready(request.clone()).await).await?;
             if view.ready {
                 return Ok(view);
             }
             progress.tell(&view.missing, None);
-            missing.replace(view.missing);
         }
     };
     let ended = interrupts.guard(ctx, until, "stopped waiting; the machine goes on", work).await;
@@ -94,8 +91,13 @@ pub(crate) async fn wait(ctx: &Ctx, machine: &str, name: &str, goal: Ready, unti
     match ended? {
         Ok(view) => Ok(view),
         Err(Left::Late) => {
-            let missing = missing.into_inner();
-            let why = if missing.is_empty() { String::new() } else { format!(": {}", escape(&missing)) };
+            // Why, as it is now.
+            let request = WaitReady { machine: machine.to_owned(), until: goal, timeout_ms: Some(0) };
+            let why = match ctx.daemon.hold(async |client| client.wait_ready(request.clone()).await).await {
+                Ok(view) if view.ready => return Ok(view),
+                Ok(view) => format!(": {}", escape(&view.missing)),
+                Err(error) => format!(": {}", error.chain()),
+            };
             Err(Error::new(Code::Timeout, format!("{what}: the time to wait is over{why}"))
                 .hint(format!("look at it: vmoon console {}", escape(name))))
         }

@@ -2,7 +2,9 @@
 
 mod attach;
 mod confined;
+mod console;
 mod home;
+mod hosts;
 mod map;
 mod run;
 mod terminal;

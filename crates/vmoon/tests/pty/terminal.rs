@@ -85,6 +85,11 @@ impl Terminal {
         self.keyboard.write_all(keys.as_ref()).unwrap();
     }
 
+    /// Changes the size of the window.
+    pub(crate) fn resize(&mut self, rows: u16, columns: u16) {
+        tcsetwinsize(self.keyboard.as_fd(), Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    }
+
     /// Waits until this text is on the screen behind what was waited for before; what stood between is given back.
     #[track_caller]
     pub(crate) fn expect(&mut self, text: &str) -> String {

@@ -1,0 +1,106 @@
+//! Requests about what some machines can do beyond living.
+
+use crate::Data;
+use serde::{Deserialize, Serialize};
+
+/// Makes a snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreateSnapshot {
+    /// Of which machine.
+    pub machine: String,
+    /// Its name.
+    pub name: String,
+    /// Whether to keep the running state; the driver decides if not said (yes if the machine runs and it can be done).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long the operation may take, milliseconds; 5 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Names a snapshot to return to or to delete.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SnapshotRef {
+    /// Of which machine.
+    pub machine: String,
+    /// Its name.
+    pub snapshot: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long the operation may take, milliseconds; 5 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Changes settings of a machine that exists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TuneMachine {
+    /// Which.
+    pub machine: String,
+    /// The settings, by the names and in the form of a specification.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long the operation may take, milliseconds; 5 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Gives a machine another name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenameMachine {
+    /// Which.
+    pub machine: String,
+    /// Its name from then on.
+    pub name: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long the operation may take, milliseconds; 5 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Runs a program in a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exec {
+    /// Which machine.
+    pub machine: String,
+    /// The program and its arguments; no shell is between.
+    pub argv: Vec<String>,
+    /// What it reads from its standard input.
+    #[serde(default)]
+    pub stdin: Data,
+    /// How long it may take, milliseconds; 5 minutes if not said, at most a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// What a machine is waited for to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ready {
+    /// An address.
+    Ip,
+    /// An address where an SSH server greets.
+    Ssh,
+    /// A live session.
+    Session,
+}
+
+/// Waits until a machine has something.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WaitReady {
+    /// Which.
+    pub machine: String,
+    /// What.
+    pub until: Ready,
+    /// Answer with what is missing after so many milliseconds (at most 60 000, 30 000 if not said).
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
