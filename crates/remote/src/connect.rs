@@ -9,10 +9,7 @@ use russh::{
 };
 use std::{
     borrow::Cow,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -109,14 +106,11 @@ impl Handler for Gate {
     }
 }
 
-static SERIAL: AtomicU64 = AtomicU64::new(1);
-
 /// A connection that was logged in. Clones share it; it is closed with the last one.
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
 struct Shared {
-    serial: u64,
     handle: Handle<Gate>,
     name: String,
     end: watch::Receiver<Option<String>>,
@@ -201,18 +195,12 @@ impl Connection {
         };
         auth::login(&mut handle, &hop.user, &hop.auth, &place).await?;
         let sessions = Arc::new(Semaphore::new(SESSIONS));
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        Ok(Self(Arc::new(Shared { serial, handle, name: hop.name.clone(), end: ended, sessions, _through: through })))
+        Ok(Self(Arc::new(Shared { handle, name: hop.name.clone(), end: ended, sessions, _through: through })))
     }
 
     /// The host's name, for messages.
     pub fn name(&self) -> &str {
         &self.0.name
-    }
-
-    /// A number that no other connection of this process has.
-    pub(crate) fn serial(&self) -> u64 {
-        self.0.serial
     }
 
     /// Whether it is known to be lost.

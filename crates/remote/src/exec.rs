@@ -1,9 +1,13 @@
 //! Running a program on a host: its output, its end, within a time and a size.
 
-use crate::{Connection, connect::ANSWER, quote};
+use crate::{
+    Connection,
+    connect::{ANSWER, Session},
+    quote,
+};
 use russh::{ChannelMsg, Sig};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use vmoon_core::{
     Code, Error, Result,
     ability::{Ended, Program},
@@ -75,9 +79,50 @@ impl Connection {
                     let _ = writer.signal(Sig::TERM).await;
                     let _ = writer.close().await;
                 };
-                let _ = tokio::time::timeout(ANSWER, goodbye).await;
+                let _ = timeout(ANSWER, goodbye).await;
                 Err(late(elapsed).hint("it was asked to end; give it more time with --timeout"))
             }
+        }
+    }
+}
+
+/// A program on the host that gives back what it is given: what a round trip costs at least.
+pub struct Echo {
+    session: Session,
+    connection: Connection,
+}
+
+impl Connection {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// As [`Connection::exec`].
+    pub async fn echo(&self) -> Result<Echo> {
+        let session = self.session().await?;
+        session.channel.exec(true, "exec cat").await.map_err(|error| self.lost().source(error))?;
+        Ok(Echo { session, connection: self.clone() })
+    }
+}
+
+impl Echo {
+    /// Sends a byte and waits for it.
+    ///
+    /// # Errors
+    /// [`Code::DriverUnreachable`] when it does not come within some seconds.
+    pub async fn ping(&mut self) -> Result<()> {
+        let lost = || self.connection.lost();
+        self.session.channel.data_bytes(&b"."[..]).await.map_err(|error| lost().source(error))?;
+        let answer = async {
+            while let Some(msg) = self.session.channel.wait().await {
+                if matches!(msg, ChannelMsg::Data { .. }) {
+                    return true;
+                }
+            }
+            false
+        };
+        match timeout(ANSWER, answer).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(self.connection.lost()),
         }
     }
 }

@@ -20,7 +20,7 @@ mod trust;
 
 pub use auth::Auth;
 pub use connect::{Connection, Hop, Route};
-pub use exec::OUTPUT;
+pub use exec::{Echo, OUTPUT};
 pub use host::{Host, Link};
 pub use secret::Secret;
 pub use sftp::Files;

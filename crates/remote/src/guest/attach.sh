@@ -3,6 +3,7 @@ if [ ! -p "$1/in" ]; then
   echo none
   exit 0
 fi
+cd "$1" && note
 umask 077
 mkfifo "$1/bell.$2" || exit 1
 VMOON_DIR=$1 VMOON_LEASE=$2 VMOON_FROM=$3
@@ -11,6 +12,6 @@ cd /
 exec 3<&0
 {
   "$4" -e "$5" <&3 >/dev/null 2>&1 3<&-
-  if [ -p "$1/bell.$2" ]; then echo q 1<>"$1/bell.$2"; fi
+  if [ -p "$1/bell.$2" ]; then echo q 1<>"$1/bell.$2"; else kill $$; fi
 } 3<&3 >/dev/null 2>&1 &
 exec "$4" -e "$6" 3<&- </dev/null

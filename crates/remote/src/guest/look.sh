@@ -15,21 +15,7 @@ life=0
 how=none
 if [ -d "$base/$life" ]; then
   cd "$base/$life" || exit 1
-  if [ ! -e exit ]; then
-    born=
-    { read -r born <boot; } 2>/dev/null
-    if [ "$born" != "$boot" ]; then
-      echo rebooted >exit.look && mv -f exit.look exit
-    elif { read -r lua group own start <pid; } 2>/dev/null; then
-      stat=
-      { read -r stat <"/proc/$group/stat"; } 2>/dev/null
-      stat=${stat##*) }
-      set -- $stat
-      if ! kill -0 "$group" 2>/dev/null || [ "$1" = Z ] || { [ -n "$stat" ] && [ -n "$start" ] && [ "${20}" != "$start" ]; }; then
-        [ -e exit ] || { echo lost >exit.look && mv -f exit.look exit; }
-      fi
-    fi
-  fi
+  note
   how=lives
   [ ! -e exit ] || how=ended
 fi

@@ -26,9 +26,9 @@ use vmoon_core::{
 };
 use vmoon_lua_wire::program;
 
-const LOOK: &str = include_str!("look.sh");
+const LOOK: &str = concat!(include_str!("alive.sh"), include_str!("look.sh"));
 const START: &str = include_str!("start.sh");
-const ATTACH: &str = include_str!("attach.sh");
+const ATTACH: &str = concat!(include_str!("alive.sh"), include_str!("attach.sh"));
 const GUEST: &str = include_str!("guest.lua");
 /// As arguments of `-e`, which may not begin with a dash, as their comments do.
 const RELAY: &str = concat!(" ", include_str!("relay.lua"));
@@ -74,8 +74,7 @@ struct Place {
     name: String,
     /// An interpreter to use instead of the first that is found.
     lua: Option<String>,
-    /// With the connection it was seen through.
-    seen: Mutex<Option<(u64, Seen)>>,
+    seen: Mutex<Option<Seen>>,
     /// Input that was sent and may have been lost with its connection.
     inputs: Mutex<inputs::Inputs>,
 }
@@ -98,7 +97,7 @@ impl Guest {
 
     /// What the last look has shown.
     pub fn last_seen(&self) -> Option<Seen> {
-        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, seen)| seen.clone())
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Looks at the host. A life whose processes are gone, or that is of another boot, is recorded as over there.
@@ -125,16 +124,14 @@ impl Guest {
         };
         let lua = self.0.lua.clone().or_else(|| field("lua"));
         let seen = Seen { base, boot, lua, life, lives };
-        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((connection.serial(), seen.clone()));
+        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen.clone());
         Ok(seen)
     }
 
-    /// What is known, if it was seen through this very connection (a host that was started anew has none of the old ones) and
-    /// tells of that life.
+    /// What is known, if it tells of that life.
     async fn looked(&self, connection: &Connection, life: u64) -> Result<Seen> {
-        let known = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match known.filter(|(through, seen)| *through == connection.serial() && seen.life >= life && seen.lua.is_some()) {
-            Some((_, seen)) => Ok(seen),
+        match self.last_seen().filter(|seen| seen.life >= life && seen.lua.is_some()) {
+            Some(seen) => Ok(seen),
             None => self.look_through(connection).await,
         }
     }
@@ -184,7 +181,7 @@ impl Guest {
             )
             .hint("the directory must be writable, on a file system with FIFOs"));
         }
-        if let Some((_, seen)) = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(seen) = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             (seen.life, seen.lives) = (life, true);
         }
         attach::attach(&connection, &dir, &lua, 0).await?.ok_or_else(|| Error::new(Code::DriverFailed, format!("{dir} is gone again")))
