@@ -1,7 +1,7 @@
 //! One living SSH connection: its way there through jump hosts, its trust, its login, its channels. Nothing here tries twice;
 //! [`crate::Host`] does.
 
-use crate::{Auth, Trust, auth};
+use crate::{Auth, Trust, auth, prompt::Prompt};
 use russh::{
     Channel, ChannelOpenFailure, Disconnect,
     client::{self, DisconnectReason, Handle, Handler, Msg},
@@ -147,7 +147,7 @@ impl Connection {
                         let stream = TcpStream::connect((hop.host.as_str(), hop.port)).await.map_err(|error| unreachable(&place, error))?;
                         // Without it a keystroke waits for the acknowledgement of the one before.
                         let _ = stream.set_nodelay(true);
-                        Self::over(stream, hop, route, None).await
+                        Self::over(Prompt(stream), hop, route, None).await
                     }
                     Some(before) => {
                         let opened = before.0.handle.channel_open_direct_tcpip(hop.host.clone(), hop.port.into(), "127.0.0.1", 0).await;

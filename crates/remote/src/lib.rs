@@ -10,6 +10,7 @@ mod connect;
 mod exec;
 pub mod guest;
 mod host;
+mod prompt;
 pub mod quote;
 pub mod route;
 mod secret;
