@@ -2,8 +2,11 @@
 
 use super::{link::Shared, look::handle_of};
 use async_trait::async_trait;
+use std::time::Duration;
+use tokio::time::Instant;
 use vmoon_core::ability::{Changed, Notices};
 use vmoon_libvirt_wire::{DomainEvent, Event, Events, Life, Topic};
+use vmoon_sys::clock;
 
 /// What is listened to: everything after which a machine may look different.
 const TOPICS: &[Topic] = &[
@@ -20,6 +23,9 @@ const TOPICS: &[Topic] = &[
     Topic::DEVICE_REMOVED,
     Topic::BLOCK_JOB,
 ];
+
+/// After how long a libvirt that did not let us listen is asked again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// `VIR_DOMAIN_EVENT_DEFINED_RENAMED`.
 const DEFINED_RENAMED: i32 = 2;
@@ -55,7 +61,11 @@ impl Notices for Watch {
                         // From here on nothing is missed; what was before has to be looked at.
                         (self.events, self.all) = (Some(events), true);
                     }
-                    Err(error) => tracing::warn!(%error, "libvirt's events cannot be listened to"),
+                    Err(error) => {
+                        tracing::warn!(%error, "libvirt's events cannot be listened to");
+                        // One that refuses at once is not asked without a pause; what it would have said meanwhile is looked for then.
+                        tokio::time::sleep_until(Instant::from_std(clock::instant()) + AGAIN).await;
+                    }
                 }
                 continue;
             };

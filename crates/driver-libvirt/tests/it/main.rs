@@ -1,5 +1,6 @@
 //! The driver against a real libvirtd with real QEMU guests, emulated, each test in a lab of its own.
 
+mod access;
 mod contract;
 mod foreign;
 mod life;

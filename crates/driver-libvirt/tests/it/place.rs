@@ -20,7 +20,12 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) async fn new() -> Self {
-        let place = Self { lab: Lab::start() };
+        Self::of(Lab::start()).await
+    }
+
+    /// One whose libvirtd differs.
+    pub(crate) async fn of(lab: Lab) -> Self {
+        let place = Self { lab };
         fs::create_dir(place.images()).unwrap();
         let xml = format!("<pool type='dir'><name>default</name><target><path>{}</path></target></pool>", place.images().display());
         let client = place.client().await;
