@@ -112,7 +112,7 @@ fn unzip(bytes: &[u8]) -> Result<Vec<u8>> {
 /// Says which server and file an error is about, and keeps its code and hint.
 fn of(server: &Server, file: &str, error: Error) -> Error {
     let hint = error.hint_text().map(str::to_owned);
-    let named = Error::new(error.code(), format!("{file} of the server {} ({}): {}", server.name, server.url, error.chain()));
+    let named = Error::new(error.code(), format!("{file} of the server {}: {}", server.name, error.chain()));
     match hint {
         Some(hint) => named.hint(hint),
         None => named,

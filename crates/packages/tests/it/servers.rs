@@ -125,7 +125,7 @@ fn a_server_that_fails_is_named_and_the_others_count() {
         assert_eq!(index.failures.len(), 1, "{fault:?}");
         let failure = &index.failures[0];
         assert_eq!((failure.server.as_str(), failure.error.code), ("bad", code), "{fault:?}: {failure:?}");
-        assert!(failure.error.message.contains(said) && failure.error.message.contains("bad ("), "{fault:?}: {failure:?}");
+        assert!(failure.error.message.contains(said) && failure.error.message.contains("of the server bad: "), "{fault:?}: {failure:?}");
         assert_eq!(index.candidates(&"bxalpha".parse().unwrap()).len(), 3, "{fault:?}");
     }
 }
