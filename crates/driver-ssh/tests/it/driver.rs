@@ -65,6 +65,8 @@ async fn a_host_is_one_machine_that_only_has_sessions() {
         id: OperationId::from_uuid(random::uuid()),
         verb: Verb::Create,
         machine: id,
+        environment: None,
+        what: String::new(),
         started_ms: 0,
         deadline_ms: 0,
         ended_ms: None,
