@@ -183,3 +183,25 @@ fn what_cannot_be_copied_is_listed_and_nothing_is_left() {
     home.clear();
     home.end();
 }
+
+#[test]
+fn a_snapshot_brings_a_machine_back_also_after_the_daemon_was_killed() {
+    let home = home();
+    home.says("one", "n = 1; local f = io.open('note', 'w') f:write('then') f:close()");
+    home.run(&["snapshot", "create", "one", "before", "-q"]).ok();
+    home.json(&["snapshot", "create", "one", "before"]).fails("snapshot.exists", 4);
+    home.says("one", "n = 2; os.remove('note')");
+    let daemon = rustix::process::Pid::from_raw(home.daemon().unwrap()).unwrap();
+    rustix::process::kill_process(daemon, rustix::process::Signal::KILL).unwrap();
+    home.json(&["snapshot", "revert", "one", "before"]).fails("usage", 2);
+    home.run(&["snapshot", "revert", "one", "before", "--yes", "-q"]).ok();
+    assert_eq!(home.says("one", "return n, io.open('note'):read('a')"), "1\tthen");
+    // One that is stopped runs when it is returned.
+    home.run(&["stop", "one", "-q"]).ok();
+    home.run(&["snapshot", "revert", "one", "before", "--yes", "-q"]).ok();
+    assert_eq!(home.says("one", "n = n + 1 return n"), "2");
+    let list = home.run(&["snapshot", "list", "one"]).ok();
+    assert!(list.contains("before") && list.contains("in memory"), "{list}");
+    home.json(&["snapshot", "revert", "one", "never", "--yes"]).fails("snapshot.not_found", 3);
+    home.clear();
+}
