@@ -198,7 +198,10 @@ fn in_folder(folder: &Path, program: &str, args: &[&str]) -> Result<(), String> 
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| executable(&folder.join(program))))
+    // Daemons are in folders that are on root's path only.
+    let daemons = ["/usr/sbin", "/sbin"].into_iter().map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(daemons).any(|folder| executable(&folder.join(program)))
 }
 
 fn executable(file: &PathBuf) -> bool {

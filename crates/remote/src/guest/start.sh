@@ -3,7 +3,7 @@ umask 077
 mkdir -p "$1" || exit 71
 dir=$1/$2
 mkdir "$dir" 2>/dev/null || exit 72
-cat >"$dir/prog" && [ "$(tail -c 4 "$dir/prog")" = END ] && mkfifo "$dir/in" || { rm -rf "$dir"; exit 73; }
+cat >"$dir/prog" && [ "$(tail -c 4 "$dir/prog")" = END ] && mkfifo "$dir/in" "$dir/up" || { rm -rf "$dir"; exit 73; }
 boot=unknown
 { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
 echo "$boot" >"$dir/boot" && : >"$dir/s.1" && : >"$dir/s.2" || { rm -rf "$dir"; exit 73; }
@@ -20,20 +20,26 @@ while [ $i -lt 100 ]; do
 done
 cd "$HOME" 2>/dev/null || cd /
 hold='own=$1; shift; trap "" HUP INT
-"$@" </dev/null >>"$VMOON_DIR/s.1" 2>>"$VMOON_DIR/s.2" &
+"$@" </dev/null >>"$VMOON_DIR/s.1" 2>>"$VMOON_DIR/s.2" 4<&- &
 lua=$!
 stat=; { read -r stat <"/proc/$$/stat"; } 2>/dev/null; stat=${stat##*) }
 start=$(set -- $stat; echo "${20}")
 cd "$VMOON_DIR" || exit 1
 echo "$lua $$ $own $start" >pid.new && mv -f pid.new pid
+echo up >&4
+exec 4<&-
 wait $lua; how=$?
 while kill -0 $lua 2>/dev/null; do wait $lua; how=$?; done
 if [ -s why ]; then read -r how <why; elif [ -s z ]; then read -r how <z; elif [ $how -gt 128 ]; then how="signal $((how - 128))"; fi
 echo "$how" >exit.new && mv -f exit.new exit
 if read -r lease <lease && [ -p "bell.$lease" ]; then echo x 1<>"bell.$lease"; fi
 [ "$own" = 0 ] || kill -s KILL -- -$$'
+# Both ends, so that neither side ever waits for the other to open it.
+exec 4<>"$dir/up"
 if command -v setsid >/dev/null 2>&1; then
   setsid sh -c "$hold" vmoon 1 "$@" </dev/null >/dev/null 2>&1 &
 else
   sh -c "$hold" vmoon 0 "$@" </dev/null >/dev/null 2>&1 &
 fi
+# Who is told that it has begun can also interrupt and end it.
+read -r up <&4

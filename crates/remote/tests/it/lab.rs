@@ -203,13 +203,22 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // Sessions that a test has left: their shells' ids are in their directories.
-        for file in walk(&self.path().join("state")) {
-            if file.file_name().is_some_and(|name| name == "pid")
-                && let Some(group) = fs::read_to_string(&file).ok().and_then(|text| text.split(' ').nth(1)?.parse().ok())
-                && let Some(group) = rustix::process::Pid::from_raw(group)
-            {
-                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        // Sessions that a test has left, also those that were only beginning: each has a path in this directory on its command line.
+        let ours = self.path().display().to_string();
+        for _ in 0..100 {
+            let mut left = 0;
+            for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+                let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(rustix::process::Pid::from_raw);
+                if let Some(pid) = pid
+                    && String::from_utf8_lossy(&line).contains(&ours)
+                {
+                    left += 1;
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            if left == 0 {
+                break;
             }
         }
     }
