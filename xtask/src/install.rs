@@ -67,6 +67,8 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Program("isoinfo"), package: "genisoimage", purpose: "seeds of machines, read by others" },
     Component { probe: Probe::Program("blkid"), package: "util-linux", purpose: "seeds of machines, read by others" },
     Component { probe: Probe::Program("swtpm"), package: "swtpm", purpose: "virtual machines with a TPM" },
+    Component { probe: Probe::Program("swtpm_setup"), package: "swtpm-tools", purpose: "virtual machines with a TPM" },
+    Component { probe: Probe::Shared("OVMF/OVMF_CODE_4M.ms.fd"), package: "ovmf", purpose: "virtual machines with UEFI and Secure Boot" },
     Component { probe: Probe::Program("dnsmasq"), package: "dnsmasq-base", purpose: "networks of virtual machines" },
     Component { probe: Probe::Program("iptables"), package: "iptables", purpose: "networks of virtual machines" },
     Component {
