@@ -54,7 +54,8 @@ impl Running {
     /// Serves this home's socket.
     pub(crate) fn start(home: &Home) -> Self {
         // Its state is elsewhere, so that the home does not take it for the daemon that it starts itself.
-        let paths = Paths { state: home.path().join("sim"), runtime: home.path().join("run/vmoon"), config: home.path().join("config") };
+        let place = |name: &str| home.path().join(name);
+        let paths = Paths { state: place("sim"), runtime: place("run/vmoon"), config: place("config"), cache: place("cache") };
         let world = World::new();
         let hosts: Vec<Arc<dyn Maker>> = vec![Arc::new(Hosts(world.clone()))];
         let (stop, stopped) = oneshot::channel::<()>();
