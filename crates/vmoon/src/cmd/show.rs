@@ -104,7 +104,9 @@ fn rows(view: &MachineView) -> Vec<(String, String)> {
         row("error", format!("{} ({})", error.message, error.code));
     }
     if let Some(spec) = &view.spec {
-        for (name, value) in &spec.settings {
+        // What is known of the machine itself may have changed since it was asked for: its environment can.
+        let known = |name: &String| view.facts.as_ref().is_some_and(|facts| facts.contains_key(name));
+        for (name, value) in spec.settings.iter().filter(|(name, _)| !known(name)) {
             row(name, plain(value));
         }
         for (name, value) in &spec.labels {
