@@ -223,7 +223,7 @@ impl Driver for SshDriver {
     }
 
     async fn delete(&self, _: &Handle) -> Result<()> {
-        Err(unsupported(KIND, "be deleted").hint("vmoon rm --forget only forgets the host"))
+        Err(unsupported(KIND, "be deleted").hint("to forget the host, remove its connection: vmoon connection rm NAME"))
     }
 
     async fn observe(&self, handle: &Handle) -> Sighting {

@@ -71,6 +71,9 @@ pub(crate) fn refusal(name: &str, now: State, request: Request, code: Code) -> E
     };
     let error = Error::new(code, format!("{name} cannot be {asked} now: it {}", state(now)));
     match code {
+        Code::MachineState if request == Request::Forget => {
+            error.hint("it is there and would come back at once; delete it, or remove its connection: vmoon connection rm NAME")
+        }
         Code::MachineBusy => error.hint(format!("wait for it: vmoon wait {name}; or see what is being done: vmoon operation list")),
         Code::MachineRunning => error.hint(format!("stop it first: vmoon stop {name}; or delete it as it is: vmoon rm --force {name}")),
         Code::MachineStopped => error.hint(format!("start it: vmoon start {name}")),
