@@ -54,7 +54,10 @@ impl Prefix {
             match (std::mem::take(&mut self.0), byte) {
                 (false, PREFIX) => self.0 = true,
                 (true, b'd' | b'D') => {
-                    found.push(Typed::Keys(std::mem::take(&mut keys)));
+                    // What is typed behind it is for nobody any more.
+                    if !keys.is_empty() {
+                        found.push(Typed::Keys(keys));
+                    }
                     found.push(Typed::Detach);
                     return found;
                 }
@@ -63,8 +66,9 @@ impl Prefix {
                 (true, other) => keys.extend([PREFIX, other]),
             }
         }
-        found.push(Typed::Keys(keys));
-        found.retain(|typed| *typed != Typed::Keys(Vec::new()));
+        if !keys.is_empty() {
+            found.push(Typed::Keys(keys));
+        }
         found
     }
 }
