@@ -222,6 +222,8 @@ async fn a_full_repository_leaves_nothing_behind() {
         id: "01890000-0000-7000-8000-0000000000aa".parse().unwrap(),
         verb: vmoon_core::machine::Verb::Create,
         machine: id,
+        environment: None,
+        what: String::new(),
         started_ms: 0,
         deadline_ms: 0,
         ended_ms: None,
