@@ -386,7 +386,7 @@ pub trait Driver: Send + Sync {
         None
     }
 
-    /// Copying running machines, where that can be done.
+    /// Copying machines, where that can be done.
     fn clones(&self) -> Option<&dyn Clones> {
         None
     }
@@ -460,7 +460,7 @@ pub trait Files: Send + Sync {
     async fn directory(&self, handle: &Handle) -> Result<std::os::fd::OwnedFd>;
 }
 
-/// Copies running machines with their state.
+/// Copies machines: with their state while they run, or, where a copy is one of disks, while they are off.
 #[async_trait]
 pub trait Clones: Send + Sync {
     /// The plan of a machine that goes on from where this one is when [`Driver::create`] is called with it. That `create` leaves

@@ -23,6 +23,11 @@ impl Fixture for Libvirt {
         spec(settings)
     }
 
+    fn copies(&self) -> bool {
+        // Disks are copied, and those of a running machine change meanwhile.
+        false
+    }
+
     fn stubborn(&self) -> Option<MachineSpec> {
         Some(self.spec())
     }

@@ -62,6 +62,15 @@ impl Fixture for Lua {
         }
     }
 
+    fn copies(&self) -> bool {
+        // A holder that was told to be of another build was not forked by a zygote.
+        self.host_args.is_empty()
+    }
+
+    fn snapshots(&self) -> bool {
+        self.host_args.is_empty()
+    }
+
     fn remains(&self) -> Vec<String> {
         let mut found = Vec::new();
         walk(self.dir.path(), &mut found);

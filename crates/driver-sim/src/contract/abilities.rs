@@ -16,7 +16,7 @@ fn snapshot(name: &str) -> NewSnapshot {
 /// Snapshots are listed with parents before their children, and exactly one is the machine's own.
 pub async fn snapshots_are_listed_parents_first(fixture: &impl Fixture) {
     let subject = Subject::running(fixture).await;
-    if let Some(snapshots) = subject.driver.snapshots() {
+    if let Some(snapshots) = subject.driver.snapshots().filter(|_| fixture.snapshots()) {
         assert!(fine("list snapshots", snapshots.list(&subject.handle)).await.is_empty());
         for name in ["one", "two"] {
             let made = fine("make a snapshot", snapshots.create(&subject.handle, &snapshot(name))).await;
@@ -36,7 +36,7 @@ pub async fn snapshots_are_listed_parents_first(fixture: &impl Fixture) {
 /// A name is taken once; a failure leaves no second one.
 pub async fn a_snapshot_name_is_taken_once(fixture: &impl Fixture) {
     let subject = Subject::running(fixture).await;
-    if let Some(snapshots) = subject.driver.snapshots() {
+    if let Some(snapshots) = subject.driver.snapshots().filter(|_| fixture.snapshots()) {
         fine("make a snapshot", snapshots.create(&subject.handle, &snapshot("one"))).await;
         let again = within("make it again", snapshots.create(&subject.handle, &snapshot("one"))).await;
         assert_eq!(again.map(drop).map_err(|error| error.code()), Err(Code::SnapshotExists));
@@ -48,7 +48,7 @@ pub async fn a_snapshot_name_is_taken_once(fixture: &impl Fixture) {
 /// Returning to a snapshot leaves a machine that exists and can run; one that is not there is an error.
 pub async fn revert_returns_to_a_machine_that_works(fixture: &impl Fixture) {
     let subject = Subject::running(fixture).await;
-    if let Some(snapshots) = subject.driver.snapshots() {
+    if let Some(snapshots) = subject.driver.snapshots().filter(|_| fixture.snapshots()) {
         fine("make a snapshot", snapshots.create(&subject.handle, &snapshot("one"))).await;
         fine("return to it", snapshots.revert(&subject.handle, "one")).await;
         let seen = subject.observe().await;
@@ -65,7 +65,7 @@ pub async fn revert_returns_to_a_machine_that_works(fixture: &impl Fixture) {
 /// Deleting a snapshot keeps its children; deleting what is missing is fine.
 pub async fn deleting_a_snapshot_keeps_its_children(fixture: &impl Fixture) {
     let subject = Subject::running(fixture).await;
-    if let Some(snapshots) = subject.driver.snapshots() {
+    if let Some(snapshots) = subject.driver.snapshots().filter(|_| fixture.snapshots()) {
         for name in ["one", "two"] {
             fine("make a snapshot", snapshots.create(&subject.handle, &snapshot(name))).await;
         }
@@ -145,7 +145,7 @@ pub async fn rename_keeps_the_machine(fixture: &impl Fixture) {
 /// A copy runs as soon as it is created, and the original goes on in the same life.
 pub async fn a_copy_goes_on_and_so_does_the_original(fixture: &impl Fixture) {
     let subject = Subject::running(fixture).await;
-    if let Some(clones) = subject.driver.clones() {
+    if let Some(clones) = subject.driver.clones().filter(|_| fixture.copies()) {
         let before = subject.channels().await;
         let plan = fine("plan a copy", clones.plan("contract-copy", &subject.handle)).await;
         let id = new_id();

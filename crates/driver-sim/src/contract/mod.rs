@@ -53,6 +53,16 @@ pub trait Fixture: Send + Sync {
         true
     }
 
+    /// Whether its machines can be copied while they run; those of an older build, or with disks that change, may not.
+    fn copies(&self) -> bool {
+        true
+    }
+
+    /// Whether snapshots can be made of its machines while they run.
+    fn snapshots(&self) -> bool {
+        true
+    }
+
     /// Names of everything that exists because the driver made it (disks, directories, processes), whether it can still be
     /// found by an id or not. A rule that cleans up after itself finds the same afterwards as before.
     fn remains(&self) -> Vec<String>;

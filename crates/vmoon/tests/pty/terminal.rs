@@ -46,9 +46,11 @@ impl Terminal {
         tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let stdio = || slave.try_clone().unwrap();
         command.stdin(stdio()).stdout(stdio()).stderr(stdio());
-        // SAFETY: setsid and ioctl may be called between fork and exec; nothing is allocated.
+        // SAFETY: setsid, ioctl and signal may be called between fork and exec; nothing is allocated.
         unsafe {
             command.pre_exec(|| {
+                // Whoever runs the tests may have been told to ignore hang-ups; what a terminal starts is not.
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 rustix::process::setsid()?;
                 rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
                 Ok(())
