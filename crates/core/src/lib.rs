@@ -20,6 +20,7 @@ pub mod package;
 pub mod reference;
 pub mod ring;
 pub mod session;
+pub mod size;
 pub mod spec;
 pub mod target;
 

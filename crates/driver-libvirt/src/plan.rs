@@ -6,9 +6,9 @@ use crate::{
     caps::{DomainCaps, Host, Pool},
     model::{Blueprint, Content, Cpu, Disk, Domain, Hardware, Kernel, Need, NewVolume, Nic, PoolRef, Source},
     seed::{Seed, cloud::Cloud, windows::Answers},
-    settings::{CloneKind, Net, Settings, template::Guest, value::show},
+    settings::{CloneKind, Net, Settings, template::Guest},
 };
-use vmoon_core::{Code, spec::Problem, spec::Problems};
+use vmoon_core::{Code, size, spec::Problem, spec::Problems};
 
 /// Hyper-V enlightenments in the order of libvirt's schema, with those each needs.
 const HYPERV: &[(&str, &[&str])] = &[
@@ -78,16 +78,16 @@ fn steps(blueprint: &Blueprint, host: &Host) -> Vec<String> {
     for volume in &blueprint.volumes {
         let path = blueprint.path_of(None, volume);
         steps.push(match &volume.content {
-            Content::Empty => format!("make an empty {} disk of {} {place}: {path}", volume.format, show(volume.size)),
+            Content::Empty => format!("make an empty {} disk of {} {place}: {path}", volume.format, size::show(volume.size)),
             Content::Seed => {
                 let seed = blueprint.seed.as_ref().map(Seed::sentence).unwrap_or_default();
                 format!("make {seed} {place}: {path}")
             }
             Content::Base { path: base, clone: CloneKind::Linked } => {
-                format!("make an overlay of {base}, at least {}, {place}: {path}", show(volume.size))
+                format!("make an overlay of {base}, at least {}, {place}: {path}", size::show(volume.size))
             }
             Content::Base { path: base, clone: CloneKind::Full } => {
-                format!("copy {base} to a {} disk of at least {} {place}: {path}", volume.format, show(volume.size))
+                format!("copy {base} to a {} disk of at least {} {place}: {path}", volume.format, size::show(volume.size))
             }
         });
     }
@@ -188,7 +188,7 @@ impl Planner<'_> {
     fn memory(&mut self) -> u64 {
         let (wanted, there) = (self.settings.memory, self.host.memory);
         if there > 0 && wanted > there {
-            self.beware.push(format!("the machine's {} are more than the host's {}", show(wanted), show(there)));
+            self.beware.push(format!("the machine's {} are more than the host's {}", size::show(wanted), size::show(there)));
         }
         wanted
     }
@@ -357,12 +357,17 @@ impl Planner<'_> {
             let limit = if settings.disk_format == "raw" { pool.available } else { pool.capacity };
             if size > limit {
                 let what = if settings.disk_format == "raw" { "free" } else { "in all" };
-                self.add(setting, format!("{} do not fit: the pool {} has {} {what}", show(size), pool.name, show(limit)));
+                self.add(setting, format!("{} do not fit: the pool {} has {} {what}", size::show(size), pool.name, size::show(limit)));
             }
             all = all.saturating_add(size);
         }
         if all > pool.available && settings.disk_format == "qcow2" {
-            self.beware.push(format!("the disks may grow to {}, and the pool {} has {} free", show(all), pool.name, show(pool.available)));
+            self.beware.push(format!(
+                "the disks may grow to {}, and the pool {} has {} free",
+                size::show(all),
+                pool.name,
+                size::show(pool.available)
+            ));
         }
     }
 

@@ -6,10 +6,11 @@ use super::{
     snapshots::{Writable, writable},
     storage::Storage,
 };
-use crate::{settings::value::show, xml::Element};
+use crate::xml::Element;
 use vmoon_core::{
     Code, Error, Result,
     ability::{Change, Effect},
+    size,
 };
 use vmoon_libvirt_wire::{
     Client, Domain,
@@ -55,11 +56,15 @@ impl Inner {
         };
         let before = client.block_info(domain, &disk.target).await.doing("look at the disk")?.capacity;
         if to < before {
-            let message = format!("settings.disk: the disk has {}; it can only become larger, what is on it would be lost", show(before));
+            let message =
+                format!("settings.disk: the disk has {}; it can only become larger, what is on it would be lost", size::show(before));
             return Err(Error::new(Code::SpecInvalid, message));
         }
-        let change =
-            Change { setting: "disk".into(), what: format!("disk {} {} → {}", disk.target, show(before), show(to)), effect: Effect::Now };
+        let change = Change {
+            setting: "disk".into(),
+            what: format!("disk {} {} → {}", disk.target, size::show(before), size::show(to)),
+            effect: Effect::Now,
+        };
         Ok((to > before).then_some((Growth { disk, to }, change)))
     }
 

@@ -4,7 +4,6 @@
 use super::{Inner, errors::Doing as _};
 use crate::{
     qcow2,
-    settings::value::{show, size},
     xml::{Element, can_hold},
 };
 use serde_json::{Map, Value};
@@ -12,6 +11,7 @@ use vmoon_core::{
     Code, Error, Result,
     ability::{Change, Effect},
     driver::Handle,
+    size,
     spec::Problems,
 };
 use vmoon_libvirt_wire::flags::{Affect, Define, Xml};
@@ -36,7 +36,7 @@ fn wanted(settings: &Map<String, Value>) -> Result<Wanted, Problems> {
         let text = value.as_str().unwrap_or_default();
         match name.as_str() {
             "memory" => {
-                wanted.memory = value.as_u64().or_else(|| size(text)).filter(|bytes| (1 << 20..=64 << 40).contains(bytes));
+                wanted.memory = size::of(value).filter(|bytes| (1 << 20..=64 << 40).contains(bytes));
                 if wanted.memory.is_none() {
                     problems.add(path, "must be a size between 1 MiB and 64 TiB, for example 4GiB");
                 }
@@ -60,7 +60,7 @@ fn wanted(settings: &Map<String, Value>) -> Result<Wanted, Problems> {
                 }
             }
             "disk" => {
-                wanted.disk = value.as_u64().or_else(|| size(text)).filter(|bytes| (1..=qcow2::MAX_SIZE).contains(bytes));
+                wanted.disk = size::of(value).filter(|bytes| (1..=qcow2::MAX_SIZE).contains(bytes));
                 if wanted.disk.is_none() {
                     problems.add(path, "must be a size, for example 40GiB");
                 }
@@ -156,7 +156,11 @@ impl Inner {
                 set_memory(&mut stored, bytes);
                 redefine = true;
                 let effect = if now { Effect::Now } else { later };
-                changes.push(Change { setting: "memory".into(), what: format!("memory {} → {}", show(before), show(bytes)), effect });
+                changes.push(Change {
+                    setting: "memory".into(),
+                    what: format!("memory {} → {}", size::show(before), size::show(bytes)),
+                    effect,
+                });
             }
         }
         if let Some(count) = wanted.cpus {

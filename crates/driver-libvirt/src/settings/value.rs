@@ -1,7 +1,7 @@
 //! How single values of settings are read: from JSON, or from the text of a command line. Pure.
 
 use serde_json::{Map, Value};
-use vmoon_core::{name::escape, spec::Problems};
+use vmoon_core::{name::escape, size, spec::Problems};
 
 /// The most items of a list.
 const MAX_ITEMS: usize = 64;
@@ -31,15 +31,15 @@ impl Reader<'_> {
 
     /// Bytes between two limits.
     pub(super) fn size(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
-        let what = format!("a size between {} and {}, for example 2GiB or a number of bytes", show(min), show(max));
-        self.take(name, &what, |value| bytes(value).filter(|bytes| (min..=max).contains(bytes)))
+        let what = format!("a size between {} and {}, for example 2GiB or a number of bytes", size::show(min), size::show(max));
+        self.take(name, &what, |value| size::of(value).filter(|bytes| (min..=max).contains(bytes)))
     }
 
     /// A list of sizes.
     pub(super) fn sizes(&mut self, name: &str, min: u64, max: u64) -> Vec<u64> {
-        let what = format!("a size between {} and {}, or a list of at most {MAX_ITEMS}", show(min), show(max));
+        let what = format!("a size between {} and {}, or a list of at most {MAX_ITEMS}", size::show(min), size::show(max));
         let read = |value: &Value| {
-            let one = |value: &Value| bytes(value).filter(|bytes| (min..=max).contains(bytes));
+            let one = |value: &Value| size::of(value).filter(|bytes| (min..=max).contains(bytes));
             match value {
                 Value::Array(items) if items.len() <= MAX_ITEMS => items.iter().map(one).collect(),
                 Value::String(text) if text.contains(',') => text.split(',').map(|text| one(&text.into())).collect(),
@@ -124,44 +124,6 @@ fn fits(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_TEXT && crate::xml::can_hold(text)
 }
 
-fn bytes(value: &Value) -> Option<u64> {
-    match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => size(text),
-        _ => None,
-    }
-}
-
-/// Bytes from text: a whole number and `B`, `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024) or `kB`, `MB`, `GB`, `TB` (of 1000).
-pub(crate) fn size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return None,
-    };
-    number.checked_mul(unit)
-}
-
-/// Bytes for people, exact.
-pub(crate) fn show(bytes: u64) -> String {
-    for (unit, name) in [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes >= unit && bytes.is_multiple_of(unit) {
-            return format!("{} {name}", bytes / unit);
-        }
-    }
-    format!("{bytes} bytes")
-}
-
 /// An absolute path without `..`.
 pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/') && !text.split('/').any(|part| part == "..") && text.len() > 1 && !text.ends_with('/')
@@ -175,16 +137,6 @@ pub(super) fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_and_shown() {
-        assert_eq!(
-            (size("1kB"), size("2 gib"), size("3TiB"), size("x"), size("99999999999GiB")),
-            (Some(1000), Some(2 << 30), Some(3 << 40), None, None)
-        );
-        assert_eq!((show(2 << 30), show(1 << 20), show(1000)), ("2 GiB".into(), "1 MiB".into(), "1000 bytes".into()));
-        assert_eq!(size(&show(5 << 40)), Some(5 << 40));
-    }
 
     #[test]
     fn paths_and_names() {

@@ -3,43 +3,19 @@
 use serde_json::Value;
 use std::path::{Component, PathBuf};
 use vmoon_confine::{Layer, rules::Host};
-use vmoon_core::spec::Problems;
+use vmoon_core::{size, spec::Problems};
 
 /// The most items of a list.
 const MAX_ITEMS: usize = 256;
 
 /// Bytes between two limits.
 pub(super) fn size_between(value: &Value, min: u64, max: u64, path: String, problems: &mut Problems) -> Option<u64> {
-    let bytes = match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => size(text),
-        _ => None,
-    };
-    match bytes {
+    match size::of(value) {
         Some(bytes) if (min..=max).contains(&bytes) => return Some(bytes),
         Some(bytes) => problems.add(path, format!("must be between {min} and {max} bytes, not {bytes}")),
         None => problems.add(path, "must be a size, for example 512KiB, 1MiB or 65536 (bytes)"),
     }
     None
-}
-
-/// Bytes from text: a whole number and `B`, `KiB`, `MiB`, `GiB` (powers of 1024) or `kB`, `MB`, `GB` (powers of 1000).
-pub(crate) fn size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return None,
-    };
-    number.checked_mul(unit)
 }
 
 /// A number of seconds: a whole number, or one with `s`, `m`, `h` or `d`.
@@ -157,14 +133,6 @@ fn host(text: &str) -> Option<Host> {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn sizes() {
-        assert_eq!(
-            (size("1kB"), size("2 gib"), size("x"), size(""), size("-1"), size("99999999999GiB")),
-            (Some(1000), Some(2 << 30), None, None, None, None)
-        );
-    }
 
     #[test]
     fn times_and_counts() {

@@ -1,7 +1,7 @@
 //! Times and amounts, as people read and write them.
 
 use std::time::{Duration, UNIX_EPOCH};
-use vmoon_core::{Code, Error, Result, name::escape};
+use vmoon_core::{Code, Error, Result, size};
 
 /// Milliseconds since the Unix epoch as RFC 3339 in UTC, to the second.
 pub(crate) fn utc(ms: u64) -> String {
@@ -46,23 +46,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// A sentence saying what would be right; this is a parser for clap.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
-    const WHAT: &str = "write an amount such as 64K, 256M or 1G";
-    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" | "kib" => 1 << 10,
-        "m" | "mb" | "mib" => 1 << 20,
-        "g" | "gb" | "gib" => 1 << 30,
-        "t" | "tb" | "tib" => 1 << 40,
-        _ => return Err(format!("\"{}\" is no unit: {WHAT}", escape(unit))),
-    };
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor).ok_or_else(|| format!("that is more than there is: {WHAT}"));
-    }
-    let number: f64 = number.parse().map_err(|_| WHAT.to_owned())?;
-    let bytes = number * factor as f64;
-    if bytes < 0.0 || bytes >= u64::MAX as f64 { Err(WHAT.to_owned()) } else { Ok(bytes as u64) }
+    size::parse(text).ok_or_else(|| "write an amount such as 64K, 256M or 1G".to_owned())
 }
 
 /// Bytes for people: `256M`, `1.5G`.
