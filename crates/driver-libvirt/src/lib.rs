@@ -1,7 +1,7 @@
 //! KVM machines under libvirt: the driver that makes, finds, observes, changes and ends domains of one libvirt daemon.
 //!
 //! [`LibvirtDriver::connect`] takes an address and returns at once. Inside there are two halves. The pure one turns settings (`settings`) and what a host
-//! offers (`caps`) into a plan with everything decided (`plan`, `model`), and that into XML (`render`, `xml`), images (`qcow2`) and seeds (`seed`). The
+//! offers (`caps`) into a plan with everything decided (`plan`, `model`), and that into XML (`render`, `xml`), images (`qcow2`) and seeds (`vmoon_seed`). The
 //! other one talks to libvirt (`driver`), with no program started and no C library. Domains that others made are listed and run like ours, and never changed
 //! by being looked at; ours bear a tag in their metadata.
 
@@ -11,7 +11,6 @@ mod model;
 mod plan;
 mod qcow2;
 mod render;
-mod seed;
 mod settings;
 mod xml;
 

@@ -1,12 +1,12 @@
 //! What a machine will be, with everything decided: the domain and the volumes it needs. Plain data, stored in the plan. Pure.
 
 use crate::{
-    seed::Seed,
     settings::{CloneKind, Forward, Net, template::Guest},
     xml::patch::Patch,
 };
 use serde::{Deserialize, Serialize};
 use vmoon_core::MachineId;
+use vmoon_seed::Seed;
 
 /// A planned machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@
 use crate::{
     caps::{DomainCaps, Host, Pool},
     model::{Blueprint, Content, Cpu, Disk, Domain, Hardware, Kernel, Need, NewVolume, Nic, PoolRef, Source},
-    seed::{Seed, cloud::Cloud, windows::Answers},
     settings::{CloneKind, Net, Settings, template::Guest},
 };
 use vmoon_core::{Code, size, spec::Problem, spec::Problems};
+use vmoon_seed::{Seed, cloud::Cloud, windows::Answers};
 
 /// Hyper-V enlightenments in the order of libvirt's schema, with those each needs.
 const HYPERV: &[(&str, &[&str])] = &[

@@ -7,7 +7,6 @@ use crate::{
     },
     plan::plan,
     qcow2,
-    seed::{Seed, cloud::Cloud, iso},
     settings::Settings,
 };
 use serde_json::{Value, json};
@@ -20,6 +19,7 @@ use std::{
 };
 use uuid::Uuid;
 use vmoon_core::{MachineId, spec::MachineSpec};
+use vmoon_seed::{Seed, cloud::Cloud, iso};
 
 const SCHEMA: &str = "/usr/share/libvirt/schemas/domain.rng";
 

@@ -20,8 +20,9 @@ const OURS: &[(&str, &[&str])] = &[
     ("xapi-sim", &["xapi", "sys"]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
-    ("driver-xcpng", &["core", "sys", "xapi"]),
-    ("driver-libvirt", &["core", "sys", "libvirt-wire"]),
+    ("seed", &["core"]),
+    ("driver-xcpng", &["core", "sys", "xapi", "seed"]),
+    ("driver-libvirt", &["core", "sys", "libvirt-wire", "seed"]),
     ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-xcpng", "xapi", "driver-libvirt", "packages"]),
     ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages"]),
     ("xtask", &[]),
@@ -50,7 +51,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("russh-sftp", &["remote"]),
     ("pubgrub", &["packages"]),
     ("ureq", &["packages"]),
-    ("quick-xml", &["driver-libvirt", "xapi-sim"]),
+    ("quick-xml", &["driver-libvirt", "seed", "xapi-sim"]),
 ];
 
 pub(super) fn check(source: &Source, findings: &mut Vec<Finding>) {

@@ -97,8 +97,8 @@ impl Inner {
     async fn seed(&self, id: MachineId, blueprint: &Blueprint) -> Result<Option<Vec<u8>>> {
         let Some(seed) = &blueprint.seed else { return Ok(None) };
         let user_data = match seed {
-            crate::seed::Seed::Cloud(cloud) => cloud.user_data.clone(),
-            crate::seed::Seed::Windows(_) => None,
+            vmoon_seed::Seed::Cloud(cloud) => cloud.user_data.clone(),
+            vmoon_seed::Seed::Windows(_) => None,
         };
         let user_data = match user_data {
             None => None,

@@ -228,19 +228,10 @@ impl Element {
 
     /// The document, indented by two blanks, with a line end.
     pub(crate) fn to_text(&self) -> String {
-        self.render(Writer::new_with_indent(Vec::new(), b' ', 2), "")
-    }
-
-    /// The document with its declaration, as files have it.
-    pub(crate) fn to_document(&self) -> String {
-        self.render(Writer::new_with_indent(Vec::new(), b' ', 2), "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n")
-    }
-
-    fn render(&self, mut writer: Writer<Vec<u8>>, before: &str) -> String {
+        let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
         // Writing into memory does not fail.
         let _ = self.write(&mut writer);
-        let mut text = before.to_owned();
-        text.push_str(&String::from_utf8_lossy(&writer.into_inner()));
+        let mut text = String::from_utf8_lossy(&writer.into_inner()).into_owned();
         text.push('\n');
         text
     }

@@ -1,8 +1,10 @@
-//! Seeds: the small image that tells a new guest who it is. Pure.
+//! Seeds: the small image that tells a new guest who it is, for cloud-init (NoCloud) or Windows Setup. Pure: no I/O, no clock, no environment; the same
+//! content gives the same bytes.
 
-pub(crate) mod cloud;
-pub(crate) mod iso;
-pub(crate) mod windows;
+pub mod cloud;
+pub mod iso;
+pub mod windows;
+mod xml;
 
 use serde::{Deserialize, Serialize};
 use vmoon_core::{MachineId, Result};
@@ -10,7 +12,7 @@ use vmoon_core::{MachineId, Result};
 /// What a machine's seed will say, decided when it is planned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "for", rename_all = "snake_case")]
-pub(crate) enum Seed {
+pub enum Seed {
     /// For cloud-init, as its source NoCloud reads it.
     Cloud(cloud::Cloud),
     /// For Windows Setup: an answer file.
@@ -19,7 +21,7 @@ pub(crate) enum Seed {
 
 impl Seed {
     /// What it is, for people.
-    pub(crate) fn sentence(&self) -> String {
+    pub fn sentence(&self) -> String {
         match self {
             Seed::Cloud(cloud) => cloud.sentence(),
             Seed::Windows(answers) => answers.sentence(),
@@ -30,7 +32,7 @@ impl Seed {
     ///
     /// # Errors
     /// If it would be too large.
-    pub(crate) fn image(&self, id: MachineId, user_data: Option<Vec<u8>>) -> Result<Vec<u8>> {
+    pub fn image(&self, id: MachineId, user_data: Option<Vec<u8>>) -> Result<Vec<u8>> {
         match self {
             Seed::Cloud(cloud) => iso::image("cidata", &cloud.files(id, user_data)),
             Seed::Windows(answers) => {

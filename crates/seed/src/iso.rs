@@ -16,10 +16,11 @@ const NO_DATE: [u8; 17] = *b"0000000000000000\0";
 
 /// A file of the image.
 #[derive(Clone, Debug)]
-pub(crate) struct File {
+pub struct File {
     /// Its name: ASCII, at most 30 characters.
-    pub(crate) name: &'static str,
-    pub(crate) content: Vec<u8>,
+    pub name: &'static str,
+    /// What it holds.
+    pub content: Vec<u8>,
 }
 
 /// The two name spaces of an image.
@@ -161,7 +162,7 @@ fn path_table(root: usize, little: bool) -> Vec<u8> {
 ///
 /// # Errors
 /// [`Code::SpecInvalid`] if they are larger than a seed may be.
-pub(crate) fn image(label: &str, files: &[File]) -> Result<Vec<u8>> {
+pub fn image(label: &str, files: &[File]) -> Result<Vec<u8>> {
     let content: usize = files.iter().map(|file| file.content.len()).sum();
     if content > MAX_BYTES {
         return Err(Error::new(Code::SpecInvalid, format!("the seed would have {content} bytes; more than 16 MiB are not taken")));

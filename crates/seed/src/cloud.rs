@@ -3,7 +3,7 @@
 //! Everything is written as JSON, which is YAML: nothing a user wrote can become structure. A user's own user-data stays as it
 //! is; ours then becomes vendor-data, over which user-data has the last word.
 
-use super::iso::File;
+use crate::iso::File;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use vmoon_core::MachineId;
@@ -11,25 +11,28 @@ use vmoon_core::MachineId;
 /// What the seed says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Cloud {
-    pub(crate) hostname: String,
+pub struct Cloud {
+    /// Its host name.
+    pub hostname: String,
     /// The user to make; without one the keys are for the image's own user.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user: Option<String>,
+    pub user: Option<String>,
+    /// Lines of `authorized_keys`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) ssh_keys: Vec<String>,
+    pub ssh_keys: Vec<String>,
+    /// Packages of the distribution to install.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) packages: Vec<String>,
+    pub packages: Vec<String>,
     /// The file whose content is the user-data.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user_data: Option<String>,
+    pub user_data: Option<String>,
 }
 
 /// The package that lets us talk to the guest.
 const AGENT: &str = "qemu-guest-agent";
 
 impl Cloud {
-    pub(super) fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let mut parts = vec![format!("hostname {}", self.hostname)];
         if let Some(user) = &self.user {
             parts.push(format!("user {user}"));
@@ -77,7 +80,7 @@ impl Cloud {
     }
 
     /// The files of the seed.
-    pub(super) fn files(&self, id: MachineId, user_data: Option<Vec<u8>>) -> Vec<File> {
+    pub(crate) fn files(&self, id: MachineId, user_data: Option<Vec<u8>>) -> Vec<File> {
         let meta = json!({ "instance-id": id, "local-hostname": self.hostname });
         let ours = format!("#cloud-config\n{:#}\n", self.config()).into_bytes();
         let meta = File { name: "meta-data", content: format!("{meta:#}\n").into_bytes() };
