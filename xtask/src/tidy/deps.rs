@@ -17,6 +17,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("libvirt-wire", &[]),
     ("xapi", &[]),
     ("libvirt-lab", &[]),
+    ("ssh-lab", &[]),
     ("xapi-sim", &["xapi", "sys"]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
@@ -29,7 +30,7 @@ const OURS: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of every crate may use besides.
-const OURS_IN_TESTS: &[&str] = &["driver-sim", "libvirt-lab", "xapi-sim"];
+const OURS_IN_TESTS: &[&str] = &["driver-sim", "libvirt-lab", "ssh-lab", "xapi-sim"];
 
 /// Crates whose foreign dependencies are all named here: they stay small, pure and quick to build.
 const FOREIGN: &[(&str, &[&str])] =

@@ -33,6 +33,7 @@ impl Source {
         ["tests/", "examples/", "benches/"].iter().any(|folder| self.path.starts_with(folder) || self.path.contains(&format!("/{folder}")))
             || self.path.ends_with("/tests.rs")
             || self.path.starts_with("crates/libvirt-lab/")
+            || self.path.starts_with("crates/ssh-lab/")
     }
 
     /// The lines that ship, numbered from 1: without comments, and up to the unit tests at the file's end.

@@ -1,10 +1,7 @@
 //! The rules of the contract suite about channels. Machines of this kind cannot be made, started or stopped, so the rules about that do not
 //! apply; here the life of the Lua session stands for the life of a machine.
 
-use crate::{
-    driver::config,
-    lab::{Lab, Tools},
-};
+use crate::driver::config;
 use async_trait::async_trait;
 use std::sync::{
     Arc,
@@ -21,6 +18,7 @@ use vmoon_core::{
 };
 use vmoon_driver_sim::contract::{self, Fixture, Snippet};
 use vmoon_driver_ssh::SshDriver;
+use vmoon_ssh_lab::{Lab, Tools};
 
 struct World {
     lab: Lab,

@@ -1,6 +1,5 @@
 //! What the driver says of a host, and what it refuses.
 
-use crate::lab::{Lab, Tools, me};
 use std::time::Duration;
 use tokio::time::timeout;
 use vmoon_core::{
@@ -14,6 +13,7 @@ use vmoon_core::{
 };
 use vmoon_driver_ssh::{SshConfig, SshDriver};
 use vmoon_remote::Auth;
+use vmoon_ssh_lab::{Lab, Tools, me};
 use vmoon_sys::{login::Login, random};
 
 pub(crate) fn config(lab: &Lab) -> SshConfig {
@@ -21,7 +21,7 @@ pub(crate) fn config(lab: &Lab) -> SshConfig {
         id: "lab".into(),
         uri: format!("{}@127.0.0.1:{}", me(), lab.place.port()),
         user: None,
-        auth: Auth { identities: vec![lab.path().join("user")], ..Auth::default() },
+        auth: Auth { identities: vec![lab.identity()], ..Auth::default() },
         pins: vec![lab.fingerprint()],
         user_files: false,
         login: Login::default(),

@@ -1,6 +1,6 @@
 //! Getting in: who is let in by what, what is trusted, hosts behind hosts; and what a connection carries besides sessions.
 
-use crate::lab::{Lab, Tools, key, me};
+use crate::lab::{Lab, Reach as _, Tools, key, me};
 use std::{process::Command, time::Duration};
 use tokio::time::timeout;
 use vmoon_core::{

@@ -1,7 +1,7 @@
 //! Sessions on a host: what a session says, with every Lua and both families of tools.
 
 use crate::{
-    lab::{Lab, Tools},
+    lab::{Lab, Reach as _, Tools},
     talk::{Talk, failure, only, output},
 };
 use vmoon_core::{
