@@ -9,6 +9,7 @@ mod docs;
 mod install;
 mod say;
 mod tidy;
+mod xapi;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,9 @@ usage: cargo xtask COMMAND
   ci [--no-install]   install what the tests need, then format, clippy, tidy, docs and all tests
   tidy                the rules of the house that no lint can hold
   docs [--check]      write docs/reference from the code, or compare it
-  install             only install what the tests need (Debian packages, through apt)";
+  install             only install what the tests need (Debian packages, through apt)
+  xapi-table FILE     make the table of XAPI's names from its published data model (xenapi.json)
+  xapi-check FOLDER   compare xapi-sim with recordings (*.jsonl) and databases (*.xml) of a real xapi";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +35,8 @@ fn main() -> ExitCode {
         ["docs"] => docs::run(&root, docs::Mode::Write),
         ["docs", "--check"] => docs::run(&root, docs::Mode::Check),
         ["install"] => install::run(),
+        ["xapi-table", file] => xapi::table(&root, file),
+        ["xapi-check", folder] => xapi::check(&root, folder),
         [] | ["help" | "-h" | "--help"] => {
             say::line(USAGE);
             Ok(())

@@ -2,140 +2,49 @@
 
 use crate::{
     fault::{Fault, Result},
-    model::{Access, Class, Field, Type},
+    model::{Accessor, Field},
     store::{Row, Store},
+    values::check,
 };
 use serde_json::{Map, Value};
 
-/// What an accessor wants after the session, and what it answers.
-#[derive(Debug)]
-pub struct Shape {
-    /// The parameters.
-    pub params: Vec<Type>,
-    /// The result.
-    pub result: Type,
-}
-
-/// An accessor of a class.
-#[derive(Debug)]
-pub(crate) enum Accessor<'a> {
-    All,
-    AllRecords,
-    AllRecordsWhere,
-    Record,
-    ByUuid,
-    ByName,
-    Create,
-    Destroy,
-    Get(&'a Field),
-    Set(&'a Field),
-    Add(&'a Field),
-    Remove(&'a Field),
-}
-
-/// Finds the accessor of that name.
-pub(crate) fn accessor<'a>(class: &'a Class, verb: &str) -> Option<Accessor<'a>> {
-    let field = |name: &str| class.field(name);
-    let writable = |name: &str| {
-        // Constructor fields of some classes have setters of their own among the calls.
-        field(name).filter(|field| field.access == Access::Writable)
-    };
-    Some(match verb {
-        "get_all" if class.lists => Accessor::All,
-        "get_all_records" if class.lists => Accessor::AllRecords,
-        "get_all_records_where" if class.lists => Accessor::AllRecordsWhere,
-        "get_record" => Accessor::Record,
-        "get_by_uuid" => Accessor::ByUuid,
-        "get_by_name_label" if class.by_name => Accessor::ByName,
-        "create" if class.make.is_some() => Accessor::Create,
-        "destroy" if class.destroy => Accessor::Destroy,
-        _ => {
-            if let Some(name) = verb.strip_prefix("add_to_") {
-                return writable(name).filter(|field| matches!(field.ty, Type::Map(..))).map(Accessor::Add);
-            }
-            if let Some(name) = verb.strip_prefix("remove_from_") {
-                return writable(name).filter(|field| matches!(field.ty, Type::Map(..))).map(Accessor::Remove);
-            }
-            if let Some(name) = verb.strip_prefix("add_") {
-                return writable(name).filter(|field| matches!(field.ty, Type::Set(_))).map(Accessor::Add);
-            }
-            if let Some(name) = verb.strip_prefix("remove_") {
-                return writable(name).filter(|field| matches!(field.ty, Type::Set(_))).map(Accessor::Remove);
-            }
-            if let Some(name) = verb.strip_prefix("set_") {
-                return writable(name).map(Accessor::Set);
-            }
-            return verb.strip_prefix("get_").and_then(field).map(Accessor::Get);
+/// Obeys an accessor, with parameters of the right types.
+pub(crate) fn obey(accessor: &Accessor<'_>, store: &mut Store, class: &str, params: &[Value]) -> Result<Value> {
+    let text = |at: usize| params.get(at).and_then(Value::as_str).unwrap_or_default();
+    let references = |found: Vec<&String>| Value::Array(found.into_iter().map(|one| one.as_str().into()).collect());
+    let has = |row: &Row, field: &str, wanted: &str| row.fields.get(field).is_some_and(|value| value == wanted);
+    match accessor {
+        Accessor::All => Ok(references(store.rows(class).map(|(reference, _)| reference).collect())),
+        Accessor::AllRecords => Ok(records(store.rows(class))),
+        Accessor::AllRecordsWhere => {
+            let query = Query::parse(text(0))?;
+            Ok(records(store.rows(class).filter(|(_, row)| query.fits(row))))
         }
-    })
-}
-
-impl Accessor<'_> {
-    /// Its types.
-    pub(crate) fn shape(&self, class: &str) -> Shape {
-        let reference = || Type::Ref(class.to_owned());
-        let set = |ty: Type| Type::Set(Box::new(ty));
-        let records = || Type::Map(Box::new(reference()), Box::new(Type::Record(class.to_owned())));
-        let inner = |field: &Field| match &field.ty {
-            Type::Map(key, value) => vec![(**key).clone(), (**value).clone()],
-            Type::Set(of) => vec![(**of).clone()],
-            _ => Vec::new(),
-        };
-        let (params, result) = match self {
-            Accessor::All => (vec![], set(reference())),
-            Accessor::AllRecords => (vec![], records()),
-            Accessor::AllRecordsWhere => (vec![Type::Text], records()),
-            Accessor::Record => (vec![reference()], Type::Record(class.to_owned())),
-            Accessor::ByUuid => (vec![Type::Text], reference()),
-            Accessor::ByName => (vec![Type::Text], set(reference())),
-            Accessor::Create => (vec![Type::Record(class.to_owned())], reference()),
-            Accessor::Destroy => (vec![reference()], Type::Void),
-            Accessor::Get(field) => (vec![reference()], field.ty.clone()),
-            Accessor::Set(field) => (vec![reference(), field.ty.clone()], Type::Void),
-            Accessor::Add(field) => ([vec![reference()], inner(field)].concat(), Type::Void),
-            Accessor::Remove(field) => ([vec![reference()], inner(field).into_iter().take(1).collect()].concat(), Type::Void),
-        };
-        Shape { params, result }
-    }
-
-    /// Obeys, with parameters of the right types.
-    pub(crate) fn obey(&self, store: &mut Store, class: &str, params: &[Value]) -> Result<Value> {
-        let text = |at: usize| params.get(at).and_then(Value::as_str).unwrap_or_default();
-        let references = |found: Vec<&String>| Value::Array(found.into_iter().map(|one| one.as_str().into()).collect());
-        let has = |row: &Row, field: &str, wanted: &str| row.fields.get(field).is_some_and(|value| value == wanted);
-        match self {
-            Accessor::All => Ok(references(store.rows(class).map(|(reference, _)| reference).collect())),
-            Accessor::AllRecords => Ok(records(store.rows(class))),
-            Accessor::AllRecordsWhere => {
-                let query = Query::parse(text(0))?;
-                Ok(records(store.rows(class).filter(|(_, row)| query.fits(row))))
+        Accessor::Record => Ok(Value::Object(store.get(class, text(0))?.fields.clone())),
+        Accessor::ByUuid => {
+            let found = store.rows(class).find(|(_, row)| has(row, "uuid", text(0)));
+            found.map(|(reference, _)| reference.as_str().into()).ok_or_else(|| Fault::new("UUID_INVALID", [class, text(0)]))
+        }
+        Accessor::ByName => {
+            Ok(references(store.rows(class).filter(|(_, row)| has(row, "name_label", text(0))).map(|(reference, _)| reference).collect()))
+        }
+        Accessor::Create => create(store, class, params.first().unwrap_or(&Value::Null)),
+        Accessor::Destroy => {
+            store.get(class, text(0))?;
+            store.remove(class, text(0));
+            Ok("".into())
+        }
+        Accessor::Get(field) => store.field(class, text(0), &field.name),
+        Accessor::Set(field) => store.set(class, text(0), &field.name, params.get(1).cloned().unwrap_or_default()).map(|()| "".into()),
+        Accessor::Add(field) => add(store, class, field, params),
+        Accessor::Remove(field) => {
+            let mut value = store.field(class, text(0), &field.name)?;
+            match &mut value {
+                Value::Object(map) => drop(map.remove(text(1))),
+                Value::Array(all) => all.retain(|one| one != text(1)),
+                _ => {}
             }
-            Accessor::Record => Ok(Value::Object(store.get(class, text(0))?.fields.clone())),
-            Accessor::ByUuid => {
-                let found = store.rows(class).find(|(_, row)| has(row, "uuid", text(0)));
-                found.map(|(reference, _)| reference.as_str().into()).ok_or_else(|| Fault::new("UUID_INVALID", [class, text(0)]))
-            }
-            Accessor::ByName => Ok(references(
-                store.rows(class).filter(|(_, row)| has(row, "name_label", text(0))).map(|(reference, _)| reference).collect(),
-            )),
-            Accessor::Create => create(store, class, params.first().unwrap_or(&Value::Null)),
-            Accessor::Destroy => {
-                store.get(class, text(0))?;
-                store.remove(class, text(0));
-                Ok("".into())
-            }
-            Accessor::Get(field) => store.field(class, text(0), &field.name),
-            Accessor::Set(field) => store.set(class, text(0), &field.name, params.get(1).cloned().unwrap_or_default()).map(|()| "".into()),
-            Accessor::Add(field) => add(store, class, field, params),
-            Accessor::Remove(field) => {
-                let mut value = store.field(class, text(0), &field.name)?;
-                match &mut value {
-                    Value::Object(map) => drop(map.remove(text(1))),
-                    Value::Array(all) => all.retain(|one| one != text(1)),
-                    _ => {}
-                }
-                store.set(class, text(0), &field.name, value).map(|()| "".into())
-            }
+            store.set(class, text(0), &field.name, value).map(|()| "".into())
         }
     }
 }
@@ -171,7 +80,7 @@ pub(crate) fn given(store: &Store, class: &str, record: &Value) -> Result<Map<St
     let mut fields = Map::new();
     for (name, needed) in known.make.as_deref().unwrap_or_default() {
         match (record.get(name), known.field(name)) {
-            (Some(value), Some(field)) => drop(fields.insert(name.clone(), field.ty.check(model, value)?)),
+            (Some(value), Some(field)) => drop(fields.insert(name.clone(), check(&field.ty, model, value)?)),
             (None, _) if *needed => {
                 return Err(Fault::internal(&format!("Server_helpers.Dispatcher_FieldNotFound(\"{name}\")")));
             }
@@ -297,7 +206,7 @@ mod tests {
     fn call(store: &mut Store, method: &str, params: Value) -> Result<Value> {
         let (class, verb) = method.split_once('.').unwrap();
         let known = &Model::get().classes[class];
-        accessor(known, verb).expect(method).obey(store, class, params.as_array().unwrap())
+        obey(&Accessor::find(known, verb).expect(method), store, class, params.as_array().unwrap())
     }
 
     #[test]
@@ -313,7 +222,7 @@ mod tests {
         let uuid = call(store, "VM.get_uuid", json!([vm])).unwrap();
         assert_eq!(call(store, "VM.get_by_uuid", json!([uuid])).unwrap(), vm.as_str());
         assert_eq!(call(store, "VM.get_by_uuid", json!(["x"])).unwrap_err().0, ["UUID_INVALID", "VM", "x"]);
-        let none = accessor(&Model::get().classes["VM"], "set_uuid");
+        let none = Accessor::find(&Model::get().classes["VM"], "set_uuid");
         assert!(none.is_none(), "{none:?}");
     }
 

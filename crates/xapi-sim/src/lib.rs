@@ -1,18 +1,26 @@
 //! A XAPI server for tests and demonstration: both wire protocols, sessions, every class and field of the data model, references, errors, tasks, events.
 //!
-//! What a class has is not written by hand: `src/model.txt` holds the names and types of the published data model (made by `examples/table.rs`), and
+//! What a class has is not written by hand: the table of [`vmoon_xapi::model`] has the names and types of the published data model, and
 //! [`engine`] serves every accessor from it. What does something is in [`verbs`]; what is not there is refused loudly with `NOT_IMPLEMENTED`.
 //! It keeps everything in memory. Its oddities are those that a real xapi 26.17 was seen to have.
 
 pub mod engine;
 pub mod fault;
-pub mod model;
 pub mod seed;
 mod server;
 mod sim;
 mod store;
+mod values;
 mod verbs;
 mod wire;
+
+/// The data model, and what XAPI says instead of a reference to nothing.
+mod model {
+    pub(crate) use vmoon_xapi::{
+        model::{Accessor, Call, Class, Field, Model, Param, Type},
+        value::NULL,
+    };
+}
 
 pub use server::{Server, Settings};
 pub use sim::Sim;

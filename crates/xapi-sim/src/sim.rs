@@ -1,10 +1,11 @@
 //! The server without its sockets: sessions, dispatch, events, tasks.
 
 use crate::{
-    engine::{self, Shape},
+    engine,
     fault::{Fault, Result},
-    model::{Call, Model, NULL, Type},
+    model::{Accessor, Call, Class, Model, NULL, Param, Type},
     store::Store,
+    values::check,
     verbs,
 };
 use serde_json::{Map, Value, json};
@@ -211,24 +212,24 @@ impl Sim {
             _ => {}
         }
         let (class, verb) = method.split_once('.').ok_or_else(|| Fault::new("MESSAGE_METHOD_UNKNOWN", [method]))?;
-        let known = state.store.model.class(class, method)?;
+        let known = class_of(method)?;
         if let Some(call) = known.calls.get(verb) {
             let params = typed(&state.store, method, call, &params[1..])?;
             let (result, value) = (call.result.clone(), verbs::obey(self, &mut state, method, &params)?);
             return Ok((value, result));
         }
-        let Some(accessor) = engine::accessor(known, verb) else { return Err(Fault::new("MESSAGE_METHOD_UNKNOWN", [method])) };
-        let Shape { params: types, result } = accessor.shape(class);
+        let Some(accessor) = Accessor::find(known, verb) else { return Err(Fault::new("MESSAGE_METHOD_UNKNOWN", [method])) };
+        let (types, result) = accessor.shape(class);
         let given = &params[1..];
         if given.len() != types.len() {
             return Err(count(method, types.len(), given.len() as i64));
         }
         let model = state.store.model;
-        let given = types.iter().zip(given).map(|(ty, value)| ty.check(model, value)).collect::<Result<Vec<_>>>()?;
+        let given = types.iter().zip(given).map(|(param, value)| check(&param.ty, model, value)).collect::<Result<Vec<_>>>()?;
         if let Some(value) = verbs::instead(self, &mut state, method, &given)? {
             return Ok((value, result));
         }
-        Ok((accessor.obey(&mut state.store, class, &given)?, result))
+        Ok((engine::obey(&accessor, &mut state.store, class, &given)?, result))
     }
 
     /// Does a call as a task; the task.
@@ -236,9 +237,9 @@ impl Sim {
         let task = {
             let mut state = self.state();
             check_session(&state, method, params)?;
-            let (class, verb) = method.split_once('.').unwrap_or((method, ""));
+            let (_, verb) = method.split_once('.').unwrap_or((method, ""));
             // Only calls can be tasks, and accessors that make or destroy.
-            let known = state.store.model.class(class, method)?;
+            let known = class_of(method)?;
             if !known.calls.contains_key(verb) && !matches!(verb, "create" | "destroy") {
                 return Err(Fault::new("MESSAGE_METHOD_UNKNOWN", [&format!("Async.{method}")]));
             }
@@ -294,7 +295,7 @@ impl Sim {
             }
             _ => return Err(Fault::new("EVENT_FROM_TOKEN_PARSE_FAILURE", [&token])),
         };
-        let seconds = Type::Float.check(Model::get(), &params[3])?.as_f64().unwrap_or(0.0).clamp(0.0, 3600.0);
+        let seconds = check(&Type::Float, Model::get(), &params[3])?.as_f64().unwrap_or(0.0).clamp(0.0, 3600.0);
         let until = Instant::now() + Duration::from_secs_f64(seconds);
         let mut changed = self.changed.subscribe();
         let mut gathered = false;
@@ -410,38 +411,25 @@ fn end(state: &mut State, session: &str) {
 
 /// The parameters of a call, checked; those that were left out are not there.
 fn typed(store: &Store, method: &str, call: &Call, given: &[Value]) -> Result<Vec<Value>> {
-    let needed = call.params.iter().filter(|(_, optional)| !optional).count();
+    let needed = call.params.iter().filter(|param| !param.optional).count();
     if given.len() < needed || given.len() > call.params.len() {
         return Err(count(method, call.params.len(), given.len() as i64));
     }
-    call.params.iter().zip(given).map(|((ty, _), value)| ty.check(store.model, value)).collect()
+    call.params.iter().zip(given).map(|(Param { ty, .. }, value)| check(ty, store.model, value)).collect()
 }
 
 /// Every method there is.
 fn methods() -> Vec<String> {
-    let mut all = Vec::new();
-    for (name, class) in &Model::get().classes {
-        let mut verbs: Vec<String> = vec!["get_record".into(), "get_by_uuid".into()];
-        if class.lists {
-            verbs.extend(["get_all", "get_all_records", "get_all_records_where"].map(String::from));
-        }
-        for field in &class.fields {
-            let of = ["get_", "set_", "add_to_", "remove_from_", "add_", "remove_"].map(|start| format!("{start}{}", field.name));
-            verbs.extend(of.into_iter().filter(|verb| engine::accessor(class, verb).is_some()));
-        }
-        verbs.extend(
-            ["create", "destroy", "get_by_name_label"].iter().filter(|verb| engine::accessor(class, verb).is_some()).map(|v| v.to_string()),
-        );
-        verbs.extend(class.calls.keys().cloned());
-        for verb in verbs {
-            if class.calls.contains_key(&verb) {
-                all.push(format!("Async.{name}.{verb}"));
-            }
-            all.push(format!("{name}.{verb}"));
-        }
-    }
-    all.push("system.listMethods".into());
+    let mut all = Model::get().methods();
+    let tasks: Vec<String> = all.iter().map(|name| format!("Async.{name}")).filter(|name| Model::get().method(name).is_ok()).collect();
+    all.extend(tasks);
     all
+}
+
+/// The class that a method is of.
+fn class_of(method: &str) -> Result<&'static Class> {
+    let known = method.split_once('.').and_then(|(class, _)| Model::get().classes.get(class));
+    known.ok_or_else(|| Fault::new("MESSAGE_METHOD_UNKNOWN", [method]))
 }
 
 /// An object's fields from JSON.

@@ -17,6 +17,7 @@
 //! * [`task`] runs calls that take long, with progress and cancel.
 //! * [`watch`] keeps a copy of records up to date by events; nothing is polled.
 //! * [`trust`] says whose certificate is taken for whom.
+//! * [`model`] is the table of all classes, fields and calls, by which calls are checked that people write.
 //! * [`records`] are the classes that are used most, tolerant of fields and values that are not known yet.
 
 pub mod cache;
@@ -24,6 +25,7 @@ pub mod client;
 mod config;
 mod error;
 mod http;
+pub mod model;
 pub mod records;
 mod rpc;
 mod secret;

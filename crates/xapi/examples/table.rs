@@ -1,6 +1,6 @@
-//! Makes `src/model.txt` from the published data model of XAPI (`xenapi.json`): names, types and releases, and none of its sentences.
+//! Makes `src/model/model.txt` from the published data model of XAPI (`xenapi.json`): names, types and releases, and none of its sentences.
 //!
-//! `cargo run -p vmoon-xapi-sim --example table -- xenapi.json > crates/xapi-sim/src/model.txt`
+//! `cargo xtask xapi-table xenapi.json` runs it.
 
 use serde_json::Value;
 use std::{
@@ -34,7 +34,8 @@ fn class(out: &mut String, class: &Value) {
     for field in list(&class["fields"]) {
         let default = field.get("default").map_or("-", text);
         let kind = text(&field["qualifier"]);
-        let _ = writeln!(out, "field\t{}\t{kind}\t{}\t{default}", text(&field["name"]), text(&field["type"]));
+        let line = format!("field\t{}\t{kind}\t{}\t{default}\t{}", text(&field["name"]), text(&field["type"]), since(field));
+        let _ = writeln!(out, "{}", line.trim_end());
     }
     for values in list(&class["enums"]) {
         let words: Vec<&str> = list(&values["values"]).iter().map(|value| text(&value["name"])).collect();
@@ -53,7 +54,7 @@ fn class(out: &mut String, class: &Value) {
         let parameters = list(&message["params"]).iter().filter(|parameter| text(&parameter["type"]) != "session ref");
         let shown = |parameter: &Value| {
             let optional = if parameter["required"].as_bool() == Some(false) { "?" } else { "" };
-            format!("{}{optional}", text(&parameter["type"]))
+            format!("{}={}{optional}", text(&parameter["name"]), text(&parameter["type"]))
         };
         let parameters: Vec<String> = parameters.map(shown).collect();
         let open = list(&message["params"]).iter().all(|parameter| text(&parameter["type"]) != "session ref");
