@@ -79,10 +79,14 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Program("unshare"), package: "util-linux", purpose: "a libvirt daemon apart from the computer's" },
     Component { probe: Probe::Program("ip"), package: "iproute2", purpose: "a libvirt daemon apart from the computer's" },
     Component { probe: Probe::Program("ssh-keygen"), package: "openssh-client", purpose: "keys of hosts and users in tests over SSH" },
+    Component { probe: Probe::Library("openssh/sftp-server"), package: "openssh-sftp-server", purpose: "files over SSH" },
     Component { probe: Probe::Program("sshd"), package: "openssh-server", purpose: "hosts of tests over SSH" },
     Component { probe: Probe::Program("busybox"), package: "busybox-static", purpose: "the guest of tests" },
     Component { probe: Probe::Unpacked, package: "linux-image-cloud-amd64", purpose: "the guest of tests: its kernel" },
     Component { probe: Probe::Unpacked, package: "qemu-guest-agent", purpose: "the guest of tests: its agent" },
+    Component { probe: Probe::Unpacked, package: "dropbear-bin", purpose: "the guest of tests: its SSH server" },
+    Component { probe: Probe::Unpacked, package: "libtomcrypt1", purpose: "the guest of tests: its SSH server" },
+    Component { probe: Probe::Unpacked, package: "libtommath1", purpose: "the guest of tests: its SSH server" },
 ];
 
 /// Installs what is missing.

@@ -1,35 +1,12 @@
-//! What is made once and kept in the target directory, also when several test processes start at once: each piece is made under a lock, beside its place,
-//! and renamed into it whole.
+//! What libvirt found out once, kept in the target directory, also when several test processes start at once.
 
-use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::chown,
     path::{Path, PathBuf},
 };
-
-/// The target directory of cargo that this program is in: the one with the tag.
-pub(crate) fn target() -> io::Result<PathBuf> {
-    let exe = std::env::current_exe()?;
-    let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    target.map(Path::to_owned).ok_or_else(|| io::Error::other("this program is not in a target directory of cargo"))
-}
-
-/// The folder of what is kept, and the right to change it until the file is dropped.
-pub(crate) fn locked() -> io::Result<(PathBuf, File)> {
-    let folder = target()?.join("libvirt-lab");
-    fs::create_dir_all(&folder)?;
-    let lock = File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
-    flock(&lock, FlockOperation::LockExclusive)?;
-    Ok((folder, lock))
-}
-
-/// When and how large: what tells one version of a file from another.
-pub(crate) fn version(file: &Path) -> io::Result<String> {
-    let meta = fs::metadata(file)?;
-    Ok(format!("{}-{}", meta.ctime(), meta.size()))
-}
+use vmoon_guest_image::kept::{locked, version};
 
 /// What libvirt found out about every emulator, which takes it many seconds: kept for the next daemon. libvirt checks it against the programs and asks
 /// again if they changed.
@@ -42,7 +19,7 @@ pub(crate) struct Capabilities {
 impl Capabilities {
     pub(crate) fn open(of_a_user: bool) -> io::Result<Self> {
         let version = [version(Path::new("/usr/sbin/libvirtd"))?, version(Path::new("/usr/bin/qemu-system-x86_64"))?].join("-");
-        let (folder, lock) = locked()?;
+        let (folder, lock) = locked("libvirt-lab")?;
         let place = folder.join(format!("capabilities-{}{version}", if of_a_user { "user-" } else { "" }));
         let making = (!place.is_dir()).then_some(lock);
         Ok(Self { place, making })

@@ -6,12 +6,12 @@
 //!
 //! Needs root, and what `cargo xtask install` installs; without them it panics and says so, because a test that does not run must not pass.
 
-mod cpio;
-mod guest;
 mod kept;
+mod machine;
 mod namespace;
 
-pub use guest::{Guest, Machine};
+pub use machine::Machine;
+pub use vmoon_guest_image::Guest;
 
 use namespace::Namespace;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -215,7 +215,7 @@ impl Lab {
     /// # Panics
     /// If what it is made of is not installed.
     pub fn guest() -> Guest {
-        Guest::get().unwrap_or_else(|why| panic!("no guest for this test: {why}"))
+        Guest::kept().unwrap_or_else(|why| panic!("no guest for this test: {why}"))
     }
 }
 

@@ -16,9 +16,10 @@ const OURS: &[(&str, &[&str])] = &[
     ("packages", &["core", "sys", "confine"]),
     ("libvirt-wire", &[]),
     ("xapi", &[]),
-    ("libvirt-lab", &[]),
+    ("guest-image", &[]),
+    ("libvirt-lab", &["guest-image"]),
     ("ssh-lab", &[]),
-    ("xapi-sim", &["xapi", "sys"]),
+    ("xapi-sim", &["xapi", "sys", "guest-image"]),
     ("remote", &["core", "sys", "lua-wire"]),
     ("driver-ssh", &["core", "sys", "remote"]),
     ("seed", &["core"]),
@@ -30,7 +31,7 @@ const OURS: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of every crate may use besides.
-const OURS_IN_TESTS: &[&str] = &["driver-sim", "libvirt-lab", "ssh-lab", "xapi-sim"];
+const OURS_IN_TESTS: &[&str] = &["driver-sim", "guest-image", "libvirt-lab", "ssh-lab", "xapi-sim"];
 
 /// Crates whose foreign dependencies are all named here: they stay small, pure and quick to build.
 const FOREIGN: &[(&str, &[&str])] =

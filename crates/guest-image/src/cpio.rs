@@ -11,8 +11,8 @@ impl Archive {
         Self { bytes: Vec::new(), count: 0 }
     }
 
-    pub(crate) fn folder(&mut self, path: &str) {
-        self.entry(path, 0o040_755, &[]);
+    pub(crate) fn folder(&mut self, path: &str, mode: u32) {
+        self.entry(path, 0o040_000 | mode, &[]);
     }
 
     pub(crate) fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
