@@ -3,7 +3,7 @@
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, copy_file_range, fchmod, fstat, ftruncate, futimens,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Timespec, Timestamps, copy_file_range, fchmod, fstat, ftruncate, futimens,
         ioctl_ficlone, mkdirat, openat, readlinkat, seek, statat, symlinkat,
     },
     io::{Errno, pread, pwrite},
@@ -12,6 +12,7 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 /// How deep directories may lie in each other; each level holds two descriptors meanwhile.
@@ -25,6 +26,16 @@ const BUFFER: usize = 64 << 10;
 /// Those of the file system; `InvalidInput` for directories that lie too deep. What was copied before stays.
 pub fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     level(from, to, 0)
+}
+
+/// Copies a file to a new one of mode 0600, with its holes; blocks are shared where the file system can do that.
+///
+/// # Errors
+/// Those of the file system; `AlreadyExists` if there is something under the new name.
+pub fn file(from: &Path, to: &Path) -> io::Result<()> {
+    let from = openat(CWD, from, OFlags::CLOEXEC, Mode::empty())?;
+    let to = openat(CWD, to, OFlags::CLOEXEC | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR)?;
+    content(&from, &to)
 }
 
 fn level(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> io::Result<()> {
@@ -132,6 +143,22 @@ mod tests {
         fs::{self, File},
         os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
     };
+
+    #[test]
+    fn one_file_is_copied_with_its_holes_and_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        let sparse = File::create(&one).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        sparse.write_all_at(b"far", 1 << 39).unwrap();
+        file(&one, &two).unwrap();
+        let copy = File::open(&two).unwrap();
+        let mut word = [0; 3];
+        copy.read_exact_at(&mut word, 1 << 39).unwrap();
+        let meta = copy.metadata().unwrap();
+        assert_eq!((&word, meta.len(), meta.blocks() < 1000), (b"far", 1 << 40, true));
+        assert_eq!(file(&one, &two).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
 
     #[test]
     fn everything_is_copied_and_nothing_is_followed_or_filled() {

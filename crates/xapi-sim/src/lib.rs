@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod fault;
+mod images;
 pub mod seed;
 mod server;
 mod sim;

@@ -111,6 +111,16 @@ impl Sim {
         all
     }
 
+    /// The file with what is on a disk, by the disk's reference. Its guest may have it open.
+    ///
+    /// # Errors
+    /// If there is no such disk, or its file cannot be made.
+    pub fn disk(&self, reference: &str) -> std::io::Result<std::path::PathBuf> {
+        let state = self.state();
+        let bytes = state.store.field("VDI", reference, "virtual_size")?.as_u64().unwrap_or_default();
+        state.store.images.file(reference, bytes)
+    }
+
     /// How many sessions there are.
     pub fn sessions(&self) -> usize {
         self.state().sessions.len()

@@ -3,10 +3,14 @@
 
 use crate::{
     fault::{Fault, Result},
+    images::Images,
     model::{Model, NULL},
 };
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// How many deletions of a class are remembered: who looks more rarely misses some (`db_cache_types.ml` keeps between 256 and 512).
 const REMEMBERED: usize = 512;
@@ -62,6 +66,8 @@ pub(crate) struct Store {
     pub(crate) model: &'static Model,
     tables: BTreeMap<String, Table>,
     pub(crate) generation: u64,
+    /// What is on disks.
+    pub(crate) images: Arc<Images>,
 }
 
 /// A reference that nobody has.
@@ -72,7 +78,7 @@ pub(crate) fn fresh() -> String {
 impl Store {
     pub(crate) fn new(model: &'static Model) -> Self {
         let tables = model.classes.keys().map(|class| (class.clone(), Table::default())).collect();
-        Self { model, tables, generation: 1 }
+        Self { model, tables, generation: 1, images: Arc::default() }
     }
 
     fn next(&mut self) -> u64 {

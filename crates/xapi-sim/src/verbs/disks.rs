@@ -58,7 +58,9 @@ pub(super) fn copy(store: &mut Store, vdi: &str, sr: Option<&str>, snapshot: boo
     if snapshot {
         fields.insert("snapshot_time".into(), now().into());
     }
-    Ok(store.insert("VDI", fields).into())
+    let made = store.insert("VDI", fields);
+    store.images.copy(vdi, &made).map_err(|error| Fault::internal(&error.to_string()))?;
+    Ok(made.into())
 }
 
 pub(super) fn resize(store: &mut Store, vdi: &str, bytes: i64) -> Result<Value> {
@@ -82,5 +84,6 @@ pub(super) fn destroy(store: &mut Store, vdi: &str) -> Result<Value> {
     let (sr, bytes) = (store.text("VDI", vdi, "SR")?, size(store, vdi)?);
     take(store, &sr, -bytes)?;
     store.remove("VDI", vdi);
+    store.images.remove(vdi);
     void()
 }
