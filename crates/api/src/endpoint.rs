@@ -91,6 +91,10 @@ macro_rules! with_endpoints {
             delete_snapshot(SnapshotRef) -> WorkView: Post "/v1/machines/{machine}/snapshots/{snapshot}/delete" "Deletes a snapshot; its children stay.";
             tune_machine(TuneMachine) -> WorkView: Post "/v1/machines/{machine}/settings" "Changes settings of a machine that exists.";
             rename_machine(RenameMachine) -> WorkView: Post "/v1/machines/{machine}/rename" "Gives a machine another name.";
+            list_devices(MachineRef) -> DevicesView: Get "/v1/machines/{machine}/devices" "Lists a machine's devices, and what can be added.";
+            add_device(AddDevice) -> WorkView: Post "/v1/machines/{machine}/devices" "Adds a device, at once where the machine can.";
+            remove_device(RemoveDevice) -> WorkView: Post "/v1/machines/{machine}/devices/{device}/remove" "Removes a device, and what was made for it.";
+            reset_machine(ResetMachine) -> WorkView: Post "/v1/machines/{machine}/reset" "Presses the reset button; what was not written is lost.";
             exec(Exec) -> ExecView: Post "/v1/machines/{machine}/exec" "Runs a program in a machine and answers when it has ended.";
             list_addresses(MachineRef) -> Vec<Address>: Get "/v1/machines/{machine}/addresses" "Lists a machine's addresses, the most trustworthy first.";
             wait_ready(WaitReady) -> ReadyView: Get "/v1/machines/{machine}/ready" "Answers when a machine has an address, greets by SSH, or has a live session.";

@@ -7,6 +7,7 @@ use vmoon_core::{
     CommandId, ConnectionId, MachineId, OperationId, SessionId,
     ability::{Address, Change, Effect, UsedEnvironment},
     connection::{ConnectionState, SecretPlace},
+    device::{Device, DeviceKind},
     driver::{Abilities, ChannelKind, Check, Exit},
     machine::{Answer, State, Verb},
     operation::{Outcome, Progress},
@@ -514,6 +515,15 @@ pub struct WorkView {
     pub answer: Option<Answer>,
     /// The machine, as it is now.
     pub machine: MachineView,
+}
+
+/// The devices of a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DevicesView {
+    /// Those it has, now or from its next start on.
+    pub devices: Vec<Device>,
+    /// What can be added.
+    pub kinds: Vec<DeviceKind>,
 }
 
 /// How a program in a machine ended.

@@ -174,6 +174,16 @@ pub trait Tune: Send + Sync {
     async fn rename(&self, handle: &Handle, name: &str) -> Result<Handle>;
 }
 
+/// Presses the reset button.
+#[async_trait]
+pub trait Reset: Send + Sync {
+    /// Lets the machine that runs begin anew at once, without asking its guest: what was not written is lost. It is the same life: its channels go on.
+    ///
+    /// # Errors
+    /// [`Code::MachineStopped`](crate::Code::MachineStopped) if it does not run.
+    async fn reset(&self, handle: &Handle) -> Result<()>;
+}
+
 /// What a driver pushes when something happened to its machines. It says *that* something changed; the daemon then observes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {

@@ -104,6 +104,9 @@ codes! {
     SnapshotNotFound "snapshot.not_found" exit 3 http 404 Never "The machine has no snapshot of that name.";
     SnapshotExists "snapshot.exists" exit 4 http 409 AfterChange "The machine has a snapshot of that name already.";
 
+    DeviceNotFound "device.not_found" exit 3 http 404 Never "The machine has no device of that name.";
+    DeviceInUse "device.in_use" exit 4 http 409 AfterChange "Something depends on the device, or the guest does not let it go.";
+
     GuestAgent "guest.agent" exit 7 http 503 Later "The guest's agent is not there or does not answer.";
     GuestNoLua "guest.no_lua" exit 10 http 422 Never "The guest has no Lua interpreter; a shell session works.";
     GuestNoAddress "guest.no_address" exit 7 http 503 Later "No address of the guest is known.";

@@ -7,7 +7,8 @@
 
 use crate::{
     Error, MachineId, Result,
-    ability::{Addresses, Display, Environments, Exec, Notices, Snapshots, Tune},
+    ability::{Addresses, Display, Environments, Exec, Notices, Reset, Snapshots, Tune},
+    device::Devices,
     frame::Frame,
     operation::{OpRecord, Progress, Undo},
     spec::{MachineSpec, Problems},
@@ -33,7 +34,7 @@ pub struct DriverInfo {
 }
 
 /// One setting of a specification.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
     /// Its name in [`MachineSpec::settings`].
     pub name: String,
@@ -211,6 +212,10 @@ pub struct Abilities {
     pub clone: bool,
     /// Its files can be reached from outside.
     pub files: bool,
+    /// It has devices that can be added and removed.
+    pub devices: bool,
+    /// It has a reset button.
+    pub reset: bool,
 }
 
 impl Abilities {
@@ -224,6 +229,8 @@ impl Abilities {
             tune: driver.tune().is_some(),
             clone: driver.clones().is_some(),
             files: driver.files().is_some(),
+            devices: driver.devices().is_some(),
+            reset: driver.reset().is_some(),
             ..driver.abilities(handle)
         }
     }
@@ -241,6 +248,8 @@ impl Abilities {
             (self.tune, "set"),
             (self.clone, "clone"),
             (self.files, "cp"),
+            (self.devices, "device"),
+            (self.reset, "reset"),
         ]
         .into_iter()
         .filter_map(|(can, name)| can.then_some(name))
@@ -423,6 +432,16 @@ pub trait Driver: Send + Sync {
 
     /// Changing machines that exist, where that can be done.
     fn tune(&self) -> Option<&dyn Tune> {
+        None
+    }
+
+    /// Devices of machines, where they can be changed.
+    fn devices(&self) -> Option<&dyn Devices> {
+        None
+    }
+
+    /// The reset button, where machines have one.
+    fn reset(&self) -> Option<&dyn Reset> {
         None
     }
 

@@ -7,6 +7,7 @@
 pub mod ability;
 pub mod codes;
 pub mod connection;
+pub mod device;
 pub mod driver;
 pub mod error;
 pub mod event;

@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    ability::{Addresses, Display, Exec, Notices, Snapshots, Tune},
+    ability::{Addresses, Display, Exec, Notices, Reset, Snapshots, Tune},
+    device::Devices,
     driver::{
         Abilities, Channel, Check, Clones, Driver, DriverInfo, Exit, Found, Handle, HostFacts, Journal, Observed, Offset, Pause, Plan,
         Recovered, SessionLink, Setting, Sighting, StopMode, Suspend, Verdict,
@@ -35,7 +36,8 @@ const SETTINGS: [(&str, &str); 7] = [
     ("overflow", "what happens when the ring is full: wait (default) or drop"),
 ];
 /// The calls that change nothing.
-const READS: [&str; 8] = ["open", "describe", "snapshot.list", "exec", "addresses", "display", "screenshot", "clone"];
+const READS: [&str; 10] =
+    ["open", "describe", "snapshot.list", "device.list", "device.plan", "exec", "addresses", "display", "screenshot", "clone"];
 /// The memory of the simulated host, in MiB.
 const HOST_MEMORY: u64 = 1024;
 
@@ -54,11 +56,13 @@ pub type Door = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 /// What reverses a step of `create`. Stored as JSON in the operation.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "snake_case")]
-enum Step {
+pub(crate) enum Step {
     /// Remove the disk.
     Disk { native: String },
     /// Remove the definition.
     Define { native: String },
+    /// Take a device away, with its disk.
+    Device { native: String, name: String },
 }
 
 impl SimDriver {
@@ -86,7 +90,7 @@ impl SimDriver {
         &self.world
     }
 
-    async fn step<T>(&self, name: &str, act: impl FnOnce(&mut Inner) -> Result<T> + Send) -> Result<T> {
+    pub(crate) async fn step<T>(&self, name: &str, act: impl FnOnce(&mut Inner) -> Result<T> + Send) -> Result<T> {
         self.world.step(&self.line, name, act).await
     }
 
@@ -115,7 +119,7 @@ impl SimDriver {
         })
         .await?;
         self.step("delete.disk", |inner| {
-            inner.disks.remove(native);
+            inner.disks.retain(|disk, _| disk.split('/').next() != Some(native));
             Ok(())
         })
         .await?;
@@ -138,6 +142,7 @@ impl SimDriver {
                 })
                 .await
             }
+            Step::Device { native, name } => self.take_back(native, name).await,
             Step::Disk { native } => {
                 self.step("recover.disk", |inner| {
                     inner.disks.remove(native);
@@ -386,6 +391,14 @@ impl Driver for SimDriver {
         Some(self)
     }
 
+    fn devices(&self) -> Option<&dyn Devices> {
+        Some(self)
+    }
+
+    fn reset(&self) -> Option<&dyn Reset> {
+        Some(self)
+    }
+
     fn clones(&self) -> Option<&dyn Clones> {
         Some(self)
     }
@@ -432,7 +445,7 @@ fn freeze(machine: &mut Machine, from: Power, to: Power) -> Result<()> {
     }
 }
 
-fn undo(step: &Step) -> Result<Undo> {
+pub(crate) fn undo(step: &Step) -> Result<Undo> {
     let value = serde_json::to_value(step).map_err(|error| Error::internal("an undo value cannot be written").source(error))?;
     Ok(Undo(value))
 }

@@ -11,6 +11,7 @@
 
 mod abilities;
 pub mod contract;
+mod devices;
 mod driver;
 mod fault;
 mod holder;

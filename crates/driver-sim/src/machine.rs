@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vmoon_core::{
     MachineId,
     ability::Address,
+    device::{Device, Presence},
     driver::{Channel, ChannelKind, Exit, Observed, Sighting},
 };
 
@@ -100,6 +101,9 @@ pub(crate) struct Machine {
     /// MiB.
     pub(crate) memory: u64,
     pub(crate) autostart: bool,
+    pub(crate) devices: Vec<Device>,
+    /// How often its reset button was pressed.
+    pub(crate) resets: u64,
     /// When a guest that takes its time will be off.
     leaves_at: Option<u64>,
 }
@@ -120,6 +124,8 @@ impl Machine {
             addresses: Vec::new(),
             memory: 16,
             autostart: false,
+            devices: Vec::new(),
+            resets: 0,
             leaves_at: None,
         }
     }
@@ -165,6 +171,7 @@ impl Machine {
             return;
         }
         self.life += 1;
+        self.devices.iter_mut().for_each(|device| device.presence = Presence::Kept);
         self.power = Power::On;
         self.leaves_at = None;
         let holder = Arc::new(Holder::new(self.guest.ring, self.guest.overflow, now));
@@ -188,6 +195,7 @@ impl Machine {
         }
         self.power = Power::Off;
         self.leaves_at = None;
+        self.devices.retain(|device| device.presence != Presence::UntilStopped);
     }
 
     /// Asks the guest to stop.

@@ -125,8 +125,8 @@ impl World {
     /// The next call or step of that name meets this fault; several queue up.
     ///
     /// Calls: `probe facts create start stop kill delete observe list recover open describe pause unpause suspend resume
-    /// snapshot.list snapshot.create snapshot.revert snapshot.delete exec addresses display screenshot tune rename clone`.
-    /// Steps within calls: `create.disk create.define create.complete delete.off delete.disk delete.undefine recover.undefine
+    /// snapshot.list snapshot.create snapshot.revert snapshot.delete device.list device.plan reset exec addresses display screenshot tune rename clone`.
+    /// Steps within calls: `device.disk device.attach device.detach device.erase recover.device create.disk create.define create.complete delete.off delete.disk delete.undefine recover.undefine
     /// recover.disk`.
     pub fn fault(&self, name: &str, fault: Fault) {
         self.lock().faults.entry(name.to_owned()).or_default().push_back(fault);

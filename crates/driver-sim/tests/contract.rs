@@ -1,7 +1,7 @@
 //! The simulated driver passes the suite that every driver passes.
 
 use std::sync::Arc;
-use vmoon_core::{driver::Driver, spec::MachineSpec};
+use vmoon_core::{device::NewDevice, driver::Driver, spec::MachineSpec};
 use vmoon_driver_sim::{
     SimDriver, World,
     contract::{Fixture, Snippet},
@@ -44,6 +44,10 @@ impl Fixture for Sim {
 
     fn change(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
         Some([("memory".to_owned(), 64.into())].into_iter().collect())
+    }
+
+    fn device(&self) -> Option<NewDevice> {
+        Some(NewDevice { kind: "disk".into(), settings: [("size".to_owned(), 7.into())].into_iter().collect() })
     }
 
     fn keys(&self) -> Option<(String, String)> {

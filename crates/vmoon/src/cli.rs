@@ -75,6 +75,8 @@ pub(crate) enum Verb {
     Kill(cmd::lifecycle::KillArgs),
     /// Stop machines politely and start them again
     Restart(cmd::lifecycle::RestartArgs),
+    /// Press the reset button of machines; their guests are not asked
+    Reset(cmd::reset::Args),
     /// Freeze machines in memory
     Pause(cmd::lifecycle::PauseArgs),
     /// Write machines to storage and stop them
@@ -89,6 +91,9 @@ pub(crate) enum Verb {
     Snapshot(cmd::snapshot::Args),
     /// Change settings of a machine that exists
     Set(cmd::set::SetArgs),
+    /// List, add and remove devices of a machine: disks, network cards
+    #[command(visible_alias = "dev")]
+    Device(cmd::device::Args),
     /// Give a machine another name
     Rename(cmd::set::RenameArgs),
     /// Say whether a machine starts with its host
@@ -212,12 +217,14 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Stop(args) => cmd::lifecycle::stop(ctx, args).await,
         Verb::Kill(args) => cmd::lifecycle::kill(ctx, args).await,
         Verb::Restart(args) => cmd::lifecycle::restart(ctx, args).await,
+        Verb::Reset(args) => cmd::reset::run(ctx, args).await,
         Verb::Pause(args) => cmd::lifecycle::pause(ctx, args).await,
         Verb::Suspend(args) => cmd::lifecycle::suspend(ctx, args).await,
         Verb::Resume(args) => cmd::lifecycle::resume(ctx, args).await,
         Verb::Rm(args) => cmd::rm::run(ctx, args).await,
         Verb::Snapshot(args) => cmd::snapshot::run(ctx, args).await,
         Verb::Set(args) => cmd::set::set(ctx, args).await,
+        Verb::Device(args) => cmd::device::run(ctx, args).await,
         Verb::Rename(args) => cmd::set::rename(ctx, args).await,
         Verb::Autostart(args) => cmd::set::autostart(ctx, args).await,
         Verb::Ip(args) => cmd::ready::run(ctx, args).await,

@@ -66,6 +66,55 @@ pub struct RenameMachine {
     pub deadline_ms: Option<u64>,
 }
 
+/// Adds a device to a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AddDevice {
+    /// To which machine.
+    pub machine: String,
+    /// Its kind, one of those that the machine's devices are listed with.
+    pub kind: String,
+    /// What is said of it, by the names of that kind's settings.
+    #[serde(default)]
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long the operation may take, milliseconds; 5 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Takes a device away from a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RemoveDevice {
+    /// From which machine.
+    pub machine: String,
+    /// The device's name.
+    pub device: String,
+    /// Keep what it holds, even if vmoon has made it for this machine.
+    #[serde(default)]
+    pub keep: bool,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long the operation may take, milliseconds; 5 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Presses the reset button of a machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResetMachine {
+    /// Which.
+    pub machine: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long the operation may take, milliseconds; 5 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
 /// Runs a program in a machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Exec {

@@ -151,7 +151,8 @@ async fn carry_out(
         Call::Resume => driver.suspend().ok_or_else(lacks)?.resume(&handle).await?,
         Call::Work => {
             let work = work.ok_or_else(|| Error::internal("work of which nobody says what it is"))?;
-            return work.carry_out(driver, &handle).await;
+            let journal = journal.ok_or_else(|| Error::internal("work without an operation"))?;
+            return work.carry_out(driver, &handle, &journal).await;
         }
     }
     Ok(None)

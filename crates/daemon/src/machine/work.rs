@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 use vmoon_core::{
     Result,
     ability::NewSnapshot,
-    driver::{Driver, Handle, unsupported},
+    device::DeviceChange,
+    driver::{Driver, Handle, Journal, unsupported},
     name::escape,
 };
 
@@ -21,6 +22,10 @@ pub(crate) enum Work {
     Tune(Map<String, Value>),
     /// Give it another name.
     Rename(String),
+    /// Add or remove a device.
+    Device(DeviceChange),
+    /// Press its reset button.
+    Reset,
 }
 
 impl Work {
@@ -34,11 +39,14 @@ impl Work {
                 format!("changing {}", settings.keys().map(|name| escape(name)).collect::<Vec<_>>().join(", "))
             }
             Self::Rename(name) => format!("renaming it to {}", escape(name)),
+            Self::Device(DeviceChange::Add(new)) => format!("adding a {}", escape(&new.kind)),
+            Self::Device(DeviceChange::Remove { name, .. }) => format!("removing the device {}", escape(name)),
+            Self::Reset => "pressing its reset button".into(),
         }
     }
 
     /// Does it. The handle is the machine's from now on, if it has another one.
-    pub(super) async fn carry_out(self, driver: &dyn Driver, handle: &Handle) -> Result<Option<Handle>> {
+    pub(super) async fn carry_out(self, driver: &dyn Driver, handle: &Handle, journal: &dyn Journal) -> Result<Option<Handle>> {
         let lacks = |what: &str| unsupported(&driver.info().kind, what);
         let snapshots = || driver.snapshots().ok_or_else(|| lacks("have snapshots"));
         let tune = || driver.tune().ok_or_else(|| lacks("be changed"));
@@ -48,6 +56,8 @@ impl Work {
             Self::DeleteSnapshot(name) => snapshots()?.delete(handle, &name).await?,
             Self::Tune(settings) => drop(tune()?.tune(handle, &settings, false).await?),
             Self::Rename(name) => return tune()?.rename(handle, &name).await.map(Some),
+            Self::Device(change) => driver.devices().ok_or_else(|| lacks("get other devices"))?.change(handle, &change, journal).await?,
+            Self::Reset => driver.reset().ok_or_else(|| lacks("be reset"))?.reset(handle).await?,
         }
         Ok(None)
     }

@@ -8,12 +8,13 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use vmoon_api::{
-    requests::{CreateSnapshot, Exec, Ready, RenameMachine, SnapshotRef, TuneMachine, WaitReady},
-    views::{ExecView, PictureView, ReadyView, WorkView},
+    requests::{CreateSnapshot, Exec, Ready, RenameMachine, ResetMachine, SnapshotRef, TuneMachine, WaitReady},
+    views::{DevicesView, ExecView, PictureView, ReadyView, WorkView},
 };
 use vmoon_core::{
     Code, Error, Result,
     ability::{Address, Change, Effect, NewSnapshot, Program, Snapshot, Snapshots},
+    device::DeviceChange,
     driver::{Handle, unsupported},
     machine::State,
     name::{self, escape},
@@ -67,6 +68,15 @@ fn planned(machine: &Machine, steps: Vec<String>, changes: Vec<Change>) -> WorkV
     WorkView { steps, changes, answer: None, machine: machine.view().as_ref().clone() }
 }
 
+/// Changes as steps.
+fn told(changes: &[Change]) -> Vec<String> {
+    let step = |change: &Change| match change.effect {
+        Effect::Now => change.what.clone(),
+        Effect::NextStart => format!("{} (from the next start on)", change.what),
+    };
+    changes.iter().map(step).collect()
+}
+
 impl Service {
     pub(super) async fn snapshots_of(&self, text: &str) -> Result<Vec<Snapshot>> {
         let machine = self.machine(text)?;
@@ -117,13 +127,7 @@ impl Service {
         let tune = machine.driver.tune().ok_or_else(|| lacks(&machine, "be changed"))?;
         // All problems at once, before anything is touched; and what is told afterwards is what was planned.
         let changes = within("planning the changes", tune.tune(&handle(&machine)?, &request.settings, true)).await?;
-        let steps = changes
-            .iter()
-            .map(|change| match change.effect {
-                Effect::Now => change.what.clone(),
-                Effect::NextStart => format!("{} (from the next start on)", change.what),
-            })
-            .collect();
+        let steps = told(&changes);
         self.work(&machine, Work::Tune(request.settings), steps, changes, request.dry_run, request.deadline_ms).await
     }
 
@@ -140,6 +144,46 @@ impl Service {
         }
         let steps = vec![format!("{} is renamed to {}", machine.view().name, request.name)];
         self.work(&machine, Work::Rename(request.name), steps, Vec::new(), request.dry_run, request.deadline_ms).await
+    }
+
+    pub(super) async fn devices_of(&self, text: &str) -> Result<DevicesView> {
+        let machine = self.machine(text)?;
+        let devices = machine.driver.devices().ok_or_else(|| lacks(&machine, "tell their devices"))?;
+        let found = within("listing devices", devices.list(&handle(&machine)?)).await?;
+        Ok(DevicesView { devices: found, kinds: devices.kinds() })
+    }
+
+    pub(super) async fn change_device(
+        &self,
+        text: &str,
+        change: DeviceChange,
+        dry_run: bool,
+        deadline_ms: Option<u64>,
+    ) -> Result<WorkView> {
+        let machine = self.machine(text)?;
+        let devices = machine.driver.devices().ok_or_else(|| lacks(&machine, "get other devices"))?;
+        let changes = within("planning the change", devices.plan(&handle(&machine)?, &change)).await?;
+        let steps = told(&changes);
+        self.work(&machine, Work::Device(change), steps, changes, dry_run, deadline_ms).await
+    }
+
+    pub(super) async fn reset(&self, request: ResetMachine) -> Result<WorkView> {
+        let machine = self.machine(&request.machine)?;
+        if machine.driver.reset().is_none() {
+            return Err(lacks(&machine, "be reset").hint(format!("vmoon restart {} stops and starts it", escape(&machine.view().name))));
+        }
+        let view = machine.view();
+        let name = escape(&view.name);
+        if view.operation.is_none() {
+            match view.state {
+                State::Running => {}
+                State::Paused => return Err(Error::new(Code::MachinePaused, format!("{name} is paused")).hint("resume it first")),
+                State::Lost => return Err(Error::new(Code::DriverUnreachable, format!("{name} cannot be reached now"))),
+                _ => return Err(Error::new(Code::MachineStopped, format!("{name} does not run")).hint(format!("vmoon start {name}"))),
+            }
+        }
+        let steps = vec![format!("{name} begins anew at once, without asking its guest; what was not written is lost")];
+        self.work(&machine, Work::Reset, steps, Vec::new(), request.dry_run, request.deadline_ms).await
     }
 
     async fn work(

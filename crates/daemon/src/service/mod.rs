@@ -29,6 +29,7 @@ use vmoon_core::{
     Error, Result,
     ability::{Address, DisplayOffer, Snapshot},
     connection::Connection,
+    device::{DeviceChange, NewDevice},
     driver::Driver,
     event::Event,
     machine::{Request, State},
@@ -225,6 +226,24 @@ impl Api for Service {
 
     async fn rename_machine(&self, request: RenameMachine) -> Result<WorkView> {
         self.rename(request).await
+    }
+
+    async fn list_devices(&self, request: MachineRef) -> Result<DevicesView> {
+        self.devices_of(&request.machine).await
+    }
+
+    async fn add_device(&self, request: AddDevice) -> Result<WorkView> {
+        let change = DeviceChange::Add(NewDevice { kind: request.kind, settings: request.settings });
+        self.change_device(&request.machine, change, request.dry_run, request.deadline_ms).await
+    }
+
+    async fn remove_device(&self, request: RemoveDevice) -> Result<WorkView> {
+        let change = DeviceChange::Remove { name: request.device, keep: request.keep };
+        self.change_device(&request.machine, change, request.dry_run, request.deadline_ms).await
+    }
+
+    async fn reset_machine(&self, request: ResetMachine) -> Result<WorkView> {
+        self.reset(request).await
     }
 
     async fn exec(&self, request: Exec) -> Result<ExecView> {

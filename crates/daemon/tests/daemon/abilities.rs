@@ -19,7 +19,7 @@ use vmoon_core::{
 use vmoon_daemon::service::Service;
 use vmoon_driver_sim::{Fault, Gate, World};
 
-async fn running(outside: &Outside, hosts: &Hosts) -> (Arc<Service>, Arc<World>) {
+pub(crate) async fn running(outside: &Outside, hosts: &Hosts) -> (Arc<Service>, Arc<World>) {
     let world = hosts.open("sim:a");
     let api = outside.with_hosts(hosts).await;
     api.add_connection(add("sim:a", "a")).await.unwrap();
@@ -28,12 +28,12 @@ async fn running(outside: &Outside, hosts: &Hosts) -> (Arc<Service>, Arc<World>)
     (api, world)
 }
 
-fn machine() -> MachineRef {
+pub(crate) fn machine() -> MachineRef {
     MachineRef { machine: "vm".into() }
 }
 
 /// Waits for the end of work; its error if it failed.
-async fn done(api: &dyn Api, view: Result<WorkView>) -> Result<()> {
+pub(crate) async fn done(api: &dyn Api, view: Result<WorkView>) -> Result<()> {
     let view = view?;
     let ended = finish(api, &view.answer.expect("it was to be done")).await.expect("an operation");
     assert_eq!(ended.verb, Verb::Work);

@@ -4,6 +4,7 @@
 mod abilities;
 mod bodies;
 mod connections;
+mod devices;
 mod found;
 mod harness;
 mod policy;

@@ -7,11 +7,13 @@
 
 mod abilities;
 mod channels;
+mod devices;
 mod lifecycle;
 mod talk;
 
 pub use abilities::*;
 pub use channels::*;
+pub use devices::*;
 pub use lifecycle::*;
 
 use async_trait::async_trait;
@@ -23,6 +25,7 @@ use std::{
 use uuid::Uuid;
 use vmoon_core::{
     Code, Error, MachineId, OperationId, Result,
+    device::NewDevice,
     driver::{Channel, ChannelKind, Driver, Handle, Journal, Observed, Plan, StopMode},
     machine::Verb,
     operation::{OpRecord, Progress, Undo},
@@ -74,6 +77,11 @@ pub trait Fixture: Send + Sync {
 
     /// A change of settings that can be made to a machine that is off.
     fn change(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        None
+    }
+
+    /// A device that can be added to a machine that is off, where devices can be added.
+    fn device(&self) -> Option<NewDevice> {
         None
     }
 
@@ -308,6 +316,10 @@ macro_rules! __contract_rules {
             rename_keeps_the_machine
             a_copy_goes_on_and_so_does_the_original
             a_terminal_carries_keys_and_bytes
+            devices_come_and_go_without_a_trace
+            a_device_is_journalled_before_it_leaves_something_behind
+            unknown_devices_are_refused
+            reset_keeps_the_life
         }
     };
 }
