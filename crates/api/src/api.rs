@@ -11,6 +11,7 @@ use vmoon_core::{
     Result,
     ability::{Address, DisplayOffer, Snapshot},
     event::Event,
+    hosts::Place,
     package::{CacheInfo, EnvironmentInfo, FoundRock, HistoryEntry, PackagePlan, ProfileInfo, RockInfo, ServerInfo},
 };
 

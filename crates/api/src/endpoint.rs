@@ -72,6 +72,7 @@ macro_rules! with_endpoints {
             stop_daemon(Empty) -> Nothing: Post "/v1/daemon/stop" "Ends the daemon; machines and sessions live on.";
             list_connections(Empty) -> Vec<ConnectionView>: Get "/v1/connections" "Lists connections.";
             add_connection(AddConnection) -> ConnectionView: Post "/v1/connections" "Tries a connection and keeps it.";
+            show_connection(ConnectionRef) -> ConnectionDetails: Get "/v1/connections/{connection}" "Shows one connection, and what its hosts have to offer.";
             test_connection(ConnectionRef) -> TestView: Post "/v1/connections/{connection}/test" "Tries a connection that is kept.";
             login_connection(LoginConnection) -> ConnectionView: Post "/v1/connections/{connection}/login" "Gives a connection another secret or fingerprint.";
             remove_connection(RemoveConnection) -> ConnectionView: Post "/v1/connections/{connection}/remove" "Removes a connection with the records of its machines; touches nothing real.";
@@ -95,6 +96,8 @@ macro_rules! with_endpoints {
             add_device(AddDevice) -> WorkView: Post "/v1/machines/{machine}/devices" "Adds a device, at once where the machine can.";
             remove_device(RemoveDevice) -> WorkView: Post "/v1/machines/{machine}/devices/{device}/remove" "Removes a device, and what was made for it.";
             reset_machine(ResetMachine) -> WorkView: Post "/v1/machines/{machine}/reset" "Presses the reset button; what was not written is lost.";
+            list_places(MachineRef) -> Vec<Place>: Get "/v1/machines/{machine}/hosts" "Lists the hosts where a machine could run, and why not on the others.";
+            migrate_machine(MigrateMachine) -> WorkView: Post "/v1/machines/{machine}/migrate" "Moves a running machine to another host.";
             exec(Exec) -> ExecView: Post "/v1/machines/{machine}/exec" "Runs a program in a machine and answers when it has ended.";
             list_addresses(MachineRef) -> Vec<Address>: Get "/v1/machines/{machine}/addresses" "Lists a machine's addresses, the most trustworthy first.";
             wait_ready(WaitReady) -> ReadyView: Get "/v1/machines/{machine}/ready" "Answers when a machine has an address, greets by SSH, or has a live session.";

@@ -52,8 +52,11 @@ pub struct CreateMachine {
 pub struct CloneMachine {
     /// Which.
     pub machine: String,
-    /// The name of the copy, which is made on the same connection and runs at once.
+    /// The name of the copy, which is made on the same connection; it runs at once if the original does.
     pub name: String,
+    /// What the copy is to have otherwise, by the names and in the form of a specification; and how it is copied, where there are ways.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub settings: serde_json::Map<String, serde_json::Value>,
     /// How long the operation may take, milliseconds; 30 minutes if not said.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
@@ -69,6 +72,9 @@ pub struct MachineRequest {
     /// The name of a machine that vmoon has not made and that is to be deleted all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<String>,
+    /// What becomes of its disks if it is deleted; those that vmoon made go if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks: Option<vmoon_core::hosts::DiskFate>,
     /// How long the operation may take, milliseconds; 5 minutes if not said.
     #[serde(default)]
     pub deadline_ms: Option<u64>,

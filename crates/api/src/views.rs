@@ -445,6 +445,20 @@ pub struct TestView {
     pub checks: Vec<Check>,
 }
 
+/// A connection with what its hosts have to offer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionDetails {
+    /// The connection.
+    #[serde(flatten)]
+    pub connection: ConnectionView,
+    /// What there is; nothing where its driver cannot tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<vmoon_core::hosts::Inventory>,
+    /// Why that is not known now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory_error: Option<vmoon_core::error::ErrorRecord>,
+}
+
 /// The findings of `vmoon doctor`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DoctorView {

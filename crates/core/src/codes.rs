@@ -79,6 +79,8 @@ codes! {
     ConnectionUntrusted "connection.untrusted" exit 6 http 403 Never "The other side's key or certificate is not known, or has changed.";
     ConnectionLocked "connection.locked" exit 6 http 409 AfterChange "The connection waits for its secret after a restart.";
 
+    HostNotFound "host.not_found" exit 3 http 404 Never "The connection has no host of that name or id.";
+
     MachineNotFound "machine.not_found" exit 3 http 404 Never "No machine has that name or id.";
     MachineExists "machine.exists" exit 4 http 409 AfterChange "The connection has a machine of that name already.";
     MachineBusy "machine.busy" exit 4 http 409 AfterChange "Another operation holds the machine.";

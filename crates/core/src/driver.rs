@@ -10,6 +10,7 @@ use crate::{
     ability::{Addresses, Display, Environments, Exec, Notices, Reset, Snapshots, Tune},
     device::Devices,
     frame::Frame,
+    hosts::{Disks, Inventories, Migrate},
     operation::{OpRecord, Progress, Undo},
     spec::{MachineSpec, Problems},
 };
@@ -216,6 +217,8 @@ pub struct Abilities {
     pub devices: bool,
     /// It has a reset button.
     pub reset: bool,
+    /// It can be moved to another host.
+    pub migrate: bool,
 }
 
 impl Abilities {
@@ -231,6 +234,7 @@ impl Abilities {
             files: driver.files().is_some(),
             devices: driver.devices().is_some(),
             reset: driver.reset().is_some(),
+            migrate: driver.migrate().is_some(),
             ..driver.abilities(handle)
         }
     }
@@ -250,6 +254,7 @@ impl Abilities {
             (self.files, "cp"),
             (self.devices, "device"),
             (self.reset, "reset"),
+            (self.migrate, "migrate"),
         ]
         .into_iter()
         .filter_map(|(can, name)| can.then_some(name))
@@ -450,6 +455,21 @@ pub trait Driver: Send + Sync {
         None
     }
 
+    /// Moving machines between hosts, where there are several.
+    fn migrate(&self) -> Option<&dyn Migrate> {
+        None
+    }
+
+    /// Deciding what becomes of disks, where machines have any that may outlive them.
+    fn disks(&self) -> Option<&dyn Disks> {
+        None
+    }
+
+    /// What the hosts have to offer, where that is known.
+    fn inventories(&self) -> Option<&dyn Inventories> {
+        None
+    }
+
     /// Notices of what happened to machines, where the hypervisor pushes them. Asked once.
     fn watch(&self) -> Option<Box<dyn Notices>> {
         None
@@ -489,6 +509,19 @@ pub trait Clones: Send + Sync {
     /// [`Code::MachineNotCopyable`](crate::Code::MachineNotCopyable) with every reason that is known by now,
     /// [`Code::MachineStopped`](crate::Code::MachineStopped) if it does not run.
     async fn plan(&self, name: &str, original: &Handle) -> Result<Plan>;
+
+    /// The same for a copy that differs from its original in these settings, by the names and in the form of a specification.
+    ///
+    /// # Errors
+    /// As [`Self::plan`]; [`Code::SpecInvalid`](crate::Code::SpecInvalid) for settings that a copy cannot have otherwise.
+    async fn plan_with(&self, name: &str, original: &Handle, settings: &serde_json::Map<String, serde_json::Value>) -> Result<Plan> {
+        let mut problems = Problems::default();
+        for setting in settings.keys() {
+            problems.add(format!("settings.{setting}"), "a copy has this as its original does; change it afterwards");
+        }
+        problems.or(())?;
+        self.plan(name, original).await
+    }
 }
 
 /// Freezes a machine in memory.

@@ -12,6 +12,7 @@ pub mod driver;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod hosts;
 pub mod id;
 pub mod idle;
 pub mod machine;

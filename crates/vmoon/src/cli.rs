@@ -96,6 +96,8 @@ pub(crate) enum Verb {
     Device(cmd::device::Args),
     /// Give a machine another name
     Rename(cmd::set::RenameArgs),
+    /// Move a running machine to another host of its pool
+    Migrate(cmd::migrate::Args),
     /// Say whether a machine starts with its host
     Autostart(cmd::set::AutostartArgs),
     /// Wait for a machine, an operation or a command
@@ -226,6 +228,7 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Set(args) => cmd::set::set(ctx, args).await,
         Verb::Device(args) => cmd::device::run(ctx, args).await,
         Verb::Rename(args) => cmd::set::rename(ctx, args).await,
+        Verb::Migrate(args) => cmd::migrate::run(ctx, args).await,
         Verb::Autostart(args) => cmd::set::autostart(ctx, args).await,
         Verb::Ip(args) => cmd::ready::run(ctx, args).await,
         Verb::Exec(args) => cmd::exec::run(ctx, args).await,

@@ -7,6 +7,7 @@ mod connect;
 mod ctx;
 mod exit;
 mod help;
+mod import;
 mod out;
 mod repl;
 mod select;

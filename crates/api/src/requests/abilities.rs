@@ -115,6 +115,21 @@ pub struct ResetMachine {
     pub deadline_ms: Option<u64>,
 }
 
+/// Moves a running machine to another host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MigrateMachine {
+    /// Which.
+    pub machine: String,
+    /// The host, by its name or id.
+    pub host: String,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// How long the operation may take, milliseconds; 30 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
 /// Runs a program in a machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Exec {

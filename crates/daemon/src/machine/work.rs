@@ -26,6 +26,8 @@ pub(crate) enum Work {
     Device(DeviceChange),
     /// Press its reset button.
     Reset,
+    /// Move it to another host.
+    Migrate(String),
 }
 
 impl Work {
@@ -42,6 +44,7 @@ impl Work {
             Self::Device(DeviceChange::Add(new)) => format!("adding a {}", escape(&new.kind)),
             Self::Device(DeviceChange::Remove { name, .. }) => format!("removing the device {}", escape(name)),
             Self::Reset => "pressing its reset button".into(),
+            Self::Migrate(host) => format!("moving it to {}", escape(host)),
         }
     }
 
@@ -55,6 +58,7 @@ impl Work {
             Self::Revert(name) => snapshots()?.revert(handle, &name).await?,
             Self::DeleteSnapshot(name) => snapshots()?.delete(handle, &name).await?,
             Self::Tune(settings) => drop(tune()?.tune(handle, &settings, false).await?),
+            Self::Migrate(host) => driver.migrate().ok_or_else(|| lacks("be moved to another host"))?.migrate(handle, &host).await?,
             Self::Rename(name) => return tune()?.rename(handle, &name).await.map(Some),
             Self::Device(change) => driver.devices().ok_or_else(|| lacks("get other devices"))?.change(handle, &change, journal).await?,
             Self::Reset => driver.reset().ok_or_else(|| lacks("be reset"))?.reset(handle).await?,

@@ -38,18 +38,18 @@ const RARELY: Duration = Duration::from_millis(500);
 const PICTURE: usize = 64 << 20;
 
 /// Asks a driver something, in bounded time.
-async fn within<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(QUESTION, future)
         .await
         .unwrap_or_else(|_| Err(Error::new(Code::Timeout, format!("{what} took longer than {} s", QUESTION.as_secs()))))
 }
 
 /// The handle of a machine that was made.
-fn handle(machine: &Machine) -> Result<Handle> {
+pub(super) fn handle(machine: &Machine) -> Result<Handle> {
     machine.handle().ok_or_else(|| Error::new(Code::MachineState, format!("{} is not made yet", escape(&machine.view().name))))
 }
 
-fn lacks(machine: &Machine, what: &str) -> Error {
+pub(super) fn lacks(machine: &Machine, what: &str) -> Error {
     unsupported(&machine.view().kind, what)
 }
 
@@ -186,7 +186,7 @@ impl Service {
         self.work(&machine, Work::Reset, steps, Vec::new(), request.dry_run, request.deadline_ms).await
     }
 
-    async fn work(
+    pub(super) async fn work(
         &self,
         machine: &Arc<Machine>,
         work: Work,

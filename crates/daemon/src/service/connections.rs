@@ -51,7 +51,7 @@ impl Service {
         Secrets::new(self.context.state.join("secrets"))
     }
 
-    fn connection_view(&self, entry: &Entry) -> ConnectionView {
+    pub(super) fn connection_view(&self, entry: &Entry) -> ConnectionView {
         let machines = self.context.machines_of(entry.id).len() as u64;
         entry.view(machines, self.context.connections.default() == Some(entry.id))
     }

@@ -66,14 +66,17 @@ impl Service {
         let original = self.machine(&request.machine)?;
         let view = original.view();
         let entry = self.context.connections.get(original.connection);
-        let (Some(entry), Some(spec), Some(handle)) = (entry, view.spec.clone(), original.handle()) else {
-            return Err(Error::new(Code::MachineState, format!("{} was not made by vmoon, or is not made yet", escape(&view.name))));
+        let (Some(entry), Some(handle)) = (entry, original.handle()) else {
+            return Err(Error::new(Code::MachineState, format!("{} is not made yet", escape(&view.name))));
         };
+        // Of one that others made nobody wrote a specification.
+        let mut spec = view.spec.clone().unwrap_or_else(|| MachineSpec { kind: entry.kind.clone(), ..MachineSpec::default() });
         let clones = entry.driver.clones().ok_or_else(|| unsupported(&entry.kind, "be copied while they run"))?;
         if self.is_taken(&view.connection, &request.name) {
             return Err(exists(&request.name));
         }
-        let plan = clones.plan(&request.name, &handle).await?;
+        let plan = clones.plan_with(&request.name, &handle, &request.settings).await?;
+        spec.settings.extend(request.settings);
         // Nobody is attached to the copy, so it must not go when nobody is.
         let spec = MachineSpec { lifetime: Lifetime::Kept, ..spec };
         let place = self.ledger.create(&self.context, &spec, true)?;

@@ -5,6 +5,7 @@ mod commands;
 mod connections;
 mod events;
 mod files;
+mod hosts;
 mod idle;
 mod machines;
 mod many;
@@ -32,6 +33,7 @@ use vmoon_core::{
     device::{DeviceChange, NewDevice},
     driver::Driver,
     event::Event,
+    hosts::Place,
     machine::{Request, State},
     package::{CacheInfo, EnvironmentInfo, FoundRock, HistoryEntry, PackagePlan, ProfileInfo, RockInfo, ServerInfo},
 };
@@ -126,6 +128,10 @@ impl Api for Service {
         work.await.map_err(|error| Error::internal("adding a connection panicked").source(error))?
     }
 
+    async fn show_connection(&self, request: ConnectionRef) -> Result<ConnectionDetails> {
+        self.connection_details(&request.connection).await
+    }
+
     async fn test_connection(&self, request: ConnectionRef) -> Result<TestView> {
         self.try_connection(&request.connection).await
     }
@@ -193,6 +199,7 @@ impl Api for Service {
     async fn request_machine(&self, request: MachineRequest) -> Result<Answered> {
         let machine = self.machine(&request.machine)?;
         self.confirmed(&machine, &request)?;
+        self.decide_disks(&machine, &request).await?;
         let starts = matches!(request.request, Request::Start | Request::Restart | Request::Resume);
         // Held until the machine's own state shows that it runs.
         let _place = if starts { self.ledger.start(&self.context, &machine.view())? } else { None };
@@ -201,7 +208,10 @@ impl Api for Service {
     }
 
     async fn plan_request(&self, request: MachineRequest) -> Result<PlanView> {
-        self.machine(&request.machine)?.plan(request.request).await
+        let machine = self.machine(&request.machine)?;
+        let mut plan = machine.plan(request.request).await?;
+        plan.steps.extend(self.fate_of_disks(&machine, &request).await?);
+        Ok(plan)
     }
 
     async fn list_snapshots(&self, request: MachineRef) -> Result<Vec<Snapshot>> {
@@ -244,6 +254,14 @@ impl Api for Service {
 
     async fn reset_machine(&self, request: ResetMachine) -> Result<WorkView> {
         self.reset(request).await
+    }
+
+    async fn list_places(&self, request: MachineRef) -> Result<Vec<Place>> {
+        self.places(&request.machine).await
+    }
+
+    async fn migrate_machine(&self, request: MigrateMachine) -> Result<WorkView> {
+        self.migrate(request).await
     }
 
     async fn exec(&self, request: Exec) -> Result<ExecView> {

@@ -196,7 +196,10 @@ async fn screens_are_offered_pictured_and_copies_go_on() {
     for name in ["snapshot", "exec", "ip", "screen", "set", "clone", "pause", "eval"] {
         assert!(shown.abilities.names().contains(&name), "{name}: {:?}", shown.abilities);
     }
-    let copy = api.clone_machine(CloneMachine { machine: "vm".into(), name: "copy".into(), deadline_ms: None }).await.unwrap();
+    let copy = api
+        .clone_machine(CloneMachine { machine: "vm".into(), name: "copy".into(), settings: Default::default(), deadline_ms: None })
+        .await
+        .unwrap();
     finish(&*api, &copy.answer).await;
     until(&*api, "copy", State::Running).await;
     until(&*api, "vm", State::Running).await;

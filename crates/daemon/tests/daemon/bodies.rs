@@ -180,7 +180,7 @@ async fn operations_are_joined_refused_and_cancelled(api: &dyn Api, outside: &Ou
     assert_eq!(over.code(), Code::OperationEnded);
 
     // A polite stop whose deadline passes fails; the machine runs on, and nothing was killed.
-    let request = MachineRequest { machine: "a".into(), request: Request::Stop, confirm: None, deadline_ms: Some(50) };
+    let request = MachineRequest { machine: "a".into(), request: Request::Stop, confirm: None, disks: None, deadline_ms: Some(50) };
     let answer = api.request_machine(request).await.unwrap().answer;
     let Some(Outcome::Failed { error }) = finish(api, &answer).await.unwrap().outcome else { panic!("it did not fail") };
     assert_eq!(error.code, Code::OperationDeadline);

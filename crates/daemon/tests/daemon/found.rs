@@ -111,6 +111,7 @@ async fn a_machine_that_somebody_else_made_is_deleted_by_its_name_only() {
         machine: view.id.to_string(),
         request: Request::DeleteForce,
         confirm: confirm.map(Into::into),
+        disks: None,
         deadline_ms: None,
     };
     for wrong in [None, Some(""), Some("old-server")] {

@@ -174,7 +174,7 @@ pub(super) async fn create(api: &dyn Api, name: &str, settings: serde_json::Valu
 }
 
 pub(super) async fn ask(api: &dyn Api, name: &str, request: Request) -> Result<Answer> {
-    let request = MachineRequest { machine: name.into(), request, confirm: None, deadline_ms: None };
+    let request = MachineRequest { machine: name.into(), request, confirm: None, disks: None, deadline_ms: None };
     Ok(api.request_machine(request).await?.answer)
 }
 

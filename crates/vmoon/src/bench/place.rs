@@ -226,7 +226,7 @@ impl Place {
     pub(crate) async fn clear(&self) -> Result<()> {
         let machines = self.client.list_machines(Empty {}).await?;
         let delete = |id: String| async move {
-            let request = MachineRequest { machine: id, request: Request::DeleteForce, confirm: None, deadline_ms: None };
+            let request = MachineRequest { machine: id, request: Request::DeleteForce, confirm: None, disks: None, deadline_ms: None };
             let answered = match self.client.request_machine(request).await {
                 Err(error) if matches!(error.code(), Code::MachineNotFound | Code::MachineGone) => return Ok(()),
                 answered => answered?,

@@ -16,18 +16,22 @@ use vmoon_core::{Code, Error, Result, machine::Answer, name::escape, target::Tar
 
 const EXAMPLES: &str = "Examples:
   vmoon clone lab lab2
+  vmoon clone pool:web01 web02 --set copy=full   of a VM that is off
   vmoon clone lab try-1 && vmoon eval try-1 'risky()'";
 
 /// What to copy.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The machine to copy: [CONNECTION:]NAME, an id or a prefix of one; it must run, and no command may
+    /// The machine to copy: [CONNECTION:]NAME, an id or a prefix of one; a Lua VM must run, and no command may
     #[arg(value_name = "MACHINE", add = crate::cmd::completions::machines())]
     machine: String,
     /// The name of the copy
     #[arg(value_name = "NAME")]
     name: String,
+    /// What the copy is to have otherwise, where its kind has such settings; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = super::create::pair)]
+    settings: Vec<(String, String)>,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -39,8 +43,14 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         return Err(Error::new(Code::Usage, format!("\"{}\" does not name one machine", escape(&args.machine))));
     }
     vmoon_core::name::check(&args.name)?;
+    let mut settings = serde_json::Map::new();
+    for (name, value) in &args.settings {
+        if settings.insert(name.clone(), super::create::setting(value)).is_some() {
+            return Err(Error::new(Code::Usage, format!("{} stands there twice", escape(name))));
+        }
+    }
     let until = args.wait.limit.until(wait::DEFAULT)?;
-    let request = CloneMachine { machine: args.machine.clone(), name: args.name.clone(), deadline_ms: args.wait.deadline_ms()? };
+    let request = CloneMachine { machine: args.machine.clone(), name: args.name.clone(), settings, deadline_ms: args.wait.deadline_ms()? };
     let began = vmoon_sys::clock::instant();
     let answered = ctx.daemon.ask(async |client| client.clone_machine(request.clone()).await).await?;
     let mut machine = answered.machine;

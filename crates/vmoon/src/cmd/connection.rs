@@ -1,9 +1,13 @@
 //! `vmoon connection`: where machines live.
 
-use super::list::word;
+use super::{
+    inventory::{self, connection_rows},
+    list::word,
+};
 use crate::{
     ctx::Ctx,
     exit::Exit,
+    import::{self, Imported},
     out::{
         self,
         table::{Cell, Column, View},
@@ -20,6 +24,8 @@ use vmoon_core::{Code, Error, Result, driver::Verdict, name::escape};
 
 /// The longest password that is read, bytes.
 const LONGEST: u64 = 4096;
+/// The largest file of connections, bytes.
+const LARGEST_FILE: u64 = 1 << 20;
 /// How long an answer may take: the daemon waits for the other side, and then for its list.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -83,6 +89,31 @@ enum Verb {
         identity: Option<PathBuf>,
         #[command(flatten)]
         credentials: Credentials,
+    },
+    /// Show a connection, and what its hosts have to offer: hosts, devices, storage, networks, templates
+    #[command(visible_alias = "info", after_help = "Examples:\n  vmoon connection show lab\n  vmoon conn show lab -o json")]
+    Show {
+        /// The connection
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Add the connections of a JSON file of the tools that vmoon replaces; their passwords become secrets of the daemon
+    #[command(after_help = "Examples:
+  vmoon connection import ~/.bioxen/xcpng.json --dry-run
+  vmoon connection import xcpng.json --accept-fingerprint SHA256:9F:2C:…")]
+    Import {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Say what would be added and add nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not store the passwords: after a restart of the daemon the connections are locked until `connection login`
+        #[arg(long)]
+        no_store: bool,
+        /// Accept the other side if this is its fingerprint; for scripts, which cannot be asked
+        #[arg(long, value_name = "SHA256:…")]
+        accept_fingerprint: Option<String>,
     },
     /// Try a connection that is kept, and say what its driver requires
     #[command(after_help = "Examples:\n  vmoon connection test kvm\n  vmoon conn test web01 -o json")]
@@ -165,12 +196,11 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
                 store,
                 fingerprint: credentials.accept_fingerprint,
             };
-            let added = trusting(request.fingerprint.is_some(), &request.name, async |fingerprint| {
-                let fingerprint = fingerprint.or_else(|| request.fingerprint.clone());
-                let request = AddConnection { fingerprint, ..request.clone() };
-                patient(ctx, async |client| client.add_connection(request.clone()).await).await
-            });
-            told(ctx, &added.await?, "added")?;
+            told(ctx, &added(ctx, &request).await?, "added")?;
+        }
+        Verb::Show { name } => return inventory::run(ctx, name).await,
+        Verb::Import { file, dry_run, no_store, accept_fingerprint } => {
+            return imported(ctx, &file, dry_run, no_store, accept_fingerprint).await;
         }
         Verb::Test { name } => {
             let request = ConnectionRef { connection: name };
@@ -213,6 +243,79 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         }
     }
     Ok(Exit::OK)
+}
+
+/// Adds a connection, asking about its fingerprint where it is not known.
+async fn added(ctx: &Ctx, request: &AddConnection) -> Result<ConnectionView> {
+    trusting(request.fingerprint.is_some(), &request.name, async |fingerprint| {
+        let fingerprint = fingerprint.or_else(|| request.fingerprint.clone());
+        let request = AddConnection { fingerprint, ..request.clone() };
+        patient(ctx, async |client| client.add_connection(request.clone()).await).await
+    })
+    .await
+}
+
+/// Adds what a file holds; one that cannot be added does not stop the others.
+async fn imported(ctx: &Ctx, file: &std::path::Path, dry_run: bool, no_store: bool, fingerprint: Option<String>) -> Result<Exit> {
+    let read = std::fs::File::open(file).map_err(|error| Error::io(format_args!("read {}", file.display()), error))?;
+    let mut text = String::new();
+    read.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(|error| Error::io(format_args!("read {}", file.display()), error))?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(Error::new(Code::Usage, "the file is larger than 1 MiB, so it is no file of connections"));
+    }
+    // It holds passwords: like one it is zeroed.
+    let found = import::read(Password::new(text).expose())?;
+    let mut exit = Exit::OK;
+    let mut values = Vec::new();
+    for Imported { mut add, create, notes } in found.connections {
+        (add.store, add.fingerprint) = (no_store.then_some(false), fingerprint.clone());
+        let mut hints = notes;
+        if !create.is_empty() {
+            let settings: Vec<String> = create.iter().map(|(name, value)| format!("--set {name}={}", quoted(value))).collect();
+            hints.push(format!("machines like those before: vmoon create {}:NAME {}", add.name, settings.join(" ")));
+        }
+        if dry_run {
+            let user = add.user.as_deref().unwrap_or_default();
+            let stored = if no_store { "kept in memory" } else { "kept as a secret of the daemon" };
+            let text = format!("would add {} ({} as {}, its password {stored})", escape(&add.name), escape(&add.uri), escape(user));
+            if ctx.out.format().is_machine() {
+                values.push(serde_json::json!({
+                    "name": add.name, "kind": add.kind, "uri": add.uri, "user": add.user, "create": create.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+                    "notes": hints,
+                }));
+                continue;
+            }
+            ctx.out.line(&text)?;
+        } else {
+            match added(ctx, &add).await {
+                Ok(view) if ctx.out.format().is_machine() => {
+                    values.push(serde_json::to_value(&view).unwrap_or_default());
+                    continue;
+                }
+                Ok(view) => told(ctx, &view, "added")?,
+                Err(error) => {
+                    exit = exit.worse(Exit::of(&error));
+                    ctx.out.error_of(Some(&add.name), &error);
+                    continue;
+                }
+            }
+        }
+        for hint in hints {
+            ctx.out.note(&format!("{}: {}", escape(&add.name), escape(&hint)));
+        }
+    }
+    if ctx.out.format().is_machine() {
+        ctx.out.values(&values)?;
+    } else if !dry_run && exit == Exit::OK {
+        ctx.out.hint(&format!("the file still holds the passwords in the clear; delete it if nothing else needs it: {}", file.display()));
+    }
+    Ok(exit)
+}
+
+/// A value as a shell takes it, for people to copy.
+fn quoted(value: &str) -> String {
+    let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '/' | ',' | '='));
+    if plain && !value.is_empty() { value.to_owned() } else { format!("'{}'", value.replace('\'', "'\\''")) }
 }
 
 /// Asks something that waits for the other side, once.
@@ -287,29 +390,16 @@ fn absolute(path: &std::path::Path) -> Result<String> {
     whole.into_os_string().into_string().map_err(|_| Error::new(Code::Usage, "the path of the key is not valid UTF-8"))
 }
 
-fn rows(view: &ConnectionView) -> Vec<(String, String)> {
-    let row = |name: &str, value: String| (name.to_owned(), value);
-    let mut rows = vec![
-        row("name", view.name.clone()),
-        row("kind", view.kind.clone()),
-        row("state", word(&view.state)),
-        row("uri", view.uri.clone()),
-        row("machines", view.machines.to_string()),
-    ];
-    rows.extend(view.error.as_ref().map(|error| row("error", format!("{} ({})", error.message, error.code))));
-    rows
-}
-
 fn told(ctx: &Ctx, view: &ConnectionView, what: &str) -> Result<()> {
     if ctx.out.format().is_machine() {
-        return ctx.out.one(view, &view.name, &rows(view));
+        return ctx.out.one(view, &view.name, &connection_rows(view));
     }
     let machines = if view.machines == 1 { "1 machine".to_owned() } else { format!("{} machines", view.machines) };
     ctx.out.changed(&format!("{what} {} ({}, {machines})", escape(&view.name), word(&view.state)))
 }
 
 fn tested(ctx: &Ctx, view: &TestView) -> Result<Exit> {
-    let mut rows = rows(&view.connection);
+    let mut rows = connection_rows(&view.connection);
     rows.push(("listed".into(), format!("{} machines in {}", view.machines, time::took(Duration::from_micros(view.took_us)))));
     for check in &view.checks {
         rows.push((word(&check.verdict), format!("{}: {}", check.requirement, check.finding)));

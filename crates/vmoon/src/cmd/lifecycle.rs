@@ -17,6 +17,7 @@ use vmoon_api::{
 };
 use vmoon_core::{
     Code, Error, OperationId, Result,
+    hosts::DiskFate,
     machine::{Answer, Request, State},
     name::escape,
 };
@@ -157,6 +158,7 @@ async fn each(ctx: &Ctx, common: Common, request: Request) -> Result<Exit> {
         until: common.wait.limit.until(wait::DEFAULT)?,
         no_wait: common.wait.no_wait,
         strict: common.strict,
+        disks: None,
     };
     if common.dry_run {
         let plan = |picked: Picked| async move { plan(ctx, &asked, picked).await };
@@ -179,6 +181,8 @@ pub(crate) struct Asked {
     pub(crate) no_wait: bool,
     /// Whether "it is so already" is an error.
     pub(crate) strict: bool,
+    /// What becomes of disks, where something is said.
+    pub(crate) disks: Option<DiskFate>,
 }
 
 /// What came of one machine.
@@ -199,7 +203,13 @@ pub(crate) async fn ask(ctx: &Ctx, asked: &Asked, picked: Picked) -> Result<Done
 
 /// The same with the name of a machine that vmoon has not made, said by somebody who is sure.
 pub(crate) async fn ask_confirmed(ctx: &Ctx, asked: &Asked, picked: Picked, confirm: Option<String>) -> Result<Done> {
-    let request = MachineRequest { machine: picked.machine.clone(), request: asked.request, confirm, deadline_ms: asked.deadline_ms };
+    let request = MachineRequest {
+        machine: picked.machine.clone(),
+        request: asked.request,
+        confirm,
+        disks: asked.disks,
+        deadline_ms: asked.deadline_ms,
+    };
     let answered = ctx.daemon.ask(async |client| client.request_machine(request.clone()).await).await?;
     let name = escape(&answered.machine.name);
     let mut machine = answered.machine;
@@ -233,7 +243,13 @@ pub(crate) async fn ask_confirmed(ctx: &Ctx, asked: &Asked, picked: Picked, conf
 
 /// Says what asking would do.
 pub(crate) async fn plan(ctx: &Ctx, asked: &Asked, picked: Picked) -> Result<PlanView> {
-    let request = MachineRequest { machine: picked.machine, request: asked.request, confirm: None, deadline_ms: asked.deadline_ms };
+    let request = MachineRequest {
+        machine: picked.machine,
+        request: asked.request,
+        confirm: None,
+        disks: asked.disks,
+        deadline_ms: asked.deadline_ms,
+    };
     ctx.daemon.ask(async |client| client.plan_request(request.clone()).await).await
 }
 

@@ -8,12 +8,13 @@ use crate::{
     select::{Picked, Targets},
     wait::{self, WaitArgs},
 };
-use vmoon_core::{Code, Error, Result, machine::Request, name::escape};
+use vmoon_core::{Code, Error, Result, hosts::DiskFate, machine::Request, name::escape};
 
 const EXAMPLES: &str = "Examples:
   vmoon rm lab
   vmoon rm 'test-*' --yes --force
   vmoon rm lab --yes --missing-ok
+  vmoon rm lab:web01 --keep-disks               its disks stay, those that vmoon made too
   vmoon rm kvm:old-server --yes=old-server      one that vmoon has not made: its name has to be said
   vmoon rm lost-one --forget                    drops the record only, of one that cannot be reached";
 
@@ -35,6 +36,12 @@ pub(crate) struct Args {
     /// Delete what runs, too: it is ended first
     #[arg(short, long)]
     force: bool,
+    /// Delete every disk that no other machine uses, also those that vmoon has not made
+    #[arg(long, conflicts_with_all = ["keep_disks", "forget"])]
+    with_disks: bool,
+    /// Delete no disk
+    #[arg(long, conflicts_with = "forget")]
+    keep_disks: bool,
     /// A machine that does not exist is deleted already
     #[arg(long)]
     missing_ok: bool,
@@ -55,7 +62,12 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         _ => Request::Delete,
     };
     let until = args.wait.limit.until(wait::DEFAULT)?;
-    let asked = Asked { request, deadline_ms: args.wait.deadline_ms()?, until, no_wait: args.wait.no_wait, strict: false };
+    let disks = match (args.with_disks, args.keep_disks) {
+        (true, _) => Some(DiskFate::All),
+        (_, true) => Some(DiskFate::Keep),
+        _ => None,
+    };
+    let asked = Asked { request, deadline_ms: args.wait.deadline_ms()?, until, no_wait: args.wait.no_wait, strict: false, disks };
     if args.dry_run {
         let plan = |picked: Picked| async move { lifecycle::plan(ctx, &asked, picked).await };
         return lifecycle::bulk(ctx, selection.machines, selection.single, plan, lifecycle::show_plan, "planning").await;

@@ -199,7 +199,7 @@ async fn ready(ctx: &Ctx, id: &str) -> Result<()> {
 }
 
 async fn remove(ctx: &Ctx, id: &str) -> Result<()> {
-    let request = MachineRequest { machine: id.to_owned(), request: Request::DeleteForce, confirm: None, deadline_ms: None };
+    let request = MachineRequest { machine: id.to_owned(), request: Request::DeleteForce, confirm: None, disks: None, deadline_ms: None };
     let answered = ctx.daemon.ask(async |client| client.request_machine(request.clone()).await).await?;
     if let Answer::Started { operation } | Answer::Joined { operation } = answered.answer {
         let request = WaitOperation { operation: operation.to_string(), timeout_ms: Some(10_000) };

@@ -169,7 +169,7 @@ impl Worker {
 
     /// Asks for something and waits for the end of its operation, whatever that is.
     async fn request(&self, request: Request) -> Result<()> {
-        let request = MachineRequest { machine: self.name.clone(), request, confirm: None, deadline_ms: None };
+        let request = MachineRequest { machine: self.name.clone(), request, confirm: None, disks: None, deadline_ms: None };
         let answered = match self.world.ask(async |client| client.request_machine(request.clone()).await).await {
             Err(error) if matches!(error.code(), Code::MachineNotFound | Code::MachineGone) => return Ok(()),
             answered => answered?,
