@@ -26,6 +26,22 @@ pub struct Cloud {
     /// The file whose content is the user-data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,
+    /// Whether the image gets an [`Entry`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub entered: bool,
+}
+
+/// What lets vmoon into the guest. It is made with the machine and stands in the image alone, never in a plan.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// Who logs in: the user of [`Cloud::user`], or one that is made beside the image's own.
+    pub user: &'a str,
+    /// A line of his `authorized_keys`.
+    pub key: &'a str,
+    /// The private ed25519 key of its SSH server, as OpenSSH writes it.
+    pub host_private: &'a str,
+    /// The public half of that.
+    pub host_public: &'a str,
 }
 
 /// The package that lets us talk to the guest.
@@ -42,6 +58,9 @@ impl Cloud {
             1 => parts.push("1 SSH key".into()),
             keys => parts.push(format!("{keys} SSH keys")),
         }
+        if self.entered {
+            parts.push("vmoon's own key and a host key".into());
+        }
         if !self.packages.is_empty() {
             parts.push(format!("packages {}", self.packages.join(", ")));
         }
@@ -52,21 +71,32 @@ impl Cloud {
     }
 
     /// The configuration that follows from the settings.
-    fn config(&self) -> Value {
+    fn config(&self, entry: Option<Entry<'_>>) -> Value {
         let mut config = Map::new();
         config.insert("hostname".into(), self.hostname.clone().into());
-        match &self.user {
-            Some(user) => {
-                let user = json!({
-                    "name": user, "shell": "/bin/bash", "lock_passwd": true,
-                    "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": self.ssh_keys,
-                });
-                config.insert("users".into(), json!([user]));
+        let user = |name: &str, keys: &[&str]| {
+            json!({
+                "name": name, "shell": "/bin/bash", "lock_passwd": true,
+                "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": keys,
+            })
+        };
+        let mut keys: Vec<&str> = self.ssh_keys.iter().map(String::as_str).collect();
+        match (&self.user, entry) {
+            (Some(name), entry) => {
+                keys.extend(entry.map(|entry| entry.key));
+                config.insert("users".into(), json!([user(name, &keys)]));
             }
-            None if !self.ssh_keys.is_empty() => {
-                config.insert("ssh_authorized_keys".into(), json!(self.ssh_keys));
+            // The image's own user stays, and the keys are for him.
+            (None, Some(entry)) => {
+                config.insert("users".into(), json!(["default", user(entry.user, &[entry.key])]));
             }
-            None => {}
+            (None, None) => {}
+        }
+        if self.user.is_none() && !self.ssh_keys.is_empty() {
+            config.insert("ssh_authorized_keys".into(), json!(self.ssh_keys));
+        }
+        if let Some(entry) = entry {
+            config.insert("ssh_keys".into(), json!({ "ed25519_private": entry.host_private, "ed25519_public": entry.host_public }));
         }
         if !self.packages.is_empty() {
             config.insert("package_update".into(), true.into());
@@ -80,9 +110,9 @@ impl Cloud {
     }
 
     /// The files of the seed.
-    pub(crate) fn files(&self, id: MachineId, user_data: Option<Vec<u8>>) -> Vec<File> {
+    pub(crate) fn files(&self, id: MachineId, user_data: Option<Vec<u8>>, entry: Option<Entry<'_>>) -> Vec<File> {
         let meta = json!({ "instance-id": id, "local-hostname": self.hostname });
-        let ours = format!("#cloud-config\n{:#}\n", self.config()).into_bytes();
+        let ours = format!("#cloud-config\n{:#}\n", self.config(entry)).into_bytes();
         let meta = File { name: "meta-data", content: format!("{meta:#}\n").into_bytes() };
         match user_data {
             Some(theirs) => vec![meta, File { name: "user-data", content: theirs }, File { name: "vendor-data", content: ours }],
@@ -99,7 +129,7 @@ mod tests {
     fn files(cloud: &Cloud, user_data: Option<&[u8]>) -> Vec<(&'static str, String)> {
         let id = MachineId::from_uuid(Uuid::from_u128(7));
         let text = |file: File| (file.name, String::from_utf8(file.content).unwrap());
-        cloud.files(id, user_data.map(<[u8]>::to_vec)).into_iter().map(text).collect()
+        cloud.files(id, user_data.map(<[u8]>::to_vec), None).into_iter().map(text).collect()
     }
 
     #[test]
@@ -118,5 +148,23 @@ mod tests {
         let files = files(&cloud, Some(b"#!/bin/true\n"));
         assert_eq!((files[1].0, files[1].1.as_str(), files[2].0), ("user-data", "#!/bin/true\n", "vendor-data"));
         assert!(files[2].1.contains("runcmd") && files[0].1.contains("\"local-hostname\": \"h\""));
+    }
+    #[test]
+    fn an_entry_is_a_user_of_its_own_unless_one_is_named() {
+        let entry = Entry { user: "vmoon", key: "ssh-ed25519 K vmoon", host_private: "P\n", host_public: "ssh-ed25519 H" };
+        let config = |cloud: Cloud| cloud.config(Some(entry));
+        let named = config(Cloud { user: Some("ada".into()), ssh_keys: vec!["ssh-rsa U".into()], ..Cloud::default() });
+        assert_eq!(
+            named["users"],
+            json!([{
+                "name": "ada", "shell": "/bin/bash", "lock_passwd": true, "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                "ssh_authorized_keys": ["ssh-rsa U", "ssh-ed25519 K vmoon"],
+            }])
+        );
+        assert_eq!(named["ssh_keys"], json!({"ed25519_private": "P\n", "ed25519_public": "ssh-ed25519 H"}));
+        let unnamed = config(Cloud { ssh_keys: vec!["ssh-rsa U".into()], ..Cloud::default() });
+        assert_eq!((&unnamed["users"][0], &unnamed["users"][1]["name"]), (&json!("default"), &json!("vmoon")));
+        assert_eq!(unnamed["ssh_authorized_keys"], json!(["ssh-rsa U"]));
+        assert!(Cloud { entered: true, ..Cloud::default() }.sentence().contains("own key"));
     }
 }

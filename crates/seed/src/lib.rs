@@ -33,8 +33,16 @@ impl Seed {
     /// # Errors
     /// If it would be too large.
     pub fn image(&self, id: MachineId, user_data: Option<Vec<u8>>) -> Result<Vec<u8>> {
+        self.image_with(id, user_data, None)
+    }
+
+    /// The same with what lets vmoon into the guest, which is for cloud-init alone.
+    ///
+    /// # Errors
+    /// As [`Seed::image`].
+    pub fn image_with(&self, id: MachineId, user_data: Option<Vec<u8>>, entry: Option<cloud::Entry<'_>>) -> Result<Vec<u8>> {
         match self {
-            Seed::Cloud(cloud) => iso::image("cidata", &cloud.files(id, user_data)),
+            Seed::Cloud(cloud) => iso::image("cidata", &cloud.files(id, user_data, entry)),
             Seed::Windows(answers) => {
                 let content = answers.document().into_bytes();
                 iso::image("UNATTEND", &[iso::File { name: "autounattend.xml", content }])

@@ -17,6 +17,7 @@ pub mod paths;
 pub mod peer;
 pub mod process;
 pub mod random;
+pub mod records;
 pub mod run;
 pub mod secrets;
 pub mod speak;

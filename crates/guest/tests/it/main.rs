@@ -1,0 +1,5 @@
+//! How guests are entered, against a host with an sshd of its own that plays the guest.
+
+mod entering;
+mod place;
+mod sessions;
