@@ -3,7 +3,7 @@
 //! Tests never skip silently: a component that is missing makes the test that needs it fail. So it is installed here, by apt, as root or through a
 //! sudo that asks nothing; elsewhere the list is printed.
 
-use crate::say;
+use crate::{say, source};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,6 +18,8 @@ enum Probe {
     Shared(&'static str),
     /// The package is unpacked into a folder of the target directory, and not installed: nobody wants a second kernel on his computer.
     Unpacked,
+    /// The package's source is in a folder of the target directory.
+    Source,
 }
 
 /// One component: how to see it, the Debian package that brings it, what it is for.
@@ -50,6 +52,13 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Library("lua/5.4/cjson.so"), package: "lua-cjson", purpose: "a C module on the tests' rocks server" },
     Component { probe: Probe::Program("git"), package: "git", purpose: "sources in repositories" },
     Component { probe: Probe::Program("make"), package: "make", purpose: "rocks that are built by a makefile" },
+    Component { probe: Probe::Program("cmake"), package: "cmake", purpose: "rocks that are built by cmake" },
+    Component {
+        probe: Probe::Library("libcurl.so"),
+        package: "libcurl4-openssl-dev",
+        purpose: "a rock that is built from Debian's source",
+    },
+    Component { probe: Probe::Source, package: "lua-curl", purpose: "a rock that is built from Debian's source" },
     Component { probe: Probe::Program("luarocks"), package: "luarocks", purpose: "comparison of versions, constraints and servers" },
     Component { probe: Probe::Program("python3"), package: "python3", purpose: "a foreign client on the socket" },
     Component { probe: Probe::Program("gcc"), package: "gcc", purpose: "the embedded Lua and SQLite" },
@@ -112,7 +121,7 @@ pub(crate) fn run() -> Result<(), String> {
         say::problem(problem);
     }
     let (to_unpack, to_install): (Vec<&Component>, Vec<&Component>) =
-        missing.iter().partition(|component| matches!(component.probe, Probe::Unpacked));
+        missing.iter().partition(|component| matches!(component.probe, Probe::Unpacked | Probe::Source));
     if !to_install.is_empty() {
         let mut install = vec!["install", "-y", "--no-install-recommends", "--allow-downgrades"];
         install.extend(to_install.iter().map(|component| component.package));
@@ -124,7 +133,10 @@ pub(crate) fn run() -> Result<(), String> {
         apt(prefix, &install)?;
     }
     for component in to_unpack {
-        unpack(component.package)?;
+        match component.probe {
+            Probe::Source => source::fetch(component.package, &source::place(component.package, &unpacked(component.package)?))?,
+            _ => unpack(component.package)?,
+        }
     }
     let missing = self::missing();
     if missing.is_empty() { Ok(()) } else { Err(format!("installed, but still not found: {}", purposes(&missing))) }
@@ -153,6 +165,7 @@ impl Component {
             Probe::Library(file) => in_library_folders(Path::new("/usr/lib"), file),
             Probe::Shared(file) => Path::new("/usr/share").join(file).exists(),
             Probe::Unpacked => unpacked(self.package).is_ok_and(|folder| folder.is_dir()),
+            Probe::Source => unpacked(self.package).is_ok_and(|folder| source::is_in(&source::place(self.package, &folder))),
         }
     }
 }

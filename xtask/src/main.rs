@@ -8,6 +8,7 @@ mod ci;
 mod docs;
 mod install;
 mod say;
+mod source;
 mod tidy;
 mod xapi;
 

@@ -370,6 +370,20 @@ pub struct ChangePackages {
     /// How long the operation may take, milliseconds; 30 minutes if not said.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
+    /// Make the environment if it is not there; it is there then when the change is done, and not before. Else it is an error.
+    #[serde(default)]
+    pub make: Option<MakeEnvironment>,
+}
+
+/// What an environment is made for. 5.4 if nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeEnvironment {
+    /// For this version of Lua.
+    #[serde(default)]
+    pub lua: Option<String>,
+    /// For the version that this machine runs.
+    #[serde(default)]
+    pub machine: Option<String>,
 }
 
 /// Makes a machine use an environment.

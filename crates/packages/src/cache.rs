@@ -4,9 +4,15 @@
 //! blobs/AB/ABCD…     content
 //! urls/SUM.json      what the URL with this sum had
 //! partial/SUM        a download that was broken off, and SUM.json beside it
+//! built/KEY/         what came of a build
+//! transcripts/       what compilers and build tools said while a build failed
 //! ```
 
-use crate::digest::{self, is_sha256};
+use crate::{
+    digest::{self, is_sha256},
+    name::RockName,
+    version::Version,
+};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -239,6 +245,18 @@ impl Cache {
         self.adopt(&file, &sha256, bytes.len() as u64)
     }
 
+    /// Keeps what was said while a build failed; the newest of each version of a rock. Gives back where.
+    ///
+    /// # Errors
+    /// [`vmoon_core::Code::DiskFull`], [`vmoon_core::Code::FileFailed`].
+    pub(crate) fn keep_transcript(&self, name: &RockName, version: &Version, text: &str) -> Result<PathBuf> {
+        let dir = self.root.join("transcripts");
+        fs::create_dir_all(&dir).map_err(|error| Error::io(format_args!("make the directory {}", dir.display()), error))?;
+        let path = dir.join(format!("{name}-{version}.txt"));
+        atomic::write(&path, text.as_bytes())?;
+        Ok(path)
+    }
+
     /// How much is here.
     ///
     /// # Errors
@@ -272,7 +290,7 @@ impl Cache {
         let limit = before(age);
         let mut freed = 0;
         let mut old = Vec::new();
-        for name in ["blobs", "urls", "partial"] {
+        for name in ["blobs", "urls", "partial", "transcripts"] {
             walk(&self.root.join(name), &mut |path, meta| {
                 if age.is_zero() || meta.accessed().or_else(|_| meta.modified()).is_ok_and(|used| used < limit) {
                     old.push((path.to_owned(), meta.len()));

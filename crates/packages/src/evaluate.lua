@@ -67,23 +67,44 @@ meta.__index = index
 if not ok then fail("it fails: " .. (type(result) == "string" and result or type(result))) end
 
 if MANIFEST then
-  local out, n = { "vmoon manifest 1" }, 1
+  local out, n = { "vmoon manifest 1\n" }, 1
   local odd = 0
+  -- Nearly all versions are there in one of a few short lists of forms: each of those is put together once.
+  local after, ended = {}, {}
+  local function longer(line, arch, keep)
+    local known = after[line]
+    if known and known[arch] then return known[arch] end
+    local made = line .. " " .. arch
+    if keep then
+      if not known then
+        known = {}
+        after[line] = known
+      end
+      known[arch] = made
+    end
+    return made
+  end
+  local function forms(items)
+    local line, count = "", #items
+    for i = 1, count do
+      local item = items[i]
+      local arch = type(item) == "table" and item.arch
+      if type(arch) == "string" then line = longer(line, arch, count < 5) else odd = odd + 1 end
+    end
+    local whole = ended[line] or line .. "\n"
+    if count < 5 then ended[line] = whole end
+    return whole
+  end
   if type(globals.repository) ~= "table" then fail("it has no table called repository") end
   for name, versions in next, globals.repository do
     if type(name) == "string" and type(versions) == "table" then
       n = n + 1
-      out[n] = "=" .. name
+      out[n] = "=" .. name .. "\n"
       for version, items in next, versions do
         if type(version) == "string" and type(items) == "table" then
-          local line = version
-          for i = 1, #items do
-            local item = items[i]
-            local arch = type(item) == "table" and item.arch
-            if type(arch) == "string" then line = line .. " " .. arch else odd = odd + 1 end
-          end
-          n = n + 1
-          out[n] = line
+          n = n + 2
+          out[n - 1] = version
+          out[n] = forms(items)
         else
           odd = odd + 1
         end
@@ -98,7 +119,7 @@ if MANIFEST then
         for i = 1, #rocks do
           if type(rocks[i]) == "string" then
             n = n + 1
-            out[n] = "@" .. module .. " " .. rocks[i]
+            out[n] = "@" .. module .. " " .. rocks[i] .. "\n"
           else
             odd = odd + 1
           end
@@ -108,10 +129,10 @@ if MANIFEST then
       end
     end
   end
-  out[n + 1] = "!" .. odd
-  out[n + 2] = ""
-  write(concat(out, "\n"))
-  return
+  out[n + 1] = "!" .. odd .. "\n"
+  write(concat(out))
+  -- The process ends with this: giving back each table before would only take time.
+  exit(0, false)
 end
 
 local out, n, entries, bytes = {}, 0, 0, 0

@@ -11,13 +11,9 @@ use crate::{
     servers::Server,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 use vmoon_core::{Code, Error, Result, name::escape};
-use vmoon_sys::{atomic, clock};
+use vmoon_sys::clock;
 
 /// What an install came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +112,7 @@ impl Installer<'_> {
         for rock in rocks.iter().filter(|rock| !rock.kept) {
             self.fetcher.stop().check()?;
             let name = &rock.locked.name;
-            let result = self.build(rock, plan).map_err(|failed| explain(environment, rock.locked, failed))?;
+            let result = self.build(rock, plan).map_err(|failed| self.explain(rock.locked, failed))?;
             if let Some(locked) = lock.rocks.get_mut(name) {
                 locked.modules.clone_from(&result.modules);
                 if let Some(blob) = &rock.blob {
@@ -258,6 +254,23 @@ impl Installer<'_> {
         }
         Ok(built)
     }
+
+    /// Keeps what was said while a build failed, and says where: in the cache, because an environment that was to be made is gone then.
+    fn explain(&self, rock: &LockedRock, failed: Failed) -> Error {
+        let Failed { error, transcript } = failed;
+        if transcript.is_empty() {
+            return error;
+        }
+        match self.fetcher.cache().keep_transcript(&rock.name, &rock.version, &transcript) {
+            Ok(path) => {
+                let hint = error.hint_text().unwrap_or("the transcript of the build says more").to_owned();
+                error
+                    .hint(format!("{hint} (transcript: {})", escape(&path.to_string_lossy())))
+                    .detail(serde_json::json!({ "transcript": path }))
+            }
+            Err(_) => error,
+        }
+    }
 }
 
 /// Whether a rock can be taken over from the old generation.
@@ -308,27 +321,5 @@ fn together(mut errors: Vec<Error>) -> Result<()> {
                 None => error,
             })
         }
-    }
-}
-
-/// Keeps what was said while a build failed, and says where.
-fn explain(environment: &Environment, rock: &LockedRock, failed: Failed) -> Error {
-    let Failed { error, transcript } = failed;
-    if transcript.is_empty() {
-        return error;
-    }
-    let path: PathBuf = environment.dir().join("transcripts").join(format!("{}-{}.txt", rock.name, rock.version));
-    let dir = path.parent().unwrap_or(&path);
-    let kept = fs::create_dir_all(dir)
-        .map_err(|error| Error::io(format_args!("make {}", dir.display()), error))
-        .and_then(|()| atomic::write(&path, transcript.as_bytes()));
-    match kept {
-        Ok(()) => {
-            let hint = error.hint_text().unwrap_or("the transcript of the build says more").to_owned();
-            error
-                .hint(format!("{hint} (transcript: {})", escape(&path.to_string_lossy())))
-                .detail(serde_json::json!({ "transcript": path }))
-        }
-        Err(_) => error,
     }
 }

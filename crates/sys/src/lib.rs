@@ -7,6 +7,7 @@ pub mod atomic;
 pub mod child;
 pub mod clock;
 pub mod copy;
+pub mod durable;
 pub mod face;
 pub mod fork;
 pub mod image;

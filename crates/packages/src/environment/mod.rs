@@ -12,14 +12,17 @@
 //!     files.json         each file with its SHA-256, by rock
 //!     entry.json         how it came to be
 //!     transcripts/       what compilers and build tools said
-//!   transcripts/         the same of builds that failed
+//! <state>/environments/.new-…/       one that is being made: it gets its name when its first packages are in
 //! ```
+//!
+//! What is made current is on the disk before: see [`vmoon_sys::durable`].
 //!
 //! Files of generations are hard links where they are the same. Nobody writes to them: they are read-only, and whoever looks compares check sums.
 
 mod draft;
 mod exchange;
 mod history;
+mod staged;
 mod verify;
 
 use crate::{cache::remove, lock::Lock, lua_version::LuaVersion, servers::Server};
@@ -32,13 +35,14 @@ use std::{
     path::{Path, PathBuf},
 };
 use vmoon_core::{Code, Error, Result, name as names};
-use vmoon_sys::{atomic, clock, paths, random};
+use vmoon_sys::{atomic, clock, durable, paths, random};
 
 pub(crate) use draft::spoilt;
 pub use draft::{Draft, GenerationFiles, RockFiles};
 pub use exchange::Exported;
 pub(crate) use history::changes;
 pub use history::{Entry, GenerationInfo};
+pub use staged::Staged;
 pub use verify::{Problem, ProblemKind, Verified};
 
 /// What was said of an environment when it was made.
@@ -68,6 +72,8 @@ pub struct Environments {
 pub struct Environment {
     name: String,
     dir: PathBuf,
+    /// Nobody sees it yet: see [`Staged`].
+    staged: bool,
 }
 
 /// The right to change an environment, until it is dropped.
@@ -117,7 +123,7 @@ impl Environments {
         names::check(name)?;
         let dir = self.root.join(name);
         if dir.join("environment.toml").is_file() {
-            return Ok(Environment { name: name.to_owned(), dir });
+            return Ok(Environment { name: name.to_owned(), dir, staged: false });
         }
         let all = self.names()?;
         let hint = match all.len() {
@@ -133,38 +139,7 @@ impl Environments {
     /// # Errors
     /// [`Code::NameInvalid`], [`Code::EnvironmentExists`], [`Code::DiskFull`], [`Code::FileFailed`].
     pub fn create(&self, name: &str, description: &Description) -> Result<Environment> {
-        names::check(name)?;
-        self.sweep()?;
-        let exists = || {
-            Error::new(Code::EnvironmentExists, format!("an environment is named {name} already")).hint("choose another name, or remove it")
-        };
-        let dir = self.root.join(name);
-        if fs::symlink_metadata(&dir).is_ok() {
-            return Err(exists());
-        }
-        let new = self.root.join(format!(".new-{}", &random::key()[..16]));
-        let made = || -> Result<()> {
-            paths::private_dir(&new)?;
-            // Held until it bears its name, so that nobody takes it for a left-over.
-            let guard = Guard::take(&new, name)?;
-            let environment = Environment { name: name.to_owned(), dir: new.clone() };
-            environment.describe(&guard, description)?;
-            fs::create_dir(new.join("generations")).map_err(|error| failed("make", &new, error))?;
-            let draft = environment.draft(&guard, description.lua)?;
-            draft.finish(&Lock::empty(description.lua), &Entry { what: "create".into(), at_ms: clock::now_ms(), ..Entry::default() })?;
-            fs::rename(&new, &dir).map_err(|error| match error.kind() {
-                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => exists(),
-                _ => failed("make", &dir, error),
-            })
-        };
-        match made() {
-            Ok(()) => Ok(Environment { name: name.to_owned(), dir }),
-            Err(error) => {
-                // The first error is the one that matters; what is left is swept away later.
-                let _ = remove(&new);
-                Err(error)
-            }
-        }
+        self.stage(name, description)?.publish()
     }
 
     /// Removes one with all its generations. Whoever calls has made sure that nobody uses it, or does not care.
@@ -179,7 +154,10 @@ impl Environments {
     }
 
     /// Removes what was not made, or not removed, to its end.
-    fn sweep(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Code::FileFailed`].
+    pub fn sweep(&self) -> Result<()> {
         for entry in fs::read_dir(&self.root).map_err(|error| failed("read", &self.root, error))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let free = || match File::open(entry.path().join("lock")) {
@@ -245,7 +223,8 @@ impl Environment {
     pub fn describe(&self, guard: &Guard, description: &Description) -> Result<()> {
         self.held(guard)?;
         let text = toml::to_string(description).map_err(|error| Error::internal("a description has no TOML form").source(error))?;
-        atomic::write(&self.dir.join("environment.toml"), text.as_bytes())
+        let path = self.dir.join("environment.toml");
+        if self.staged { atomic::write(&path, text.as_bytes()) } else { durable::write(&path, text.as_bytes()) }
     }
 
     /// Takes the right to change it, and removes what a change has left that was killed.
@@ -346,12 +325,16 @@ impl Environment {
             .hint(format!("there are: {all}"))
     }
 
-    /// Makes a generation current.
+    /// Makes a generation current. After a power cut it is, or the one before.
     fn switch(&self, generation: u64) -> Result<()> {
+        if !self.staged {
+            durable::file_system(&self.dir)?;
+        }
         let beside = self.dir.join(format!(".current-{}", &random::key()[..16]));
         let link = self.dir.join("current");
         symlink(Path::new("generations").join(generation.to_string()), &beside).map_err(|error| failed("make", &beside, error))?;
-        fs::rename(&beside, &link).map_err(|error| failed("switch", &link, error))
+        fs::rename(&beside, &link).map_err(|error| failed("switch", &link, error))?;
+        if self.staged { Ok(()) } else { durable::directory(&self.dir) }
     }
 
     /// Goes back to a generation: the one that the current one was made from, or that with this number. Gives back its number.

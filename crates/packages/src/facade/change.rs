@@ -6,7 +6,7 @@ use crate::{
     build::Builder,
     catalogue::{self, Profile},
     constraint::Dependency,
-    environment::{Environment, Exported},
+    environment::{Description, Environment, Exported, Guard},
     fetch::{self, Fetcher, Location},
     index::Index,
     install::Installer,
@@ -23,6 +23,7 @@ use vmoon_core::{
     name::escape,
     package::{Change, DEFAULT_ENVIRONMENT, PackagePlan},
 };
+use vmoon_sys::clock;
 
 /// How old what servers have said may be when something is installed.
 const AGE: Duration = Duration::from_secs(60);
@@ -63,36 +64,51 @@ impl Packages {
     /// `usage` for packages that are none, `package.not_found`, `package.conflict`, `package.required`, `package.server`, `package.offline`,
     /// `environment.not_found`, `cancelled`.
     pub fn plan(&self, name: &str, change: &Change, work: &Work) -> Result<PackagePlan> {
-        let found = self.all()?.find(name);
-        let (subject, environment) = match found {
-            Ok(environment) => (self.subject(&environment)?, Some(environment)),
-            Err(error) if error.code() == Code::EnvironmentNotFound && name == DEFAULT_ENVIRONMENT && fills(change) => {
-                let lua = LuaVersion::V54;
+        let (subject, environment) = match (self.all()?.find(name), makes(name, change, work)) {
+            (Ok(environment), _) => (self.subject(&environment)?, Some(environment)),
+            (Err(error), Some(lua)) if error.code() == Code::EnvironmentNotFound => {
                 let servers = self.settings()?.servers();
                 (Subject { name: name.to_owned(), lua, servers, lock: Lock::empty(lua), generation: 0 }, None)
             }
-            Err(error) => return Err(error),
+            (Err(error), _) => return Err(error),
         };
         let fetcher = self.fetcher(work)?;
         let planned = self.planned(&subject, environment.as_ref(), change, work, &fetcher)?;
         Ok(shown::plan(&subject.name, subject.generation, &planned.plan, planned.notes))
     }
 
-    /// Carries out a change: a new generation, or nothing.
+    /// Carries out a change: a new generation, or nothing. An environment that is made for it ([`Work::make`]) is there when that is done, and not before.
     ///
     /// # Errors
     /// As [`Self::plan`]; those of fetching and building; `environment.busy` while somebody else changes it; `disk.full`.
     pub fn change(&self, name: &str, change: &Change, work: &Work) -> Result<PackagePlan> {
-        let environment = if fills(change) { self.find_or_make(name)? } else { self.all()?.find(name)? };
-        let guard = environment.guard()?;
-        let subject = self.subject(&environment)?;
+        let all = self.all()?;
+        match (all.find(name), makes(name, change, work)) {
+            (Ok(environment), _) => {
+                let guard = environment.guard()?;
+                self.carry_out(&environment, &guard, change, work)
+            }
+            (Err(error), Some(lua)) if error.code() == Code::EnvironmentNotFound => {
+                let description = Description { lua, profile: None, created_ms: clock::now_ms(), servers: Vec::new() };
+                let staged = all.stage(name, &description)?;
+                let (environment, guard) = staged.parts()?;
+                let done = self.carry_out(environment, guard, change, work)?;
+                staged.publish()?;
+                Ok(done)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn carry_out(&self, environment: &Environment, guard: &Guard, change: &Change, work: &Work) -> Result<PackagePlan> {
+        let subject = self.subject(environment)?;
         work.tell("planning");
         let fetcher = self.fetcher(work)?;
-        let Planned { plan, notes } = self.planned(&subject, Some(&environment), change, work, &fetcher)?;
+        let Planned { plan, notes } = self.planned(&subject, Some(environment), change, work, &fetcher)?;
         let done = shown::plan(&subject.name, subject.generation, &plan, notes);
         work.stop.check()?;
         if let Change::Rollback { generation } = change {
-            environment.rollback(&guard, *generation)?;
+            environment.rollback(guard, *generation)?;
             return Ok(done);
         }
         let repairs = matches!(change, Change::Sync) && !environment.verify(subject.generation, &work.stop)?.problems.is_empty();
@@ -104,12 +120,27 @@ impl Packages {
         let builder = Builder::new(fetcher.cache().clone(), self.config.confine.clone(), self.config.evaluator.clone(), jobs);
         let installer = Installer { fetcher: &fetcher, builder: &builder };
         let (verb, asked) = words(change);
-        installer.install_from(&environment, &guard, &plan, (verb, &asked), &subject.servers)?;
-        let collected = environment.collect(&guard, KEPT, &|number| work.in_use.contains(&number));
+        installer.install_from(environment, guard, &plan, (verb, &asked), &subject.servers)?;
+        self.note_profile(environment, guard, change)?;
+        let collected = environment.collect(guard, KEPT, &|number| work.in_use.contains(&number));
         if let Err(error) = collected {
-            tracing::warn!(environment = name, error = error.chain(), "old generations could not be removed");
+            tracing::warn!(environment = environment.name(), error = error.chain(), "old generations could not be removed");
         }
         Ok(done)
+    }
+
+    /// Writes down from which profiles an environment was filled.
+    fn note_profile(&self, environment: &Environment, guard: &Guard, change: &Change) -> Result<()> {
+        let Change::Bootstrap { profiles, .. } = change else { return Ok(()) };
+        let description = environment.description()?;
+        let mut all: Vec<&str> = description.profile.iter().flat_map(|known| known.split(", ")).collect();
+        all.extend(profiles.iter().map(String::as_str));
+        all.dedup();
+        let profile = Some(all.join(", ")).filter(|all| !all.is_empty());
+        if profile == description.profile {
+            return Ok(());
+        }
+        environment.describe(guard, &Description { profile, ..description.clone() })
     }
 
     fn planned(
@@ -251,6 +282,12 @@ impl solve::Rockspecs for Nobody {
     fn rockspec(&self, _: &Index, entry: &crate::index::Entry) -> Result<Arc<Rockspec>> {
         Err(Error::internal(format!("the rockspec of {} was asked for without a server", entry.name)))
     }
+}
+
+/// For which Lua an environment is made that is not there: as was asked for; the one that is meant where none was ever named, for 5.4.
+fn makes(name: &str, change: &Change, work: &Work) -> Option<LuaVersion> {
+    let usual = || (name == DEFAULT_ENVIRONMENT).then_some(LuaVersion::V54);
+    if fills(change) { work.make.or_else(usual) } else { None }
 }
 
 /// Whether a change may put something into an environment that was never made.

@@ -60,6 +60,8 @@ pub struct Work {
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
     /// Generations of the environment that running machines use: they stay.
     pub in_use: Vec<u64>,
+    /// For which Lua an environment is made that is not there; without it, that it is not there is an error.
+    pub make: Option<LuaVersion>,
 }
 
 impl Work {
@@ -197,16 +199,12 @@ impl Packages {
         })
     }
 
-    /// The environment; the one that is meant where none was ever named is made when something is first put into it.
-    fn find_or_make(&self, name: &str) -> Result<Environment> {
-        let all = self.all()?;
-        match all.find(name) {
-            Err(error) if error.code() == vmoon_core::Code::EnvironmentNotFound && name == DEFAULT_ENVIRONMENT => {
-                let description = Description { lua: LuaVersion::V54, profile: None, created_ms: clock::now_ms(), servers: Vec::new() };
-                all.create(name, &description)
-            }
-            found => found,
-        }
+    /// Removes what is left of changes that were cut off before there was an environment.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn sweep(&self) -> Result<()> {
+        self.all()?.sweep()
     }
 
     /// Removes an environment. Whoever calls has made sure that nobody uses it.

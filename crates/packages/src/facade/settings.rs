@@ -9,7 +9,7 @@ use vmoon_core::{
     name::escape,
     package::{DEFAULT_ENVIRONMENT, ServerChange, ServerInfo},
 };
-use vmoon_sys::atomic;
+use vmoon_sys::durable;
 
 /// Its name, in the state directory.
 const FILE: &str = "packages.toml";
@@ -55,7 +55,7 @@ impl Settings {
     /// Those of the file system.
     pub(super) fn write(&self, state: &Path) -> Result<()> {
         let text = toml::to_string(self).map_err(|error| Error::internal("the settings of packages have no form").source(error))?;
-        atomic::write(&state.join(FILE), text.as_bytes())
+        durable::write(&state.join(FILE), text.as_bytes())
     }
 
     /// The environment that is meant where none is named.

@@ -2,11 +2,15 @@
 //! modules that the catalogue names loaded by the interpreters of that version.
 
 use crate::{
-    mirror::{Mirror, Rock, serve::Server as Web},
+    mirror::{
+        Mirror, Rock,
+        debs::{self, How, REFUSED},
+        serve::Server as Web,
+    },
     servers::server,
     work::shop::{Shop, run_lua},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
@@ -26,93 +30,41 @@ use vmoon_packages::{
 };
 use vmoon_sys::stop::Stop;
 
-/// A Debian package, the rock that it becomes, what that needs, and whether it is Lua alone and so the same for every version.
-const PACKAGES: &[(&str, &str, &str, &[&str], bool)] = &[
-    ("lua-cjson", "lua-cjson", "2.1.0-1", &[], false),
-    ("lua-filesystem", "luafilesystem", "1.8.0-1", &[], false),
-    ("lua-socket", "luasocket", "3.1.0-1", &[], false),
-    ("lua-penlight", "penlight", "1.13.1-1", &["luafilesystem"], true),
-    ("lua-zlib", "lua-zlib", "1.2-1", &[], false),
-    ("lua-lpeg", "lpeg", "1.0.2-1", &[], false),
-    ("lua-curl", "lua-curl", "0.3.0-1", &[], false),
-    ("lua-messagepack", "lua-messagepack", "0.5.2-1", &[], true),
-    ("lua-yaml", "lyaml", "6.2.8-1", &[], false),
-    ("lua-term", "lua-term", "0.07-1", &[], false),
-    ("lua-posix", "luaposix", "33.4.0-1", &["bit32"], false),
-    ("lua-bit32", "bit32", "5.3.0-1", &[], false),
-    ("lua-inspect", "inspect", "3.1.1-1", &[], true),
-    (
-        "lua-busted",
-        "busted",
-        "2.1.1-1",
-        &["luassert", "say", "lua_cliargs", "mediator_lua", "luasystem", "dkjson", "lua-term", "penlight", "luafilesystem"],
-        true,
-    ),
-    ("lua-luassert", "luassert", "1.9.0-1", &["say"], true),
-    ("lua-say", "say", "1.4.1-1", &[], true),
-    ("lua-cliargs", "lua_cliargs", "3.0-1", &[], true),
-    ("lua-mediator", "mediator_lua", "1.1.2-1", &[], true),
-    ("lua-system", "luasystem", "0.2.1-1", &[], false),
-    ("lua-dkjson", "dkjson", "2.6-1", &[], true),
-];
-
-/// What cannot be had: the profile, the Lua version, and the rock whose Debian package is for others. Nothing else is refused.
-const REFUSED: &[(&str, &str, &str)] =
-    &[("full", "5.3", "lua-curl"), ("full", "5.4", "lua-curl luaposix"), ("network", "5.3", "lua-curl"), ("network", "5.4", "lua-curl")];
-
-/// The files of a Debian package for a Lua version: their paths below the module folders, what they hold, and whether they are libraries.
-fn files_of(package: &str, lua: &str) -> Vec<(String, Vec<u8>, bool)> {
-    let list = format!("/var/lib/dpkg/info/{package}.list");
-    let multiarch = format!("/var/lib/dpkg/info/{package}:{}.list", if std::env::consts::ARCH == "x86_64" { "amd64" } else { "arm64" });
-    let text = fs::read_to_string(&multiarch).or_else(|_| fs::read_to_string(&list));
-    let text = text.unwrap_or_else(|error| panic!("{list}: {error}; cargo xtask install brings it (Debian package {package})"));
-    let folders = [format!("/usr/share/lua/{lua}/"), format!("/usr/lib/{}-linux-gnu/lua/{lua}/", std::env::consts::ARCH)];
-    let mut files = Vec::new();
-    for line in text.lines() {
-        for (folder, library) in folders.iter().zip([false, true]) {
-            if let Some(inside) = line.strip_prefix(folder.as_str()).filter(|inside| inside.ends_with(".lua") || inside.ends_with(".so")) {
-                files.push((inside.to_owned(), fs::read(line).unwrap(), library));
-            }
-        }
-    }
-    files
-}
-
 fn mirror(lua: LuaVersion) -> (tempfile::TempDir, Web) {
     let dir = tempfile::tempdir().unwrap();
     let web = Web::start(dir.path(), false);
     let mut mirror = Mirror::at(dir.path(), web.url());
-    for (package, name, version, needs, pure) in PACKAGES {
-        // What there is for this version; else what there is for the nearest older or newer one, which says so if it is not Lua alone.
-        let mut versions: Vec<LuaVersion> = LuaVersion::ALL.into_iter().collect();
-        versions.sort_by_key(|other| (lua as i32 - *other as i32).abs());
-        let (found, files) = versions
-            .into_iter()
-            .map(|version| (version, files_of(package, version.as_str())))
-            .find(|(_, files)| !files.is_empty())
-            .unwrap_or_else(|| panic!("{package} has no modules"));
-        let (mut scripts, mut libraries) = (serde_json::Map::new(), serde_json::Map::new());
-        let mut contents = Vec::new();
-        for (path, content, library) in files {
-            let stem = path.rsplit_once('.').map_or(path.as_str(), |(stem, _)| stem);
-            let module = stem.strip_suffix("/init").unwrap_or(stem).replace('/', ".");
-            if library { &mut libraries } else { &mut scripts }.insert(module, json!(path));
-            contents.push((path, content));
-        }
-        // Lua 5.2 brings it itself, and from 5.3 on nothing needs it.
-        let brought = |need: &&&str| **need != "bit32" || lua < LuaVersion::V53;
-        let lua_needed = if *pure { "lua >= 5.1".to_owned() } else { format!("lua ~> {found}") };
-        let machine = format!("linux-{}", std::env::consts::ARCH);
+    let machine = format!("linux-{}", std::env::consts::ARCH);
+    for deb in debs::rocks(lua.as_str()) {
+        let (build, form, more) = match deb.how {
+            How::Ready { scripts, libraries } => {
+                let build = json!({ "type": "none", "install": { "lua": scripts, "lib": libraries } });
+                (build, if deb.pure { "all" } else { machine.as_str() }, json!({}))
+            }
+            How::Make(makefile) => (
+                made_by(makefile),
+                "rockspec",
+                json!({ "external_dependencies": { "CURL": { "header": "curl/curl.h", "library": "curl" } } }),
+            ),
+        };
         mirror.add(&Rock {
-            files: contents,
-            build: json!({ "type": "none", "install": { "lua": scripts, "lib": libraries } }),
-            dependencies: [lua_needed].into_iter().chain(needs.iter().filter(brought).map(|need| (*need).to_owned())).collect(),
-            summary: format!("{package} of Debian"),
-            ..Rock::pure(name, version, &[]).only(&[if *pure { "all" } else { &machine }])
+            files: deb.files,
+            build,
+            dependencies: deb.dependencies,
+            summary: format!("{} of Debian", deb.package),
+            more,
+            ..Rock::pure(deb.name, deb.version, &[]).only(&[form])
         });
     }
     mirror.publish();
     (dir, web)
+}
+
+/// The table `build` of a rock that make builds.
+pub(crate) fn made_by(makefile: &str) -> Value {
+    let names = ["CC", "CFLAGS", "LIBFLAG", "LUA_INCDIR", "CURL_INCDIR", "CURL_LIBDIR"];
+    let variables: BTreeMap<&str, String> = names.into_iter().map(|name| (name, format!("$({name})"))).collect();
+    json!({ "type": "make", "makefile": makefile, "build_variables": variables, "install_variables": { "INST_LIBDIR": "$(LIBDIR)" } })
 }
 
 /// Bootstraps an environment with a profile.
@@ -143,8 +95,13 @@ fn load(interpreter: &str, environment: &Environment) {
     for rock in lock.rocks.values() {
         let Some(known) = catalogue::rocks().get(&rock.name) else { continue };
         let given: Vec<&String> = known.modules.iter().filter(|module| rock.modules.contains(module)).collect();
-        // Debian's lua-curl is an older one, whose module has another name.
-        assert!(!given.is_empty() || rock.name.as_str() == "lua-curl", "{} gives {:?}, not {:?}", rock.name, rock.modules, known.modules);
+        if rock.name.as_str() == "lua-curl" && given.is_empty() {
+            // Debian's is an older one, whose module has another name.
+            assert_eq!(rock.modules, ["curl"]);
+            modules.push("curl");
+            continue;
+        }
+        assert!(!given.is_empty(), "{} gives {:?}, not {:?}", rock.name, rock.modules, known.modules);
         modules.extend(given.into_iter().map(String::as_str));
     }
     let code = format!("for _, name in ipairs {{ '{}' }} do require(name) end print('all ' .. {})", modules.join("', '"), modules.len());

@@ -16,7 +16,7 @@ use crate::{
 use std::{io::Read as _, path::PathBuf};
 use vmoon_api::{
     Api as _,
-    requests::{CreateEnvironment, Empty, EnvironmentRef},
+    requests::{CreateEnvironment, Empty, EnvironmentRef, MakeEnvironment},
 };
 use vmoon_core::{
     Code, Error, Result,
@@ -106,9 +106,9 @@ enum Verb {
         /// A file that names packages, as the profiles do; - is standard input
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// The Lua version of a new environment: 5.1 (also for LuaJIT), 5.2, 5.3 or 5.4
-        #[arg(long, value_name = "VERSION", default_value = "5.4")]
-        lua: String,
+        /// The Lua version of a new environment: 5.1 (also for LuaJIT), 5.2, 5.3 or 5.4 [default: 5.4]
+        #[arg(long, value_name = "VERSION")]
+        lua: Option<String>,
         /// List the profiles
         #[arg(long)]
         list: bool,
@@ -250,7 +250,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         Verb::Bootstrap { name, set, file, lua, making, .. } => {
             let file = file.map(read).transpose()?;
             let change = Change::Bootstrap { profiles: set, file };
-            fill(ctx, &named(name), Some(lua), &making, change).await
+            fill(ctx, &named(name), lua, &making, change).await
         }
         Verb::Export { name } => {
             let request = EnvironmentRef { environment: named(name) };
@@ -307,6 +307,7 @@ async fn show(ctx: &Ctx, name: String) -> Result<Exit> {
         ("name".to_owned(), shown.name.clone()),
         ("lua".to_owned(), shown.lua.clone()),
         ("generation".to_owned(), shown.generation.to_string()),
+        ("profile".to_owned(), shown.profile.clone().unwrap_or_default()),
         ("wanted".to_owned(), shown.wanted.join("; ")),
         ("servers".to_owned(), shown.servers.iter().map(|server| server.name.clone()).collect::<Vec<_>>().join(", ")),
         ("machines".to_owned(), shown.machines.join(", ")),
@@ -367,38 +368,22 @@ async fn remove(ctx: &Ctx, names: &[String], yes: bool, missing_ok: bool, dry_ru
     Ok(Exit::OK)
 }
 
-/// Brings packages into an environment, which is made if it is missing, and goes again if that fails.
+/// Brings packages into an environment, which is made if it is missing: with them, or not at all.
 async fn fill(ctx: &Ctx, name: &str, lua: Option<String>, making: &Making, what: Change) -> Result<Exit> {
-    let request = pkg::request(&making.changing(), name, what)?;
-    let fresh = match look(ctx, name).await {
+    let mut request = pkg::request(&making.changing(), name, what)?;
+    match look(ctx, name).await {
         Ok(found) => {
-            if let (Change::Bootstrap { .. } | Change::Import { .. }, Some(lua)) = (&request.change, &lua)
-                && *lua != found.lua
-                && *lua != "5.4"
-            {
+            if let Some(lua) = lua.filter(|lua| *lua != found.lua) {
                 let why = format!("the environment {} is for Lua {}, not {lua}", found.name, found.lua);
                 return Err(Error::new(Code::EnvironmentExists, why).hint("take another name"));
             }
-            false
         }
         Err(error) if error.code() == Code::EnvironmentNotFound && name != pkg::CHOSEN => {
-            let lua = lua.or_else(|| lua_of_lock(&request.change));
-            let made = make(ctx, name, lua, false).await?;
-            if !making.dry_run {
-                ctx.out.changed(&format!("created environment {} (Lua {})", made.name, made.lua))?;
-            }
-            true
+            request.make = Some(MakeEnvironment { lua: lua.or_else(|| lua_of_lock(&request.change)), machine: None });
         }
         Err(error) => return Err(error),
-    };
-    let done = change(ctx, making, &request).await;
-    if fresh && (done.is_err() || making.dry_run) {
-        // Nobody has asked for an empty one.
-        if let Err(error) = drop_one(ctx, name).await {
-            tracing::debug!(error = %error.chain(), "the environment that was made is left empty");
-        }
     }
-    done
+    change(ctx, making, &request).await
 }
 
 async fn change(ctx: &Ctx, making: &Making, request: &vmoon_api::requests::ChangePackages) -> Result<Exit> {

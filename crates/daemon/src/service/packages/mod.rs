@@ -124,12 +124,25 @@ impl Service {
     }
 
     pub(super) async fn make_environment(&self, request: CreateEnvironment) -> Result<EnvironmentInfo> {
-        let lua = match (&request.lua, &request.machine) {
-            (Some(lua), _) => lua.parse::<LuaVersion>()?,
-            (None, Some(machine)) => self.lua_of(machine).await?,
-            (None, None) => LuaVersion::V54,
-        };
+        let lua = self.lua_for(request.lua.as_deref(), request.machine.as_deref()).await?;
         self.with_packages(move |packages| packages.create(&request.name, lua, request.dry_run)).await
+    }
+
+    /// For which Lua an environment is made.
+    async fn lua_for(&self, lua: Option<&str>, machine: Option<&str>) -> Result<LuaVersion> {
+        match (lua, machine) {
+            (Some(lua), _) => lua.parse(),
+            (None, Some(machine)) => self.lua_of(machine).await,
+            (None, None) => Ok(LuaVersion::V54),
+        }
+    }
+
+    /// The same for a change that may make its environment.
+    async fn made_for(&self, make: Option<MakeEnvironment>) -> Result<Option<LuaVersion>> {
+        match make {
+            Some(make) => self.lua_for(make.lua.as_deref(), make.machine.as_deref()).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn drop_environment(&self, request: EnvironmentRef) -> Result<Nothing> {
@@ -176,7 +189,8 @@ impl Service {
     }
 
     pub(super) async fn plan_change(&self, request: ChangePackages) -> Result<PackagePlan> {
-        let work = Work { offline: request.offline, ..Work::default() };
+        let make = self.made_for(request.make).await?;
+        let work = Work { offline: request.offline, make, ..Work::default() };
         self.with_packages(move |packages| packages.plan(&packages.name(&request.environment)?, &request.change, &work)).await
     }
 

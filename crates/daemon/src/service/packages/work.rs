@@ -12,7 +12,7 @@ use vmoon_core::{
     machine::Verb,
     operation::{OpRecord, Outcome, Progress},
 };
-use vmoon_packages::facade::Work;
+use vmoon_packages::{LuaVersion, facade::Work};
 use vmoon_sys::{clock::now_ms, random, stop::Stop};
 
 /// How long a change may take, unless the request says otherwise.
@@ -26,6 +26,7 @@ impl Service {
     pub(in crate::service) async fn begin_change(&self, request: ChangePackages) -> Result<BegunView> {
         let name = self.environment_name(&request.environment).await?;
         let what = request.change.what();
+        let make = self.made_for(request.make.clone()).await?;
         let id = OperationId::from_uuid(random::uuid());
         let stop = Stop::new();
         {
@@ -66,7 +67,7 @@ impl Service {
         let (told, progress) = watch::channel(Progress::default());
         let this = self.clone();
         // It goes on whether or not the client is still there.
-        drop(tokio::spawn(async move { this.change(place, request, record, allowed, in_use, stop, (told, progress)).await }));
+        drop(tokio::spawn(async move { this.change(place, (request, make), record, allowed, in_use, stop, (told, progress)).await }));
         Ok(BegunView { operation: id })
     }
 
@@ -74,7 +75,7 @@ impl Service {
     async fn change(
         self,
         place: Place,
-        request: ChangePackages,
+        (request, make): (ChangePackages, Option<LuaVersion>),
         mut record: OpRecord,
         allowed: Duration,
         in_use: Vec<u64>,
@@ -83,7 +84,7 @@ impl Service {
     ) {
         let (name, ending) = (place.name.clone(), stop.clone());
         let tell = Arc::new(move |now: Progress| drop(told.send_replace(now)));
-        let work = Work { offline: request.offline, stop: stop.clone(), progress: Some(tell), in_use };
+        let work = Work { offline: request.offline, stop: stop.clone(), progress: Some(tell), in_use, make };
         let done = self.with_packages(move |packages| packages.change(&name, &request.change, &work));
         tokio::pin!(done);
         let mut late = false;
@@ -149,6 +150,10 @@ impl Service {
             .collect();
         if cut.is_empty() {
             return Ok(());
+        }
+        // What was being made is no environment, and never will be.
+        if let Err(error) = self.with_packages(|packages| packages.sweep()).await {
+            tracing::warn!(error = error.chain(), "what was left of a change could not be removed");
         }
         self.context
             .store

@@ -1,6 +1,7 @@
 //! A rocks server made by the tests: a directory of rockspecs, rocks, sources and manifests. Needs no program but what packs it in this process.
 
 pub(crate) mod debian;
+pub(crate) mod debs;
 mod lua;
 mod pack;
 pub(crate) mod serve;

@@ -186,6 +186,64 @@ fn compilers_and_build_tools_are_confined() {
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody connected");
 }
 
+/// A module in C that says its name, for every version of Lua.
+fn saying(name: &str) -> String {
+    format!("#include <lua.h>\nint luaopen_{}(lua_State *L) {{ lua_pushliteral(L, \"{name}\"); return 1; }}\n", name.replace('.', "_"))
+}
+
+#[test]
+fn luarocks_builds_what_make_cmake_and_commands_build() {
+    let shop = Shop::new();
+    let cmake = "cmake_minimum_required(VERSION 3.10)\nproject(bxcmake C)\ninclude_directories(${LUA_INCDIR})\n\
+        add_library(core MODULE core.c)\nset_target_properties(core PROPERTIES PREFIX \"\" SUFFIX \".so\")\n\
+        install(TARGETS core LIBRARY DESTINATION ${LIBDIR}/bxcmake)\ninstall(FILES bxcmake.lua DESTINATION ${LUADIR})\n";
+    let makefile = "core.so: core.c\n\t$(CC) $(CFLAGS) -I$(LUA_INCDIR) $(LIBFLAG) -o $@ core.c\n\
+        install: core.so\n\tmkdir -p $(INST_LIBDIR)/bxmake\n\tcp core.so $(INST_LIBDIR)/bxmake/core.so\n\tcp bxmake.lua $(INST_LUADIR)/bxmake.lua\n";
+    let kinds = [
+        (
+            "bxcmake",
+            ("CMakeLists.txt", cmake),
+            "{ type = 'cmake', variables = { LUA_INCDIR = '$(LUA_INCDIR)', LIBDIR = '$(LIBDIR)', LUADIR = '$(LUADIR)' } }",
+        ),
+        (
+            "bxmake",
+            ("Makefile", makefile),
+            "{ type = 'make', build_target = 'core.so', \
+               build_variables = { CC = '$(CC)', CFLAGS = '$(CFLAGS)', LIBFLAG = '$(LIBFLAG)', LUA_INCDIR = '$(LUA_INCDIR)' }, \
+               install_variables = { INST_LIBDIR = '$(LIBDIR)', INST_LUADIR = '$(LUADIR)' } }",
+        ),
+        (
+            "bxcommand",
+            ("README", ""),
+            "{ type = 'command', build_command = '$(CC) $(CFLAGS) -I$(LUA_INCDIR) $(LIBFLAG) -o core.so core.c', \
+               install_command = 'mkdir -p $(LIBDIR)/bxcommand && cp core.so $(LIBDIR)/bxcommand/core.so && cp bxcommand.lua $(LUADIR)/bxcommand.lua' }",
+        ),
+    ];
+    for (name, (file, text), build) in kinds {
+        let (source, module) = (saying(&format!("{name}.core")), format!("{name}.lua"));
+        let script = format!("return {{ core = require '{name}.core' }}\n");
+        let rock = shop.rock(name, "1-1", &[("core.c", &source), (file, text), (&module, &script)], build);
+        for (lua, interpreters) in [(LuaVersion::V54, &["lua5.4"][..]), (LuaVersion::V51, &["lua5.1", "luajit"])] {
+            let environment = shop.environment(&format!("{name}-{}", lua.as_str().replace('.', "")), lua);
+            if let Err(error) = shop.sync(&environment, std::slice::from_ref(&rock)) {
+                let transcript =
+                    error.detail_value().and_then(|detail| detail["transcript"].as_str()).map(|path| fs::read_to_string(path).unwrap());
+                panic!("{} (Debian: apt-get install luarocks make cmake): {}", error.chain(), transcript.unwrap_or_default());
+            }
+            for interpreter in interpreters {
+                let said = run_lua(interpreter, &environment, &format!("print(require('{name}').core)"));
+                assert_eq!(said, format!("{name}.core\n"), "{interpreter}");
+            }
+            // Nothing but what the rock installs is there, and what was said is kept.
+            let locked = environment.lock().unwrap().rocks.into_values().next().unwrap();
+            assert_eq!(locked.modules, [name.to_owned(), format!("{name}.core")]);
+            let tree = environment.tree(environment.current().unwrap());
+            let transcript = fs::read_to_string(tree.join("transcripts").join(format!("{name}.txt"))).unwrap();
+            assert!(transcript.starts_with("$ luarocks ") && transcript.contains("--deps-mode=none"), "{transcript}");
+        }
+    }
+}
+
 #[test]
 fn rocks_that_are_ready_are_installed_if_they_are_for_this_lua() {
     let shop = Shop::new();

@@ -178,6 +178,8 @@ fn an_exported_environment_is_the_same_elsewhere() {
 
 /// What the child of the tests below is told by its environment: the shop, at which step it ends, how large a file it may write.
 const CHILD: [&str; 2] = ["VMOON_TEST_SHOP", "VMOON_TEST_STEP"];
+/// Set if the child makes a new environment instead of changing one.
+const MAKES: &str = "VMOON_TEST_MAKES";
 
 /// The rocks of before and after.
 fn before_and_after(shop: &Shop) -> (Vec<LockedRock>, Vec<LockedRock>) {
@@ -204,7 +206,16 @@ fn child_that_is_killed() {
     };
     let steps = Arc::new(Steps { at: Some(Box::new(kill)), ..Steps::default() });
     let (_, after) = before_and_after(&shop);
-    let result = shop.sync_with(&shop.environments.find("e").unwrap(), &after, steps, Stop::new());
+    let result = match std::env::var_os(MAKES) {
+        None => shop.sync_with(&shop.environments.find("e").unwrap(), &after, steps, Stop::new()),
+        Some(_) => {
+            let description = Description { lua: LuaVersion::V54, profile: None, created_ms: 1, servers: vec![] };
+            let staged = shop.environments.stage("new", &description).unwrap();
+            let (environment, guard) = staged.parts().unwrap();
+            let done = shop.sync_held(environment, guard, &after, steps, Stop::new());
+            done.and_then(|done| staged.publish().map(|_| done))
+        }
+    };
     match result {
         Ok(done) => say(format!("ended generation {}", done.generation)),
         Err(error) => say(format!("ended {}: {}", error.code(), error.chain())),
@@ -212,9 +223,16 @@ fn child_that_is_killed() {
 }
 
 fn child(shop: &Shop, step: usize, largest: Option<u64>) -> (Option<i32>, String) {
+    child_that(shop, step, largest, false)
+}
+
+fn child_that(shop: &Shop, step: usize, largest: Option<u64>, makes: bool) -> (Option<i32>, String) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "work::environments::child_that_is_killed", "--nocapture"]);
     command.env(CHILD[0], shop.dir.path()).env(CHILD[1], step.to_string());
+    if makes {
+        command.env(MAKES, "1");
+    }
     if let Some(bytes) = largest {
         use std::os::unix::process::CommandExt as _;
         // SAFETY: two system calls that take numbers and a structure on the stack.
@@ -270,6 +288,54 @@ fn killed_at_any_step_an_install_has_changed_all_or_nothing() {
         }
     }
     assert!(switched >= 2, "some steps come after the switch");
+}
+
+/// What is in the directory of environments, hidden names too.
+fn all_names(shop: &Shop) -> Vec<String> {
+    let entries = fs::read_dir(shop.environments.root()).unwrap().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn killed_at_any_step_a_new_environment_is_there_with_all_its_rocks_or_not_at_all() {
+    let shop = Shop::new();
+    let mut killed = 0;
+    for step in 1.. {
+        let (code, said) = child_that(&shop, step, None, true);
+        if code.is_some() {
+            assert!(said.contains("ended generation 2") && step > 8, "at step {step}: {said}");
+            break;
+        }
+        killed += 1;
+        assert_eq!(shop.environments.names().unwrap(), Vec::<String>::new(), "step {step}");
+        // What is left of it goes when the next one is made, or when somebody tidies up; what is being made stays.
+        shop.environments.sweep().unwrap();
+        assert_eq!(all_names(&shop), Vec::<String>::new(), "step {step}");
+    }
+    assert!(killed >= 8, "{killed}");
+    let environment = shop.environments.find("new").unwrap();
+    assert_eq!(what_is_loaded(&environment, &["bxa", "bxkept", "bxc"]), "bxa 2-1;bxkept 1-1;bxc;");
+    assert_eq!(environment.history().unwrap().len(), 2);
+    assert!(environment.verify(2, &Stop::new()).unwrap().problems.is_empty());
+    let description = environment.description().unwrap();
+    // While it is made nobody sees it, takes it for a left-over, or takes its name away.
+    let staged = shop.environments.stage("other", &description).unwrap();
+    shop.environments.sweep().unwrap();
+    assert_eq!((all_names(&shop).len(), shop.environments.names().unwrap()), (2, vec!["new".to_owned()]));
+    shop.environments.create("other", &description).unwrap();
+    assert_eq!(staged.publish().unwrap_err().code(), Code::EnvironmentExists);
+    drop(shop.environments.stage("third", &description).unwrap());
+    assert_eq!(all_names(&shop), ["new", "other"]);
+    // A full disk leaves nothing either.
+    for largest in [0, 60, 300, 1500] {
+        shop.environments.remove(&shop.environments.find("other").unwrap()).unwrap();
+        let (code, said) = child_that(&shop, 0, Some(largest), true);
+        assert!(code != Some(0) || !said.contains("ended generation"), "{largest}: {said}");
+        assert_eq!(shop.environments.names().unwrap(), ["new"], "{largest}");
+        shop.environments.create("other", &description).unwrap();
+    }
 }
 
 #[test]

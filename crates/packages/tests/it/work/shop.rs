@@ -14,7 +14,7 @@ use vmoon_packages::{
     build::{Builder, Launcher},
     cache::Cache,
     digest,
-    environment::{Description, Environment, Environments},
+    environment::{Description, Environment, Environments, Guard},
     evaluate,
     fetch::{Fetcher, Options, Progress},
     install::{Installed, Installer},
@@ -211,12 +211,22 @@ impl Shop {
     }
 
     pub(crate) fn sync_with(&self, environment: &Environment, rocks: &[LockedRock], steps: Arc<Steps>, stop: Stop) -> Result<Installed> {
-        let guard = environment.guard()?;
+        self.sync_held(environment, &environment.guard()?, rocks, steps, stop)
+    }
+
+    pub(crate) fn sync_held(
+        &self,
+        environment: &Environment,
+        guard: &Guard,
+        rocks: &[LockedRock],
+        steps: Arc<Steps>,
+        stop: Stop,
+    ) -> Result<Installed> {
         let current = environment.lock()?;
         let target = lock_of(current.lua, rocks);
         let plan = plan::sync(&current, &target, &|_| None);
         let (fetcher, builder) = (self.fetcher_with(steps, stop), self.builder());
-        Installer { fetcher: &fetcher, builder: &builder }.install(environment, &guard, &plan, "sync", &[])
+        Installer { fetcher: &fetcher, builder: &builder }.install(environment, guard, &plan, "sync", &[])
     }
 }
 

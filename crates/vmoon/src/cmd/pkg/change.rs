@@ -9,7 +9,7 @@ use crate::{
 };
 use vmoon_api::{
     Api as _,
-    requests::{ApplyEnvironment, ChangePackages, CreateEnvironment, EnvironmentRef, MachineRef},
+    requests::{ApplyEnvironment, ChangePackages, EnvironmentRef, MachineRef, MakeEnvironment},
     views::AppliedView,
 };
 use vmoon_core::{
@@ -57,7 +57,7 @@ pub(crate) struct Changing {
 /// What is asked of the daemon.
 pub(crate) fn request(changing: &Changing, environment: &str, change: Change) -> Result<ChangePackages> {
     let deadline_ms = changing.wait.deadline_ms()?;
-    Ok(ChangePackages { environment: environment.to_owned(), change, offline: changing.offline.wanted(), deadline_ms })
+    Ok(ChangePackages { environment: environment.to_owned(), change, offline: changing.offline.wanted(), deadline_ms, make: None })
 }
 
 /// The plan.
@@ -132,12 +132,12 @@ fn agreed(plan: &PackagePlan) -> Result<bool> {
 
 /// Changes an environment.
 pub(super) async fn run(ctx: &Ctx, changing: &Changing, change: Change) -> Result<Exit> {
-    let environment = match &changing.machine {
-        Some(machine) => environment_of(ctx, machine, changing.dry_run).await?,
-        None => changing.of.name(),
+    let (environment, make) = match &changing.machine {
+        Some(machine) => environment_of(ctx, machine).await?,
+        None => (changing.of.name(), None),
     };
     let asks = matches!(change, Change::Remove { .. }) && !changing.yes;
-    let request = request(changing, &environment, change)?;
+    let request = ChangePackages { make, ..request(changing, &environment, change)? };
     if changing.dry_run {
         show_plan(ctx, &ask(ctx, &request).await?)?;
         return Ok(Exit::OK);
@@ -174,6 +174,9 @@ pub(crate) async fn ended(ctx: &Ctx, changing: &Changing, request: &ChangePackag
     let took = vmoon_sys::clock::instant().duration_since(began);
     let asked = EnvironmentRef { environment: request.environment.clone() };
     let after = ctx.daemon.ask(async |client| client.show_environment(asked.clone()).await).await?;
+    if request.make.is_some() {
+        ctx.out.changed(&format!("created environment {} (Lua {})", escape(&after.name), after.lua))?;
+    }
     let rocks = if after.rocks == 1 { "1 rock".to_owned() } else { format!("{} rocks", after.rocks) };
     ctx.out.changed(&format!(
         "{}: {}; generation {} has {rocks} ({})",
@@ -185,27 +188,21 @@ pub(crate) async fn ended(ctx: &Ctx, changing: &Changing, request: &ChangePackag
     Ok(Some(after))
 }
 
-/// The environment of a machine; a new one of the machine's name if it has none.
-async fn environment_of(ctx: &Ctx, machine: &str, dry_run: bool) -> Result<String> {
+/// The environment of a machine. If it has none, one of the machine's name, and what that is made for if it is not there.
+async fn environment_of(ctx: &Ctx, machine: &str) -> Result<(String, Option<MakeEnvironment>)> {
     let request = MachineRef { machine: machine.to_owned() };
     let view = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
     let named = view.facts.as_ref().and_then(|facts| facts.get("env")).and_then(|env| env.as_str());
     if let Some(name) = named {
-        return Ok(name.to_owned());
+        return Ok((name.to_owned(), None));
     }
-    let request = CreateEnvironment { name: view.name.clone(), lua: None, machine: Some(machine.to_owned()), dry_run };
-    match ctx.daemon.ask_once(async |client| client.create_environment(request.clone()).await).await {
-        Ok(_) if dry_run => Err(Error::new(
-            Code::EnvironmentNotFound,
-            format!("{} has no environment; one named {} would be made and given to it", escape(&view.name), escape(&view.name)),
-        )
-        .hint("without --dry-run that is done")),
-        Ok(made) => {
-            ctx.out.changed(&format!("created environment {} (Lua {}) for it", made.name, made.lua))?;
-            Ok(made.name)
-        }
+    let asked = EnvironmentRef { environment: view.name.clone() };
+    match ctx.daemon.ask(async |client| client.show_environment(asked.clone()).await).await {
         // One of that name may have been made for it before.
-        Err(error) if error.code() == Code::EnvironmentExists => Ok(view.name),
+        Ok(_) => Ok((view.name, None)),
+        Err(error) if error.code() == Code::EnvironmentNotFound => {
+            Ok((view.name, Some(MakeEnvironment { lua: None, machine: Some(machine.to_owned()) })))
+        }
         Err(error) => Err(error),
     }
 }
