@@ -6,6 +6,7 @@
 //! by being looked at; ours bear a tag in their metadata.
 
 mod caps;
+mod device;
 mod driver;
 mod model;
 mod plan;

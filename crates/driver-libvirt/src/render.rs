@@ -294,6 +294,11 @@ impl Disk {
                 .unwrap_or_default(),
         };
         let files = matches!(self.source, Source::Path(_)) || blueprint.pool.as_ref().is_none_or(|pool| pool.files);
+        self.element(path, files)
+    }
+
+    /// The disk as XML, with what is at that path: a file, or a device of the host.
+    pub(crate) fn element(&self, path: String, files: bool) -> Element {
         let (kind, attribute) = if files { ("file", "file") } else { ("block", "dev") };
         let mut driver = Element::new("driver").with("name", "qemu").with("type", &self.format).with_some("cache", self.cache.as_deref());
         if !self.readonly {
@@ -313,7 +318,8 @@ impl Disk {
 }
 
 impl Nic {
-    fn xml(&self, id: Option<MachineId>, n: usize) -> Element {
+    /// The card as XML: the n-th of a machine, whose id gives it an address if it has none.
+    pub(crate) fn xml(&self, id: Option<MachineId>, n: usize) -> Element {
         let kind = match &self.net {
             Net::Network(_) => "network",
             Net::Bridge(_) => "bridge",

@@ -262,6 +262,11 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
+        if let Some(domain) = domain.as_ref().filter(|_| !ours) {
+            // A machine of somebody else keeps its disks, but those that were made for it here.
+            let xml = Element::parse(&client.domain_xml(domain, Xml::INACTIVE).await.doing("look at the machine")?)?;
+            files.extend(disk_files(&xml).into_iter().filter(|file| super::devices::made_for(false, id, file)));
+        }
         if domain.is_some() && !files.is_empty() {
             self.nothing_depends_on(&storage, uuid, &files).await?;
         }
@@ -300,6 +305,18 @@ impl Inner {
 
     /// Whether no other domain uses these files and no other image is based on them.
     pub(crate) async fn nothing_depends_on(&self, storage: &Storage<'_>, uuid: Uuid, files: &[String]) -> Result<()> {
+        let users = self.users_of(storage, uuid, files).await?;
+        if users.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<String> = users.iter().take(5).map(|user| vmoon_core::name::escape(user)).collect();
+        let more = if users.len() > 5 { format!(" and {} more", users.len() - 5) } else { String::new() };
+        Err(Error::new(Code::MachineBusy, format!("its disks are in use by {}{more}; nothing was deleted", shown.join(", ")))
+            .hint("delete what is based on it first, or make it independent"))
+    }
+
+    /// The other domains that use these files, and the images that are based on them.
+    pub(crate) async fn users_of(&self, storage: &Storage<'_>, uuid: Uuid, files: &[String]) -> Result<Vec<String>> {
         let what = "see whether other machines use its disks";
         let files: HashSet<&str> = files.iter().map(String::as_str).collect();
         let mut reading = JoinSet::new();
@@ -318,14 +335,8 @@ impl Inner {
             }
         }
         users.extend(self.based_on(storage, &files).await?);
-        if users.is_empty() {
-            return Ok(());
-        }
         users.sort();
-        let shown: Vec<String> = users.iter().take(5).map(|user| vmoon_core::name::escape(user)).collect();
-        let more = if users.len() > 5 { format!(" and {} more", users.len() - 5) } else { String::new() };
-        Err(Error::new(Code::MachineBusy, format!("its disks are in use by {}{more}; nothing was deleted", shown.join(", ")))
-            .hint("delete what is based on it first, or make it independent"))
+        Ok(users)
     }
 
     /// The images beside these files that are based on one of them.

@@ -8,6 +8,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use uuid::Uuid;
 use vmoon_core::{
     Code, Error, MachineId, Result,
     driver::{Handle, Journal, Plan, Recovered},
@@ -30,6 +31,20 @@ pub(crate) enum Left {
     Domain,
     /// This volume.
     Volume { path: String },
+    /// A device that was being added to a machine, with the image made for it.
+    Device {
+        uuid: Uuid,
+        name: String,
+        #[serde(default)]
+        path: Option<String>,
+    },
+    /// A device that was being taken away, with the image to delete then.
+    Removal {
+        uuid: Uuid,
+        name: String,
+        #[serde(default)]
+        path: Option<String>,
+    },
 }
 
 fn say(journal: &dyn Journal, phase: impl Into<String>, step: usize, steps: usize) {
@@ -37,7 +52,7 @@ fn say(journal: &dyn Journal, phase: impl Into<String>, step: usize, steps: usiz
     journal.progress(Progress { phase: phase.into(), percent });
 }
 
-async fn note(journal: &dyn Journal, left: &Left) -> Result<()> {
+pub(super) async fn note(journal: &dyn Journal, left: &Left) -> Result<()> {
     let value = serde_json::to_value(left).map_err(|error| Error::internal("an undo value cannot be written").source(error))?;
     journal.undo(Undo(value)).await
 }
@@ -159,6 +174,8 @@ impl Inner {
             match step {
                 Left::Volume { path } => storage.delete(path).await?,
                 Left::Domain => self.undefine(&client, id.uuid()).await?,
+                Left::Device { uuid, name, path } => self.take_back(*uuid, name, path.as_deref()).await?,
+                Left::Removal { .. } => {}
             }
         }
         Ok(())
@@ -193,6 +210,17 @@ impl Inner {
                 self.let_run(&handle).await?;
                 let seen = self.look(&handle).await.observed;
                 Ok(if matches!(seen, vmoon_core::driver::Observed::On(_)) { Recovered::Finished(None) } else { Recovered::Reversed })
+            }
+            Verb::Work => {
+                let left: Vec<Left> = undos.iter().filter_map(|undo| serde_json::from_value(undo.0.clone()).ok()).collect();
+                self.reverse(id, &left).await?;
+                match left.last() {
+                    Some(Left::Device { .. }) => Ok(Recovered::Reversed),
+                    Some(Left::Removal { uuid, name, path }) if !self.finish_removal(*uuid, name, path.as_deref()).await? => {
+                        Ok(Recovered::Reversed)
+                    }
+                    _ => Ok(Recovered::Finished(None)),
+                }
             }
             _ => Ok(Recovered::Finished(None)),
         }

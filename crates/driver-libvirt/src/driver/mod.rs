@@ -4,6 +4,7 @@ mod addresses;
 mod agent;
 mod clone;
 mod console;
+mod devices;
 mod display;
 mod endpoint;
 mod errors;
@@ -30,6 +31,7 @@ use serde_json::{Map, Value};
 use std::{path::Path, sync::Arc};
 use vmoon_core::{
     Error, MachineId, Result, ability,
+    device::{Device, DeviceChange, DeviceKind, Devices},
     driver::{
         Abilities, Channel, Check, Clones, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Offset, Pause, Plan, Recovered,
         SessionLink, Sighting, StopMode, Suspend, Usage,
@@ -195,6 +197,14 @@ impl Driver for LibvirtDriver {
         Some(self)
     }
 
+    fn devices(&self) -> Option<&dyn Devices> {
+        Some(self)
+    }
+
+    fn reset(&self) -> Option<&dyn ability::Reset> {
+        Some(self)
+    }
+
     fn watch(&self) -> Option<Box<dyn ability::Notices>> {
         Some(Box::new(watch::Watch::new(self.0.link.clone())))
     }
@@ -264,6 +274,29 @@ impl ability::Display for LibvirtDriver {
     }
     async fn screenshot(&self, handle: &Handle) -> Result<ability::Picture> {
         self.0.screenshot(handle).await
+    }
+}
+
+#[async_trait]
+impl Devices for LibvirtDriver {
+    fn kinds(&self) -> Vec<DeviceKind> {
+        crate::device::kinds()
+    }
+    async fn list(&self, handle: &Handle) -> Result<Vec<Device>> {
+        self.0.devices(handle).await
+    }
+    async fn plan(&self, handle: &Handle, change: &DeviceChange) -> Result<Vec<ability::Change>> {
+        self.0.plan_device(handle, change).await
+    }
+    async fn change(&self, handle: &Handle, change: &DeviceChange, journal: &dyn Journal) -> Result<()> {
+        self.0.change_device(handle, change, journal).await
+    }
+}
+
+#[async_trait]
+impl ability::Reset for LibvirtDriver {
+    async fn reset(&self, handle: &Handle) -> Result<()> {
+        self.0.press_reset(handle).await
     }
 }
 

@@ -187,7 +187,7 @@ fn forward(text: &str) -> Option<Forward> {
     })
 }
 
-fn net(text: &str) -> Option<Net> {
+pub(crate) fn net(text: &str) -> Option<Net> {
     match text.split_once(':') {
         Some(("bridge", name)) => (name.len() <= 15 && is_name(name) && !name.is_empty()).then(|| Net::Bridge(name.into())),
         Some(_) => None,
@@ -196,7 +196,7 @@ fn net(text: &str) -> Option<Net> {
     }
 }
 
-fn is_mac(text: &str) -> bool {
+pub(crate) fn is_mac(text: &str) -> bool {
     let parts: Vec<&str> = text.split(':').collect();
     let bytes: Option<Vec<u8>> = parts.iter().map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok())?).collect();
     // An address of a group of cards cannot be that of one.

@@ -9,9 +9,9 @@ const MAX_ITEMS: usize = 64;
 const MAX_TEXT: usize = 4096;
 
 /// Settings being read, and what is wrong with them.
-pub(super) struct Reader<'a> {
-    pub(super) values: &'a Map<String, Value>,
-    pub(super) problems: Problems,
+pub(crate) struct Reader<'a> {
+    pub(crate) values: &'a Map<String, Value>,
+    pub(crate) problems: Problems,
 }
 
 impl Reader<'_> {
@@ -25,18 +25,18 @@ impl Reader<'_> {
     }
 
     /// Adds a problem of a setting.
-    pub(super) fn add(&mut self, name: &str, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, name: &str, message: impl Into<String>) {
         self.problems.add(format!("settings.{name}"), message);
     }
 
     /// Bytes between two limits.
-    pub(super) fn size(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
+    pub(crate) fn size(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
         let what = format!("a size between {} and {}, for example 2GiB or a number of bytes", size::show(min), size::show(max));
         self.take(name, &what, |value| size::of(value).filter(|bytes| (min..=max).contains(bytes)))
     }
 
     /// A list of sizes.
-    pub(super) fn sizes(&mut self, name: &str, min: u64, max: u64) -> Vec<u64> {
+    pub(crate) fn sizes(&mut self, name: &str, min: u64, max: u64) -> Vec<u64> {
         let what = format!("a size between {} and {}, or a list of at most {MAX_ITEMS}", size::show(min), size::show(max));
         let read = |value: &Value| {
             let one = |value: &Value| size::of(value).filter(|bytes| (min..=max).contains(bytes));
@@ -50,7 +50,7 @@ impl Reader<'_> {
     }
 
     /// A whole number between two limits.
-    pub(super) fn count(&mut self, name: &str, min: u64, max: u64) -> Option<u32> {
+    pub(crate) fn count(&mut self, name: &str, min: u64, max: u64) -> Option<u32> {
         self.take(name, &format!("a whole number between {min} and {max}"), |value| {
             let number = match value {
                 Value::Number(number) => number.as_u64(),
@@ -61,7 +61,7 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
+    pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
         self.take(name, "yes or no", |value| match value {
             Value::Bool(flag) => Some(*flag),
             Value::String(text) => match text.trim() {
@@ -74,7 +74,7 @@ impl Reader<'_> {
     }
 
     /// One of a few words.
-    pub(super) fn choice(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
+    pub(crate) fn choice(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
         self.take(name, &format!("one of {}", words.join(", ")), |value| {
             let text = value.as_str()?;
             words.iter().copied().find(|word| *word == text)
@@ -82,7 +82,7 @@ impl Reader<'_> {
     }
 
     /// A text of which `good` holds; `what` says what that is.
-    pub(super) fn text(&mut self, name: &str, what: &str, good: impl Fn(&str) -> bool) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str, what: &str, good: impl Fn(&str) -> bool) -> Option<String> {
         let value = self.values.get(name)?;
         match value.as_str() {
             Some(text) if fits(text) && good(text) => return Some(text.to_owned()),
@@ -96,7 +96,7 @@ impl Reader<'_> {
     }
 
     /// One text or a list, each of which is `good`. Texts from a command line are not split: they may hold anything.
-    pub(super) fn texts(&mut self, name: &str, what: &str, good: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+    pub(crate) fn texts(&mut self, name: &str, what: &str, good: impl Fn(&str) -> bool) -> Option<Vec<String>> {
         let value = self.values.get(name)?;
         let items: Option<Vec<&str>> = match value {
             Value::String(text) => Some(vec![text]),
@@ -125,12 +125,12 @@ fn fits(text: &str) -> bool {
 }
 
 /// An absolute path without `..`.
-pub(super) fn is_path(text: &str) -> bool {
+pub(crate) fn is_path(text: &str) -> bool {
     text.starts_with('/') && !text.split('/').any(|part| part == "..") && text.len() > 1 && !text.ends_with('/')
 }
 
 /// A name as libvirt's pools, networks, volumes and bridges have: nothing that could be a path or an option.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= 255 && !text.starts_with(['-', '.']) && !text.contains(['/', '\n', '\r', '\t', '\0'])
 }
 

@@ -4,7 +4,7 @@ use super::place::{Place, spec};
 use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
-use vmoon_core::{driver::Driver, spec::MachineSpec};
+use vmoon_core::{device::NewDevice, driver::Driver, spec::MachineSpec};
 use vmoon_driver_sim::contract::{Fixture, Snippet};
 
 /// Its lab is started when a rule needs one.
@@ -21,6 +21,11 @@ impl Fixture for Libvirt {
             "memory": "64MiB", "cpus": 1, "disk": "16MiB", "firmware": "bios", "network": "none", "user": "ada", "accelerator": "tcg",
         });
         spec(settings)
+    }
+
+    fn device(&self) -> Option<NewDevice> {
+        let settings = json!({"size": "8MiB"}).as_object().cloned().unwrap_or_default();
+        Some(NewDevice { kind: "disk".into(), settings })
     }
 
     fn copies(&self) -> bool {

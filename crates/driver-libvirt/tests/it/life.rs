@@ -22,7 +22,7 @@ pub(crate) fn guest(words: &str) -> Value {
     })
 }
 
-fn program(argv: &[&str], deadline_ms: u64) -> Program {
+pub(crate) fn program(argv: &[&str], deadline_ms: u64) -> Program {
     Program { argv: argv.iter().map(|word| (*word).to_owned()).collect(), stdin: Vec::new(), deadline_ms }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod contract;
+mod devices;
 mod foreign;
 mod life;
 mod lost;
