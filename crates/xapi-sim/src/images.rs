@@ -1,8 +1,13 @@
 //! What is on disks: one sparse file for each, made when somebody first writes or reads it.
 
+use rustix::{
+    fs::{SeekFrom, seek},
+    io::Errno,
+};
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -39,6 +44,65 @@ impl Images {
             file.set_len(bytes)?;
         }
         Ok(path)
+    }
+
+    /// What a disk has at a place; nothing of it is read that was never written.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn read(&self, disk: &str, at: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        if let Some(file) = self.written(disk)? {
+            let mut done = 0;
+            while done < length {
+                match file.read_at(&mut bytes[done..], at + done as u64)? {
+                    0 => break,
+                    count => done += count,
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Writes a disk of so many bytes from a place on.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn write(&self, disk: &str, size: u64, at: u64, bytes: &[u8]) -> io::Result<()> {
+        File::options().write(true).open(self.file(disk, size)?)?.write_all_at(bytes, at)
+    }
+
+    /// Which pieces of that length have been written, by number.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn pieces(&self, disk: &str, length: u64) -> io::Result<Vec<u64>> {
+        let Some(file) = self.written(disk)? else { return Ok(Vec::new()) };
+        let (mut all, mut at) = (Vec::new(), 0);
+        loop {
+            match seek(&file, SeekFrom::Data(at)) {
+                Ok(found) => {
+                    let number = found / length;
+                    all.push(number);
+                    at = (number + 1) * length;
+                }
+                // There is no data after that.
+                Err(Errno::NXIO) => return Ok(all),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The file of a disk that somebody has written or read.
+    fn written(&self, disk: &str) -> io::Result<Option<File>> {
+        if self.folder.get().is_none() {
+            return Ok(None);
+        }
+        match File::open(self.path(disk)?) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives one disk what another has.
@@ -84,6 +148,11 @@ mod tests {
         fs::write(&file, "x").unwrap();
         images.copy("OpaqueRef:../a", "OpaqueRef:b").unwrap();
         assert_eq!(fs::read(images.file("OpaqueRef:b", 1).unwrap()).unwrap(), b"x");
+        images.write("OpaqueRef:b", 1 << 30, 5 << 20, b"yz").unwrap();
+        assert_eq!(images.pieces("OpaqueRef:b", 1 << 20).unwrap(), [0, 5]);
+        assert_eq!(images.read("OpaqueRef:b", (5 << 20) - 1, 4).unwrap(), b"\0yz\0");
+        assert!(images.pieces("OpaqueRef:never", 1 << 20).unwrap().is_empty());
+        assert_eq!(images.read("OpaqueRef:never", 7, 2).unwrap(), b"\0\0");
         images.remove("OpaqueRef:b");
         assert_eq!(fs::read(images.file("OpaqueRef:b", 1).unwrap()).unwrap(), b"\0");
     }

@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod fault;
+mod handlers;
 mod images;
 pub mod seed;
 mod server;
@@ -14,6 +15,7 @@ mod store;
 mod values;
 mod verbs;
 mod wire;
+pub mod xmldb;
 
 /// The data model, and what XAPI says instead of a reference to nothing.
 mod model {
@@ -23,5 +25,6 @@ mod model {
     };
 }
 
+pub use handlers::Consoles;
 pub use server::{Server, Settings};
 pub use sim::Sim;

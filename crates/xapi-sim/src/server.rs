@@ -1,12 +1,25 @@
 //! The sockets: TLS 1.2 as XAPI has it, or plain HTTP, on loopback; JSON-RPC at `/jsonrpc`, XML-RPC at every other path.
 
-use crate::{fault::Fault, model::Model, seed, sim::Sim, wire};
+use crate::{fault::Fault, handlers, model::Model, seed, sim::Sim, wire};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest as _, Sha256};
-use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
@@ -18,6 +31,9 @@ use tokio_rustls::{
 
 /// What a body may have: beyond it the connection is closed without a word (`xapi-consts/constants.ml`).
 const MAX_BODY: usize = 300 << 10;
+
+/// How much of a long answer is sent at once.
+const CHUNK: u64 = 128 << 10;
 
 /// How a server is to be.
 #[derive(Clone, Debug)]
@@ -46,6 +62,12 @@ impl Default for Settings {
     }
 }
 
+/// The coordinator, for a host that is none.
+struct Elsewhere {
+    address: String,
+    fingerprint: Option<String>,
+}
+
 /// A server that runs until it is dropped.
 pub struct Server {
     /// What it serves.
@@ -71,15 +93,40 @@ impl Server {
         let address = listener.local_addr()?;
         let sim = Sim::new(seed::pool(&address.ip().to_string()), &settings.user, &settings.password, settings.tools);
         let (acceptor, fingerprint) = if settings.tls { certificate()? } else { (None, None) };
+        Ok(Self::run(sim, listener, address, acceptor, fingerprint, None))
+    }
+
+    /// Starts another host of the same pool, with a certificate of its own: it sends calls to this one, and serves what is no call itself.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn member(&self, name: &str, listen: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let (acceptor, fingerprint) = if self.fingerprint.is_some() { certificate()? } else { (None, None) };
+        self.sim.add_host(name, &address.ip().to_string(), fingerprint.as_deref().unwrap_or_default());
+        let coordinator = Elsewhere { address: self.address.ip().to_string(), fingerprint: self.fingerprint.clone() };
+        Ok(Self::run(self.sim.clone(), listener, address, acceptor, fingerprint, Some(coordinator)))
+    }
+
+    fn run(
+        sim: Arc<Sim>,
+        listener: TcpListener,
+        address: SocketAddr,
+        acceptor: Option<TlsAcceptor>,
+        fingerprint: Option<String>,
+        coordinator: Option<Elsewhere>,
+    ) -> Self {
         let shared = sim.clone();
+        let coordinator = coordinator.map(Arc::new);
         let task = tokio::spawn(async move {
             loop {
                 // A connection that cannot be taken is the client's loss.
                 let Ok((tcp, _)) = listener.accept().await else { continue };
-                drop(tokio::spawn(serve(shared.clone(), acceptor.clone(), tcp)));
+                drop(tokio::spawn(serve(shared.clone(), coordinator.clone(), acceptor.clone(), tcp)));
             }
         });
-        Ok(Self { sim, address, fingerprint, task })
+        Self { sim, address, fingerprint, task }
     }
 
     /// Where it listens.
@@ -110,37 +157,84 @@ fn certificate() -> io::Result<(Option<TlsAcceptor>, Option<String>)> {
     Ok((Some(TlsAcceptor::from(Arc::new(config))), Some(shown)))
 }
 
-async fn serve(sim: Arc<Sim>, acceptor: Option<TlsAcceptor>, tcp: TcpStream) {
+async fn serve(sim: Arc<Sim>, coordinator: Option<Arc<Elsewhere>>, acceptor: Option<TlsAcceptor>, tcp: TcpStream) {
     let _ = tcp.set_nodelay(true);
-    let service = service_fn(move |request| answer(sim.clone(), request));
+    let service = service_fn(move |request| answer(sim.clone(), coordinator.clone(), request));
     // How a connection ends is its client's affair.
     let _ = match acceptor {
         Some(acceptor) => match acceptor.accept(tcp).await {
-            Ok(stream) => http1::Builder::new().serve_connection(TokioIo::new(stream), service).await,
+            Ok(stream) => http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await,
             Err(_) => return,
         },
-        None => http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await,
+        None => http1::Builder::new().serve_connection(TokioIo::new(tcp), service).with_upgrades().await,
     };
 }
 
-fn page(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+/// The body of an answer.
+pub(crate) type Answer = UnsyncBoxBody<Bytes, io::Error>;
+
+/// An answer of this type.
+pub(crate) fn full(bytes: Bytes, kind: &'static str) -> Response<Answer> {
+    let mut response = Response::new(Full::new(bytes).map_err(|never| match never {}).boxed_unsync());
+    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
+    response
+}
+
+/// So many bytes from wherever `read` has them: it is told where and how many.
+pub(crate) fn streamed(length: u64, read: impl FnMut(u64, usize) -> io::Result<Vec<u8>> + Send + Unpin + 'static) -> Response<Answer> {
+    let mut response = Response::new(Streamed { read, at: 0, length }.boxed_unsync());
+    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/octet-stream"));
+    response
+}
+
+struct Streamed<R> {
+    read: R,
+    at: u64,
+    length: u64,
+}
+
+impl<R: FnMut(u64, usize) -> io::Result<Vec<u8>> + Unpin> Body for Streamed<R> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        let count = CHUNK.min(this.length - this.at);
+        if count == 0 {
+            return Poll::Ready(None);
+        }
+        let read = (this.read)(this.at, count as usize);
+        this.at += count;
+        Poll::Ready(Some(read.map(|bytes| Frame::data(bytes.into()))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length - self.at)
+    }
+}
+
+/// A page, as XAPI shows it when something is wrong.
+pub(crate) fn page(status: StatusCode, text: &str) -> Response<Answer> {
     let number = status.as_u16();
     let body =
         format!("<html><body><h1>HTTP {number} {}</h1>{text}</body></html>", status.canonical_reason().unwrap_or_default().to_lowercase());
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = full(Bytes::from(body), "text/html");
     *response.status_mut() = status;
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("text/html"));
     response.headers_mut().insert("connection", hyper::header::HeaderValue::from_static("close"));
     response
 }
 
-async fn answer(sim: Arc<Sim>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+async fn answer(sim: Arc<Sim>, coordinator: Option<Arc<Elsewhere>>, request: Request<Incoming>) -> io::Result<Response<Answer>> {
     if request.method() == Method::OPTIONS {
-        return Ok(Response::new(Full::default()));
+        return Ok(full(Bytes::new(), "text/plain"));
     }
     if request.method() != Method::POST {
+        if let Some(answer) = handlers::answer(&sim, coordinator.is_none(), request).await {
+            return Ok(answer);
+        }
         return Ok(page(StatusCode::NOT_FOUND, "The requested URL was not found on this server."));
     }
+    let elsewhere = coordinator.as_ref().map(|coordinator| coordinator.address.as_str());
     let json = request.uri().path() == "/jsonrpc";
     let asks = request.headers().get("x-xenapi-request-host-certificate-thumbprint").is_some_and(|value| value == "sha-256:master");
     let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
@@ -151,20 +245,21 @@ async fn answer(sim: Arc<Sim>, request: Request<Incoming>) -> io::Result<Respons
     let (kind, bytes) = if json {
         let Some(call) = wire::json::read(&body) else { return Ok(broken()) };
         let result = match &call.params {
-            Ok(params) => sim.call(&call.method, params).await.map(|(value, _)| value),
+            Ok(params) => sim.call_at(elsewhere, &call.method, params).await.map(|(value, _)| value),
             Err(fault) => Err(fault.clone()),
         };
         ("application/json", call.answer(result))
     } else {
         let Some((method, params)) = wire::xml::read(&body) else { return Ok(broken()) };
-        let result = sim.call(&method, &params).await;
+        let result = sim.call_at(elsewhere, &method, &params).await;
         ("text/xml", wire::xml::answer(result, method == "system.listMethods", Model::get()))
     };
-    let mut response = Response::new(Full::new(Bytes::from(bytes)));
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
+    let mut response = full(Bytes::from(bytes), kind);
+    let known = coordinator.and_then(|coordinator| coordinator.fingerprint.clone());
+    let known = known.or_else(|| sim.state().faults.slave_of.as_ref().map(|(_, fingerprint)| fingerprint.clone()));
     if asks
-        && let Some((_, fingerprint)) = &sim.state().faults.slave_of
-        && let Ok(value) = hyper::header::HeaderValue::from_str(fingerprint)
+        && let Some(fingerprint) = known
+        && let Ok(value) = hyper::header::HeaderValue::from_str(&fingerprint)
     {
         response.headers_mut().insert("x-xenapi-response-host-certificate-thumbprint", value);
     }

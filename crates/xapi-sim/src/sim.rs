@@ -3,10 +3,11 @@
 use crate::{
     engine,
     fault::{Fault, Result},
+    handlers::Consoles,
     model::{Accessor, Call, Class, Model, NULL, Param, Type},
     store::Store,
     values::check,
-    verbs,
+    verbs, xmldb,
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -35,6 +36,8 @@ pub struct Faults {
     pub delay: Duration,
     /// The host just started.
     pub booting: bool,
+    /// Consoles, imports, exports and statistics are at another host: `name:port`.
+    pub moved: Option<String>,
 }
 
 /// Everything that changes.
@@ -46,6 +49,14 @@ pub(crate) struct State {
     pub(crate) password: String,
     /// How long tools in a guest take to tell something.
     pub(crate) tools: Duration,
+    /// What is behind consoles.
+    pub(crate) consoles: Option<Consoles>,
+}
+
+impl State {
+    pub(crate) fn has_session(&self, session: &str) -> bool {
+        self.sessions.iter().any(|one| one.reference == session)
+    }
 }
 
 struct Session {
@@ -68,8 +79,15 @@ pub(crate) type Answer = (Value, Type);
 impl Sim {
     /// A pool with this in it, for this user.
     pub(crate) fn new(store: Store, user: &str, password: &str, tools: Duration) -> Arc<Self> {
-        let state =
-            State { store, sessions: Vec::new(), faults: Faults::default(), user: user.to_owned(), password: password.to_owned(), tools };
+        let state = State {
+            store,
+            sessions: Vec::new(),
+            faults: Faults::default(),
+            user: user.to_owned(),
+            password: password.to_owned(),
+            tools,
+            consoles: None,
+        };
         Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(0) })
     }
 
@@ -85,6 +103,72 @@ impl Sim {
     /// Sets what goes wrong from now on.
     pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.state().faults);
+        self.wake();
+    }
+
+    /// Says what is behind the consoles of VMs that run.
+    pub fn set_consoles(&self, consoles: Consoles) {
+        self.state().consoles = Some(consoles);
+    }
+
+    /// Adds a host to the pool, with its certificate.
+    pub fn add_host(&self, name: &str, address: &str, fingerprint: &str) {
+        let mut state = self.state();
+        let host = json!({"name_label": name, "hostname": name, "address": address, "enabled": true});
+        let host = state.store.insert("host", fields(host));
+        let certificate = json!({"type": "host", "host": host, "fingerprint": fingerprint, "fingerprint_sha256": fingerprint});
+        state.store.insert("Certificate", fields(certificate));
+    }
+
+    /// Puts what a file `xapi-db.xml` has in the place of everything there is.
+    ///
+    /// # Errors
+    /// Why it cannot be read; everything is then as it was.
+    pub fn load(&self, text: &str) -> std::result::Result<xmldb::Read, String> {
+        let mut store = Store::new(Model::get());
+        let read = xmldb::read(&mut store, text)?;
+        let mut state = self.state();
+        // Tokens of before are of the past.
+        store.generation += state.store.generation;
+        state.store = store;
+        state.sessions.clear();
+        drop(state);
+        self.wake();
+        Ok(read)
+    }
+
+    /// The database as such a file.
+    pub fn dump(&self) -> String {
+        xmldb::write(&self.state().store)
+    }
+
+    /// A task of something that is no call.
+    pub(crate) fn new_task(&self, name: &str) -> String {
+        let fields = json!({"name_label": name, "status": "pending", "created": verbs::now(), "progress": 0.0});
+        self.state().store.insert("task", fields.as_object().cloned().unwrap_or_default())
+    }
+
+    /// Ends a task with its result in XML, or its failure.
+    pub(crate) fn end_task(&self, reference: &str, ended: Result<String>) {
+        let mut state = self.state();
+        let mut set = |name: &str, value: Value| {
+            // It may have been destroyed meanwhile.
+            let _ = state.store.set("task", reference, name, value);
+        };
+        match ended {
+            Ok(result) => {
+                set("result", result.into());
+                set("status", "success".into());
+            }
+            Err(Fault(words)) => {
+                set("error_info", json!(words));
+                set("status", "failure".into());
+            }
+        }
+        set("progress", json!(1.0));
+        set("finished", verbs::now().into());
+        set("allowed_operations", json!([]));
+        drop(state);
         self.wake();
     }
 
@@ -131,6 +215,12 @@ impl Sim {
     /// # Errors
     /// What XAPI answers.
     pub(crate) async fn call(self: &Arc<Self>, method: &str, params: &[Value]) -> Result<Answer> {
+        self.call_at(None, method, params).await
+    }
+
+    /// Answers a call at a host whose coordinator is elsewhere, by that one's address: who logs in is sent there before his password is looked at, who has a
+    /// session, too.
+    pub(crate) async fn call_at(self: &Arc<Self>, coordinator: Option<&str>, method: &str, params: &[Value]) -> Result<Answer> {
         let delay = self.state().faults.delay;
         if !delay.is_zero() {
             verbs::rest(delay).await;
@@ -144,6 +234,14 @@ impl Sim {
         };
         if let Some(words) = planned {
             return Err(Fault(words));
+        }
+        let elsewhere =
+            coordinator.map(str::to_owned).or_else(|| self.state().faults.slave_of.as_ref().map(|(address, _)| address.clone()));
+        if let Some(address) = elsewhere {
+            let known = params.first().and_then(Value::as_str).is_some_and(|session| self.state().has_session(session));
+            if known || method == "session.login_with_password" {
+                return Err(Fault::new("HOST_IS_SLAVE", [&address]));
+            }
         }
         if let Some(method) = method.strip_prefix("Async.") {
             return self.begin(method, params);
@@ -167,10 +265,6 @@ impl Sim {
         }
         let text = |at: usize| params.get(at).and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut state = self.state();
-        // Before the password is looked at.
-        if let Some((address, _)) = &state.faults.slave_of {
-            return Err(Fault::new("HOST_IS_SLAVE", [address]));
-        }
         if text(0) != state.user || text(1) != state.password {
             return Err(Fault::new("SESSION_AUTHENTICATION_FAILED", [&text(0), "Authentication failure"]));
         }
@@ -263,25 +357,7 @@ impl Sim {
         let (this, method, params, reference) = (self.clone(), method.to_owned(), params.to_vec(), task.clone());
         drop(tokio::spawn(async move {
             let ended = Box::pin(this.call(&method, &params)).await;
-            let mut state = this.state();
-            let mut set = |name: &str, value: Value| {
-                let _ = state.store.set("task", &reference, name, value);
-            };
-            match ended {
-                Ok((value, ty)) => {
-                    set("result", crate::wire::xml::value(&value, &ty, Model::get()).into());
-                    set("status", "success".into());
-                }
-                Err(Fault(words)) => {
-                    set("error_info", json!(words));
-                    set("status", "failure".into());
-                }
-            }
-            set("progress", json!(1.0));
-            set("finished", verbs::now().into());
-            set("allowed_operations", json!([]));
-            drop(state);
-            this.wake();
+            this.end_task(&reference, ended.map(|(value, ty)| crate::wire::xml::value(&value, &ty, Model::get())));
         }));
         Ok((task.into(), Type::Ref("task".into())))
     }
@@ -406,12 +482,7 @@ fn count(method: &str, wanted: usize, given: i64) -> Fault {
 fn check_session(state: &State, method: &str, params: &[Value]) -> Result<String> {
     let Some(first) = params.first() else { return Err(count(method, 0, -1)) };
     let session = first.as_str().ok_or_else(|| Fault::internal("Failure(\"Expected string, got 'N'\")"))?;
-    let known = state.sessions.iter().any(|one| one.reference == session);
-    match (&state.faults.slave_of, known) {
-        (_, false) => Err(Fault::new("SESSION_INVALID", [session])),
-        (Some((address, _)), true) => Err(Fault::new("HOST_IS_SLAVE", [address])),
-        (None, true) => Ok(session.to_owned()),
-    }
+    if state.has_session(session) { Ok(session.to_owned()) } else { Err(Fault::new("SESSION_INVALID", [session])) }
 }
 
 fn end(state: &mut State, session: &str) {

@@ -116,6 +116,16 @@ impl Store {
         }
     }
 
+    /// Puts an object back as it was, with all that it refers to and is listed in.
+    pub(crate) fn restore(&mut self, class: &str, reference: &str, mut given: Map<String, Value>) {
+        let at = self.next();
+        let known = self.model.classes.get(class);
+        for field in known.map_or(&[][..], |class| &class.fields) {
+            given.entry(field.name.clone()).or_insert_with(|| field.default.clone());
+        }
+        self.table(class).rows.insert(reference.to_owned(), Row { fields: given, made: at, changed: at });
+    }
+
     /// Removes an object; missing is fine.
     pub(crate) fn remove(&mut self, class: &str, reference: &str) {
         let at = self.next();

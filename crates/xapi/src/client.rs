@@ -23,16 +23,14 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
     sync::{Mutex, Semaphore},
     time::timeout,
 };
-use tokio_rustls::client::TlsStream;
 
 /// Where JSON-RPC is spoken.
 const PATH: &str = "/jsonrpc";
 /// How often one login is sent on from a member to another.
-const HOPS: usize = 3;
+pub(crate) const HOPS: usize = 3;
 /// How long a logout may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -89,6 +87,19 @@ impl Client {
         split(&config.host)?;
         let (http, places) = (Http::new(&config), Semaphore::new(config.in_flight.max(1)));
         Ok(Self(Arc::new(Inner { config, http, session: Mutex::default(), ids: AtomicU64::new(1), places })))
+    }
+
+    pub(crate) fn http(&self) -> &Http {
+        &self.0.http
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Whether the pool has more hosts than its coordinator.
+    pub(crate) async fn has_members(&self) -> bool {
+        self.0.session.lock().await.members.len() > 1
     }
 
     /// Calls a method with these parameters after the session, and answers with its result.
@@ -272,7 +283,7 @@ impl Client {
     }
 
     /// Gives up a session that has ended, unless there is a newer one.
-    async fn forget(&self, session: &Session) {
+    pub(crate) async fn forget(&self, session: &Session) {
         let mut state = self.0.session.lock().await;
         if state.live.as_ref().is_some_and(|live| live.generation == session.generation) {
             state.live = None;
@@ -287,16 +298,6 @@ impl Client {
     /// Whether calls are made without any check of certificates.
     pub fn is_blind(&self) -> bool {
         self.0.config.trust.blindly
-    }
-
-    /// A TLS connection to a host of the pool for something that is no call, a console say, and the session to show there.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
-    pub async fn dial(&self, host: Option<&str>) -> Result<(TlsStream<TcpStream>, String)> {
-        let session = self.session().await?;
-        let stream = self.0.http.dial(host.unwrap_or(&session.host)).await?;
-        Ok((stream, session.reference))
     }
 
     /// Logs out and closes the connections. A later call would log in again.

@@ -89,6 +89,8 @@ pub enum Error {
         /// Bytes.
         size: usize,
     },
+    /// What is sent from or written to on this side failed.
+    Local(io::Error),
     /// The caller asked to stop.
     Cancelled,
 }
@@ -130,6 +132,7 @@ impl fmt::Display for Error {
             Error::Connection { host, .. } => write!(f, "the connection to {host} failed"),
             Error::Deadline { what, waited } => write!(f, "{what} was not answered within {} s", waited.as_secs_f32()),
             Error::TooLarge { size } => write!(f, "the request has {size} bytes; XAPI takes no more than {}", crate::rpc::MAX_REQUEST),
+            Error::Local(source) => write!(f, "reading or writing on this side failed: {source}"),
             Error::Cancelled => f.write_str("it was cancelled"),
         }
     }
@@ -138,7 +141,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Connection { source, .. } => Some(source),
+            Error::Connection { source, .. } | Error::Local(source) => Some(source),
             _ => None,
         }
     }

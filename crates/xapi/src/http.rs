@@ -225,7 +225,7 @@ impl Http {
     }
 }
 
-fn lost(host: &str, error: hyper::Error) -> Error {
+pub(crate) fn lost(host: &str, error: hyper::Error) -> Error {
     if error.is_parse() {
         return Error::protocol(format!("no HTTP: {error}"));
     }

@@ -15,6 +15,7 @@
 //!
 //! * [`Client`] logs in when it is first used, renews a session that has ended, follows a pool's coordinator, and logs out when it is closed.
 //! * [`task`] runs calls that take long, with progress and cancel.
+//! * [`console`], [`transfer`] and [`rrd`] are what is no call: consoles, import and export, statistics.
 //! * [`watch`] keeps a copy of records up to date by events; nothing is polled.
 //! * [`trust`] says whose certificate is taken for whom.
 //! * [`model`] is the table of all classes, fields and calls, by which calls are checked that people write.
@@ -23,13 +24,17 @@
 pub mod cache;
 pub mod client;
 mod config;
+pub mod console;
 mod error;
 mod http;
+mod members;
 pub mod model;
 pub mod records;
 mod rpc;
+pub mod rrd;
 mod secret;
 pub mod task;
+pub mod transfer;
 pub mod trust;
 pub mod value;
 pub mod watch;
@@ -37,6 +42,8 @@ mod xml;
 
 pub use client::Client;
 pub use config::Config;
+pub use console::Console;
 pub use error::{Error, Failure, Result};
 pub use secret::Password;
+pub use transfer::Transfer;
 pub use value::Ref;

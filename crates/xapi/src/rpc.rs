@@ -57,7 +57,7 @@ fn text(value: &Value) -> String {
 }
 
 /// The beginning of a page, without its tags.
-fn plain(body: &[u8]) -> String {
+pub(crate) fn plain(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(4096)]);
     let (mut out, mut inside) = (String::new(), false);
     for c in text.chars() {
@@ -72,7 +72,7 @@ fn plain(body: &[u8]) -> String {
         }
     }
     let words: Vec<&str> = out.split_whitespace().collect();
-    let mut short: String = words.join(" ").chars().take(200).collect();
+    let mut short: String = words.join(" ").chars().take(400).collect();
     if short.is_empty() {
         short.push_str("(no text)");
     }

@@ -18,6 +18,9 @@ const POLL: Duration = Duration::from_secs(30);
 /// How long the end of a task that is cancelled is waited for.
 const CANCEL: Duration = Duration::from_secs(10);
 
+/// How long the end of a task is waited for whose work has broken off.
+const MOMENT: Duration = Duration::from_secs(2);
+
 /// What came of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
@@ -83,8 +86,16 @@ async fn stop(client: &Client, task: &str) -> Option<Result<End>> {
     timeout_at(Instant::now() + CANCEL, follow(client, task, &mut |_| {})).await.ok()
 }
 
+/// The failure that a task has ended with, if it has, or does in a moment.
+pub(crate) async fn failure_of(client: &Client, task: &str) -> Option<Error> {
+    match timeout_at(Instant::now() + MOMENT, follow(client, task, &mut |_| {})).await {
+        Ok(Err(error @ (Error::Xapi(_) | Error::Cancelled))) => Some(error),
+        _ => None,
+    }
+}
+
 /// Waits for a task's end.
-async fn follow(client: &Client, task: &str, progress: &mut impl FnMut(f64)) -> Result<End> {
+pub(crate) async fn follow(client: &Client, task: &str, progress: &mut impl FnMut(f64)) -> Result<End> {
     let (mut token, mut seen) = (String::new(), false);
     let mut failures = 0;
     loop {

@@ -54,7 +54,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("russh-sftp", &["remote"]),
     ("pubgrub", &["packages"]),
     ("ureq", &["packages"]),
-    ("quick-xml", &["driver-libvirt", "seed", "xapi-sim"]),
+    ("quick-xml", &["driver-libvirt", "seed", "xapi", "xapi-sim"]),
 ];
 
 pub(super) fn check(source: &Source, findings: &mut Vec<Finding>) {

@@ -26,7 +26,7 @@ fn take(store: &mut Store, sr: &str, bytes: i64) -> Result<()> {
     store.set("SR", sr, "virtual_allocation", taken + bytes)
 }
 
-pub(super) fn create(store: &mut Store, record: &Value) -> Result<Value> {
+pub(crate) fn create(store: &mut Store, record: &Value) -> Result<Value> {
     let mut fields = engine::given(store, "VDI", record)?;
     let sr = fields.get("SR").and_then(Value::as_str).unwrap_or_default().to_owned();
     store.get("SR", &sr)?;

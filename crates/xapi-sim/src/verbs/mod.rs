@@ -156,6 +156,8 @@ pub(crate) fn instead(_: &Arc<Sim>, state: &mut State, method: &str, params: &[V
     }))
 }
 
+pub(crate) use {devices::new_mac, disks::create as create_disk, vm::refresh};
+
 /// The time, as XAPI writes it.
 pub(crate) fn now() -> String {
     let seconds = vmoon_sys::clock::now_ms() / 1000;

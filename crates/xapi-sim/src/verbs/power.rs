@@ -33,9 +33,11 @@ fn run(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str, at: &str) -
         }
     }
     let address = store.text("host", at, "address")?;
-    let uuid = uuid::Uuid::now_v7().to_string();
-    let location = format!("https://{address}/console?uuid={uuid}");
-    store.insert("console", fields(json!({"VM": of, "protocol": "rfb", "location": location, "uuid": uuid})));
+    for protocol in ["vt100", "rfb"] {
+        let uuid = uuid::Uuid::now_v7().to_string();
+        let location = format!("https://{address}/console?uuid={uuid}");
+        store.insert("console", fields(json!({"VM": of, "protocol": protocol, "location": location, "uuid": uuid})));
+    }
     let metrics = store.insert("VM_guest_metrics", fields(json!({"last_updated": now(), "live": true})));
     store.set("VM", of, "guest_metrics", metrics)?;
     store.set("VM", of, "resident_on", at)?;

@@ -41,7 +41,7 @@ pub(super) fn has_tools(store: &Store, vm: &str) -> Result<bool> {
 }
 
 /// Says what may be done now.
-pub(super) fn refresh(store: &mut Store, vm: &str) -> Result<()> {
+pub(crate) fn refresh(store: &mut Store, vm: &str) -> Result<()> {
     let template = store.field("VM", vm, "is_a_template")? == true;
     let tools = has_tools(store, vm)?;
     let mut allowed = vec!["export", "metadata_export"];

@@ -13,7 +13,23 @@ const DEEPEST: usize = 64;
 
 /// A call as it came; what cannot be read is answered by a page.
 pub(crate) fn read(body: &[u8]) -> Option<(String, Vec<Value>)> {
-    let text = std::str::from_utf8(body).ok()?;
+    let tree = tree(std::str::from_utf8(body).ok()?)?;
+    let call = tree.child("methodCall")?;
+    let method = call.child("methodName")?.text.trim().to_owned();
+    let params = match call.child("params") {
+        None => Vec::new(),
+        Some(params) => params.children.iter().map(|param| param.child("value").and_then(Node::value)).collect::<Option<Vec<_>>>()?,
+    };
+    Some((method, params))
+}
+
+/// A `<value>` that stands alone.
+pub(crate) fn read_value(text: &str) -> Option<Value> {
+    tree(text)?.child("value")?.value()
+}
+
+/// The elements of a document.
+fn tree(text: &str) -> Option<Node> {
     let mut reader = Reader::from_str(text);
     let mut tree = Node::default();
     let mut stack: Vec<Node> = Vec::new();
@@ -48,16 +64,7 @@ pub(crate) fn read(body: &[u8]) -> Option<(String, Vec<Value>)> {
             _ => {}
         }
     }
-    if !stack.is_empty() {
-        return None;
-    }
-    let call = tree.child("methodCall")?;
-    let method = call.child("methodName")?.text.trim().to_owned();
-    let params = match call.child("params") {
-        None => Vec::new(),
-        Some(params) => params.children.iter().map(|param| param.child("value").and_then(Node::value)).collect::<Option<Vec<_>>>()?,
-    };
-    Some((method, params))
+    stack.is_empty().then_some(tree)
 }
 
 #[derive(Debug, Default)]

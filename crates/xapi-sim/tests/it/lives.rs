@@ -71,7 +71,7 @@ async fn a_template_becomes_a_vm_with_an_address() {
     });
     assert!(address.await.unwrap().starts_with("10.64."));
     let running = vm(&client, &reference).await;
-    assert!(running.allowed_operations.contains(&"clean_shutdown".to_owned()) && running.consoles.len() == 1);
+    assert!(running.allowed_operations.contains(&"clean_shutdown".to_owned()) && running.consoles.len() == 2);
     client.call("VM.clean_shutdown", vec![reference.clone().into()]).await.unwrap();
     assert_eq!(vm(&client, &reference).await.power_state, PowerState::Halted);
 }

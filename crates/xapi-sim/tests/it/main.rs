@@ -3,6 +3,7 @@
 mod faults;
 mod lives;
 mod others;
+mod streams;
 
 use std::time::Duration;
 use vmoon_xapi::{Client, Config, Password};
