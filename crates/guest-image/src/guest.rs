@@ -18,12 +18,12 @@ const TEXTS: [(&str, u32, &str); 10] = [
     ("etc/lease", 0o755, include_str!("lease.sh")),
     ("libexec/seed.lua", 0o644, include_str!("seed.lua")),
     // What the power button does.
-    ("etc/acpi/PWRF/00000080", 0o755, "#!/bin/sh\npoweroff -f\n"),
+    ("etc/acpi/PWRF/00000080", 0o755, "#!/bin/sh\numount /home 2> /dev/null\npoweroff -f\n"),
     // What the guest agent calls to go down: `shutdown -h -P +0 …` or `-r`.
     (
         "sbin/shutdown",
         0o755,
-        "#!/bin/sh\n[ -e /run/listens ] || exit 0\ncase \"$*\" in *-r*) exec reboot -f ;; *) exec poweroff -f ;; esac\n",
+        "#!/bin/sh\n[ -e /run/listens ] || exit 0\numount /home 2> /dev/null\ncase \"$*\" in *-r*) exec reboot -f ;; *) exec poweroff -f ;; esac\n",
     ),
     ("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n"),
     ("etc/shadow", 0o600, "root:*:19000:0:99999:7:::\n"),

@@ -15,6 +15,7 @@ for word in $(cat /proc/cmdline); do
     nolua) nolua=yes ;;
     nossh) nossh=yes ;;
     noip) noip=yes ;;
+    home) home=yes ;;
   esac
 done
 hostname "$name"
@@ -30,6 +31,16 @@ if [ -z "$noip" ] && [ -e /sys/class/net/eth0 ]; then
   udhcpc -i eth0 -s /etc/lease -n -q -t 5 -T 1 > /dev/null 2>&1 &
 fi
 [ -z "$nolua" ] && ln -s /libexec/lua /bin/lua5.4 && ln -s /libexec/lua /bin/lua
+# A disk that may be written on keeps what is below the users' homes.
+if [ -n "$home" ]; then
+  for disk in /sys/block/vd?; do
+    if [ "$(cat "$disk/ro")" = 0 ]; then
+      disk=/dev/${disk##*/}
+      mount -t ext2 "$disk" /home 2> /dev/null || { mke2fs "$disk" > /dev/null 2>&1 && mount -t ext2 "$disk" /home; }
+      break
+    fi
+  done
+fi
 # A seed is the first disk with the files of one.
 for disk in /dev/vd? /dev/sr?; do
   [ -b "$disk" ] && mount -r -t iso9660 "$disk" /seed 2> /dev/null || continue

@@ -15,6 +15,7 @@
 //! | `nolua` | no Lua that a user would find |
 //! | `nossh` | no SSH server |
 //! | `noip` | it never asks for an address |
+//! | `home` | the first disk that it may write on keeps the users' homes; one without a file system gets one |
 
 mod cpio;
 mod guest;

@@ -141,7 +141,7 @@ local number = 1000
 local function keys_of(user, home, id, keys)
   if not keys or #keys == 0 then return end
   run("mkdir", "-p", home .. "/.ssh")
-  write(home .. "/.ssh/authorized_keys", table.concat(keys, "\n") .. "\n", "600", "ab")
+  write(home .. "/.ssh/authorized_keys", table.concat(keys, "\n") .. "\n", "600")
   run("chmod", "700", home .. "/.ssh")
   run("chown", "-R", id .. ":" .. id, home)
 end

@@ -1,4 +1,4 @@
-//! What is on disks: one sparse file for each, made when somebody first writes or reads it.
+//! What is on disks: one sparse file for each, made when somebody first writes or reads it. And the memory of VMs that are suspended.
 
 use rustix::{
     fs::{SeekFrom, seek},
@@ -105,6 +105,28 @@ impl Images {
         }
     }
 
+    /// The file of the memory of a suspended VM or of a snapshot; it need not be there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn memory(&self, vm: &str) -> io::Result<PathBuf> {
+        self.path(&memory(vm))
+    }
+
+    /// Gives a VM the memory of a snapshot, or none.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn copy_memory(&self, from: &str, to: &str) -> io::Result<()> {
+        self.remove_memory(to);
+        self.copy(&memory(from), &memory(to))
+    }
+
+    /// Forgets the memory of a VM; missing is fine.
+    pub(crate) fn remove_memory(&self, vm: &str) {
+        self.remove(&memory(vm));
+    }
+
     /// Gives one disk what another has.
     ///
     /// # Errors
@@ -131,6 +153,10 @@ impl Images {
         let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
         Ok(self.folder()?.join(plain))
     }
+}
+
+fn memory(vm: &str) -> String {
+    format!("memory-{vm}")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod fault;
 mod handlers;
 mod images;
+pub mod machines;
 pub mod seed;
 mod server;
 mod sim;

@@ -1,6 +1,14 @@
 //! The sockets: TLS 1.2 as XAPI has it, or plain HTTP, on loopback; JSON-RPC at `/jsonrpc`, XML-RPC at every other path.
 
-use crate::{fault::Fault, handlers, model::Model, seed, sim::Sim, wire};
+use crate::{
+    fault::Fault,
+    handlers,
+    machines::{Machines, Maker},
+    model::Model,
+    seed,
+    sim::Sim,
+    wire,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{
@@ -75,11 +83,16 @@ pub struct Server {
     address: SocketAddr,
     fingerprint: Option<String>,
     task: JoinHandle<()>,
+    /// What makes machines run.
+    machines: Option<JoinHandle<()>>,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(machines) = &self.machines {
+            machines.abort();
+        }
     }
 }
 
@@ -126,7 +139,25 @@ impl Server {
                 drop(tokio::spawn(serve(shared.clone(), coordinator.clone(), acceptor.clone(), tcp)));
             }
         });
-        Self { sim, address, fingerprint, task }
+        Self { sim, address, fingerprint, task, machines: None }
+    }
+
+    /// Gives VMs that are made from certain templates machines that boot; see [`crate::machines`]. A guest has so much time to obey its power button.
+    ///
+    /// # Errors
+    /// If no address can be had for them.
+    pub fn boot(&mut self, maker: Box<dyn Maker>, patience: Duration) -> io::Result<()> {
+        let machines = Arc::new(Machines::new(maker, patience)?);
+        self.machines = Some(tokio::spawn(self.sim.boot(machines)));
+        Ok(())
+    }
+
+    /// Ends its machines, and returns when they are gone. Dropping a server ends them too, a moment later.
+    pub async fn stop(mut self) {
+        if let Some(machines) = self.machines.take() {
+            machines.abort();
+            let _ = machines.await;
+        }
     }
 
     /// Where it listens.

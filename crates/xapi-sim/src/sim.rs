@@ -4,6 +4,7 @@ use crate::{
     engine,
     fault::{Fault, Result},
     handlers::Consoles,
+    machines::{self, Link, Machines},
     model::{Accessor, Call, Class, Model, NULL, Param, Type},
     store::Store,
     values::check,
@@ -12,7 +13,7 @@ use crate::{
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -71,6 +72,8 @@ struct Session {
 pub struct Sim {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
+    /// What is behind VMs, if they are not rows only.
+    machines: OnceLock<Arc<Machines>>,
 }
 
 /// An answer and its type, by which XML is written.
@@ -88,11 +91,28 @@ impl Sim {
             tools,
             consoles: None,
         };
-        Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(0) })
+        Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(0), machines: OnceLock::new() })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells when something may have changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Gives VMs machines; what makes them run, until it is dropped.
+    pub(crate) fn boot(self: &Arc<Self>, machines: Arc<Machines>) -> impl Future<Output = ()> + Send + use<> {
+        machines::furnish(&mut self.state().store, &machines.about());
+        let machines = self.machines.get_or_init(|| machines).clone();
+        machines::follow(self.clone(), machines)
+    }
+
+    /// What is behind the console of a VM that has a machine.
+    pub(crate) fn link(&self, vm: &str, protocol: &str) -> Option<Link> {
+        self.machines.get()?.link(vm, protocol)
     }
 
     /// Whoever waits for events looks again.
@@ -252,6 +272,11 @@ impl Sim {
             "event.from" => self.events_from(params).await,
             "event.next" => self.events_next(params).await,
             _ => {
+                if let Some(machines) = self.machines.get()
+                    && let Some(answer) = machines.instead(self, method, params).await
+                {
+                    return answer;
+                }
                 let answer = self.obey(method, params);
                 self.wake();
                 answer
@@ -479,7 +504,7 @@ fn count(method: &str, wanted: usize, given: i64) -> Fault {
     Fault::new("MESSAGE_PARAMETER_COUNT_MISMATCH", [method, &wanted, &given.to_string()])
 }
 
-fn check_session(state: &State, method: &str, params: &[Value]) -> Result<String> {
+pub(crate) fn check_session(state: &State, method: &str, params: &[Value]) -> Result<String> {
     let Some(first) = params.first() else { return Err(count(method, 0, -1)) };
     let session = first.as_str().ok_or_else(|| Fault::internal("Failure(\"Expected string, got 'N'\")"))?;
     if state.has_session(session) { Ok(session.to_owned()) } else { Err(Fault::new("SESSION_INVALID", [session])) }

@@ -36,11 +36,15 @@ pub(super) fn answer(sim: &Arc<Sim>, query: &Query, request: Request<Incoming>) 
         let vm = text("console", reference, "VM");
         (vm.clone(), text("console", reference, "protocol"), text("VM", &vm, "name_label"), state.consoles.clone())
     };
+    let machine = sim.link(&vm, &protocol);
     let socket = behind.and_then(|behind| behind(&vm, &protocol));
     drop(tokio::spawn(async move {
         if let Ok(stream) = hyper::upgrade::on(request).await {
             // How a viewer goes is its affair.
-            let _ = serve(TokioIo::new(stream), socket, &protocol, &name).await;
+            let _ = match machine {
+                Some(machine) => machine.carry(TokioIo::new(stream)).await,
+                None => serve(TokioIo::new(stream), socket, &protocol, &name).await,
+            };
         }
     }));
     empty(StatusCode::OK)

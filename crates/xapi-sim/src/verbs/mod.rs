@@ -2,10 +2,10 @@
 
 mod devices;
 mod disks;
-mod power;
-mod snapshots;
+pub(crate) mod power;
+pub(crate) mod snapshots;
 mod templates;
-mod vm;
+pub(crate) mod vm;
 
 use crate::{
     fault::{Fault, Result},

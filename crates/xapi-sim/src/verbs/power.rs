@@ -1,17 +1,15 @@
-//! VMs that run, or are made to. There is no machine behind them: what a guest would do is done here.
+//! VMs that run, or are made to. What the guest of one without a machine would do is done here.
 
 use super::{now, vm, void};
 use crate::{
     fault::{Fault, Result},
+    machines::{has_machine, words},
     model::NULL,
     sim::{Sim, fields},
     store::Store,
 };
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
-
-/// A key of `other_config` that says what the guest is like: `none` has no tools, `mute` has tools that tell no address.
-const GUEST: &str = "sim:guest";
 
 fn host(store: &Store, wanted: Option<&str>) -> Result<String> {
     match wanted.filter(|wanted| *wanted != NULL) {
@@ -33,6 +31,7 @@ fn run(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str, at: &str) -
         }
     }
     let address = store.text("host", at, "address")?;
+    let machine = has_machine(store, of);
     for protocol in ["vt100", "rfb"] {
         let uuid = uuid::Uuid::now_v7().to_string();
         let location = format!("https://{address}/console?uuid={uuid}");
@@ -45,36 +44,47 @@ fn run(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str, at: &str) -
     store.set("VM", of, "domid", domain)?;
     store.set("VM", of, "power_state", "Running")?;
     vm::refresh(store, of)?;
+    if machine {
+        // It tells of itself when it is ready.
+        return Ok(());
+    }
     if tools.is_zero() {
-        return tell(store, of, domain);
+        return tell(store, of, domain, Some(&made_up(domain)));
     }
     let (sim, of) = (sim.clone(), of.to_owned());
     drop(tokio::spawn(async move {
         super::rest(tools).await;
         let mut state = sim.state();
         // It may have been stopped meanwhile.
-        let _ = tell(&mut state.store, &of, domain);
+        let _ = tell(&mut state.store, &of, domain, Some(&made_up(domain)));
         drop(state);
         sim.wake();
     }));
     Ok(())
 }
 
-/// What tools in the guest tell: that they are there, and the addresses of its interfaces.
-fn tell(store: &mut Store, of: &str, domain: i64) -> Result<()> {
+/// The address of a guest that is not there.
+fn made_up(domain: i64) -> String {
+    format!("10.64.{}.{}", domain / 250 % 250, domain % 250 + 2)
+}
+
+/// What tools in the guest tell: that they are there, and the addresses of its interfaces, of which the first has this one.
+pub(crate) fn tell(store: &mut Store, of: &str, domain: i64, address: Option<&str>) -> Result<()> {
     if store.field("VM", of, "domid")? != domain {
         return Ok(());
     }
-    let config = store.field("VM", of, "other_config")?;
-    let guest = config.get(GUEST).and_then(Value::as_str).unwrap_or_default();
-    if guest == "none" {
+    let words = words(store, of);
+    let has = |word: &str| words.iter().any(|one| one == word);
+    if has("none") {
         return Ok(());
     }
     let metrics = store.text("VM", of, "guest_metrics")?;
     let mut networks = Map::new();
-    for (n, vif) in store.list("VM", of, "VIFs")?.iter().enumerate().filter(|_| guest != "mute") {
+    for vif in store.list("VM", of, "VIFs")?.iter().filter(|_| !has("mute")) {
         let device = store.text("VIF", vif, "device")?;
-        let address = format!("10.{}.{}.{}", 64 + n, domain / 250 % 250, domain % 250 + 2);
+        let other = if device == "0" { address.map(str::to_owned) } else { Some(format!("10.65.{device}.{}", domain % 250 + 2)) };
+        // Only the first interface of a machine leads anywhere.
+        let Some(address) = other.filter(|_| device == "0" || !has_machine(store, of)) else { continue };
         networks.insert(format!("{device}/ip"), address.clone().into());
         networks.insert(format!("{device}/ipv4/0"), address.into());
         networks.insert(format!("{device}/ipv6/0"), "fe80::1".into());
@@ -87,7 +97,7 @@ fn tell(store: &mut Store, of: &str, domain: i64) -> Result<()> {
 }
 
 /// Takes everything away that it had while it ran.
-fn halt(store: &mut Store, of: &str, word: &str) -> Result<()> {
+pub(crate) fn halt(store: &mut Store, of: &str, word: &str) -> Result<()> {
     for (list, class) in [("VBDs", "VBD"), ("VIFs", "VIF")] {
         for device in store.list("VM", of, list)? {
             store.set(class, &device, "currently_attached", false)?;
@@ -110,6 +120,8 @@ pub(super) fn start(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str
     vm::must_be(store, of, &["halted"])?;
     vm::not_blocked(store, of, "start")?;
     let at = host(store, at)?;
+    // What it had in memory when it was suspended is gone: it was ended since.
+    store.images.remove_memory(of);
     run(sim, tools, store, of, &at)?;
     if paused { pause(store, of) } else { void() }
 }
@@ -128,7 +140,7 @@ pub(super) fn unpause(store: &mut Store, of: &str) -> Result<Value> {
     void()
 }
 
-fn polite(store: &Store, of: &str, verb: &str) -> Result<()> {
+pub(crate) fn polite(store: &Store, of: &str, verb: &str) -> Result<()> {
     vm::must_be(store, of, &["running"])?;
     vm::not_blocked(store, of, verb)?;
     if vm::has_tools(store, of)? { Ok(()) } else { Err(Fault::new("VM_LACKS_FEATURE", [of])) }
@@ -167,7 +179,14 @@ pub(super) fn reboot(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &st
     void()
 }
 
-pub(super) fn suspend(store: &mut Store, of: &str) -> Result<Value> {
+/// What a guest does to itself: it runs on, in another life.
+pub(crate) fn again(sim: &Arc<Sim>, store: &mut Store, of: &str) -> Result<()> {
+    let at = store.text("VM", of, "resident_on")?;
+    halt(store, of, "Halted")?;
+    run(sim, Duration::ZERO, store, of, &at)
+}
+
+pub(crate) fn suspend(store: &mut Store, of: &str) -> Result<Value> {
     polite(store, of, "suspend")?;
     halt(store, of, "Suspended")?;
     void()

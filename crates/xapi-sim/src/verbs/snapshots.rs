@@ -55,7 +55,7 @@ pub(super) fn like(store: &Store, from: &str) -> Result<serde_json::Map<String, 
     Ok(fields)
 }
 
-pub(super) fn snapshot(store: &mut Store, of: &str, name: &str, memory: bool) -> Result<Value> {
+pub(crate) fn snapshot(store: &mut Store, of: &str, name: &str, memory: bool) -> Result<Value> {
     vm::not_blocked(store, of, if memory { "checkpoint" } else { "snapshot" })?;
     if memory {
         vm::must_be(store, of, &["running"])?;
@@ -104,6 +104,7 @@ pub(super) fn revert(sim: &Arc<Sim>, store: &mut Store, snapshot: &str) -> Resul
         store.remove("VIF", &vif);
     }
     copy_devices(store, snapshot, &of, None, false)?;
+    store.images.copy_memory(snapshot, &of).map_err(|error| Fault::internal(&error.to_string()))?;
     for field in ["memory_static_max", "memory_static_min", "memory_dynamic_max", "memory_dynamic_min", "VCPUs_max", "VCPUs_at_startup"] {
         let value = store.field("VM", snapshot, field)?;
         store.set("VM", &of, field, value)?;

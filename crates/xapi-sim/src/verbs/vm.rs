@@ -9,7 +9,7 @@ use crate::{
 use serde_json::{Value, json};
 
 /// The state of a VM in the words of errors.
-pub(super) fn state(store: &Store, vm: &str) -> Result<String> {
+pub(crate) fn state(store: &Store, vm: &str) -> Result<String> {
     Ok(store.text("VM", vm, "power_state")?.to_lowercase())
 }
 
@@ -100,6 +100,7 @@ pub(super) fn destroy(store: &mut Store, vm: &str) -> Result<Value> {
     let metrics = store.text("VM", vm, "guest_metrics")?;
     store.remove("VM_guest_metrics", &metrics);
     store.remove("VM", vm);
+    store.images.remove_memory(vm);
     void()
 }
 

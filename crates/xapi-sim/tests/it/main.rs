@@ -1,5 +1,6 @@
 //! The server by clients that were written for the real one: ours, and the module that XenServer publishes.
 
+mod boots;
 mod faults;
 mod lives;
 mod others;
@@ -17,8 +18,13 @@ async fn pool() -> (Server, Client) {
 }
 
 fn client(server: &Server) -> Client {
+    patient(server, Duration::from_secs(10))
+}
+
+/// A client that waits so long for an answer.
+fn patient(server: &Server, deadline: Duration) -> Client {
     let mut config = Config::new(server.address().to_string(), "root", Password::new("secret"));
     config.pin(server.address().ip().to_string(), server.fingerprint().unwrap().parse().unwrap());
-    config.deadline = Duration::from_secs(10);
+    config.deadline = deadline;
     Client::new(config).unwrap()
 }
