@@ -69,6 +69,7 @@ macro_rules! with_endpoints {
         $then! {
             hello(Empty) -> Hello: Get "/v1/hello" "Who answers, and which versions it speaks.";
             doctor(Empty) -> DoctorView: Get "/v1/doctor" "Checks the computer and every driver's requirements.";
+            repair(Repair) -> Vec<RepairView>: Post "/v1/doctor/repair" "Makes what the checks found missing, where vmoon knows how.";
             stop_daemon(Empty) -> Nothing: Post "/v1/daemon/stop" "Ends the daemon; machines and sessions live on.";
             list_connections(Empty) -> Vec<ConnectionView>: Get "/v1/connections" "Lists connections.";
             add_connection(AddConnection) -> ConnectionView: Post "/v1/connections" "Tries a connection and keeps it.";

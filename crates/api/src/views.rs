@@ -531,6 +531,18 @@ pub struct WorkView {
     pub machine: MachineView,
 }
 
+/// What was, or would be, made for one connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RepairView {
+    /// The connection.
+    pub connection: String,
+    /// What was done, one sentence each.
+    pub steps: Vec<String>,
+    /// Why no more was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<vmoon_core::error::ErrorRecord>,
+}
+
 /// The devices of a machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DevicesView {

@@ -339,6 +339,13 @@ pub trait Driver: Send + Sync {
     /// Checks requirements; feeds `vmoon doctor`. Never fails: a failure is a finding.
     async fn probe(&self) -> Vec<Check>;
 
+    /// Makes what [`Driver::probe`] found missing and this driver knows how to make without touching what is there; the user has asked for it. Says what it has
+    /// done, or with `dry_run` would do, one sentence each; nothing where all is well. MUST be safe to repeat.
+    async fn repair(&self, dry_run: bool) -> Result<Vec<String>> {
+        let _ = dry_run;
+        Ok(Vec::new())
+    }
+
     /// What the host or pool offers.
     async fn facts(&self) -> Result<HostFacts>;
 

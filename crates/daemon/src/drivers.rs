@@ -89,8 +89,13 @@ impl Maker for Libvirt {
             );
         }
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let config =
-            LibvirtConfig { uri: connection.uri.clone(), user: connection.user.clone(), identity: connection.identity.clone(), runtime };
+        let config = LibvirtConfig {
+            uri: connection.uri.clone(),
+            user: connection.user.clone(),
+            identity: connection.identity.clone(),
+            runtime,
+            data: vmoon_sys::paths::data_home(),
+        };
         Ok(Arc::new(LibvirtDriver::connect(&config)?))
     }
 }

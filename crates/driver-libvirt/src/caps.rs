@@ -29,6 +29,12 @@ pub(crate) struct Host {
     /// What machines with KVM can have; absent where the host has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kvm: Option<DomainCaps>,
+    /// Why there is no KVM, where libvirt offers it and the host cannot have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kvm_refused: Option<String>,
+    /// What of the processor KVM rests on, if it is known: `vmx` or `svm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) virtualization: Option<String>,
     /// What machines without can have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tcg: Option<DomainCaps>,
@@ -175,6 +181,19 @@ pub(crate) fn pool(text: &str, active: bool) -> Result<Pool> {
     })
 }
 
+/// Which of the features on which KVM rests a processor has, from a `cpu` element with every feature named.
+pub(crate) fn virtualization(cpu: &str) -> Result<Option<String>> {
+    let cpu = Element::parse(cpu)?;
+    let names = cpu.named("feature").filter(|feature| feature.attribute("policy") != Some("disable"));
+    let found = names.filter_map(|feature| feature.attribute("name")).find(|name| matches!(*name, "vmx" | "svm"));
+    Ok(found.map(str::to_owned))
+}
+
+/// The host's own processor, from its capabilities.
+pub(crate) fn processor(capabilities: &str) -> Result<Option<String>> {
+    Ok(Element::parse(capabilities)?.at("host/cpu").map(Element::to_text))
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -241,6 +260,16 @@ pub(crate) mod tests {
         assert!(caps.secure_boot && caps.memfd && caps.has("tpm") && !caps.has("sound"));
         assert!(caps.offers("disk.bus", "sata") && !caps.offers("disk.bus", "ide") && caps.offers("unheard.of", "x"));
         assert!(DomainCaps::read("<a>").is_err());
+    }
+
+    #[test]
+    fn kvm_rests_on_the_processor() {
+        let cpu = "<cpu><model>kvm64</model><feature policy='require' name='hypervisor'/><feature policy='disable' name='svm'/></cpu>";
+        assert_eq!(virtualization(cpu).unwrap(), None);
+        assert_eq!(virtualization(&cpu.replace("hypervisor", "vmx")).unwrap().as_deref(), Some("vmx"));
+        let host = processor(&format!("<capabilities><host><uuid>u</uuid>{cpu}</host></capabilities>")).unwrap().unwrap();
+        assert_eq!(virtualization(&host).unwrap(), None);
+        assert_eq!(processor("<capabilities/>").unwrap(), None);
     }
 
     #[test]

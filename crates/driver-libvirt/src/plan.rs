@@ -126,10 +126,11 @@ impl Planner<'_> {
 
     fn accelerator(&mut self) {
         match self.settings.accelerator {
-            "kvm" if self.host.kvm.is_none() => self.add(
-                "accelerator",
-                "the host has no usable KVM: /dev/kvm is missing or the hypervisor may not open it; vmoon doctor tells more, tcg emulates",
-            ),
+            "kvm" if self.host.kvm.is_none() => {
+                let why = self.host.kvm_refused.clone();
+                let why = why.unwrap_or_else(|| "/dev/kvm is missing or the hypervisor may not open it".into());
+                self.add("accelerator", format!("the host has no usable KVM: {why}; vmoon doctor tells more, tcg emulates"));
+            }
             "auto" if !self.kvm => self.beware.push("the host has no usable KVM: the machine is emulated, which is slow".into()),
             _ => {}
         }
@@ -325,7 +326,7 @@ impl Planner<'_> {
         if found.is_none() {
             let names: Vec<&str> = self.host.pools.iter().map(|pool| pool.name.as_str()).collect();
             let known = if names.is_empty() {
-                "there is none yet; vmoon doctor says how to make one".into()
+                "there is none yet; vmoon doctor --fix makes it".into()
             } else {
                 format!("there is {}", names.join(", "))
             };

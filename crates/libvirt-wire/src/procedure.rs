@@ -51,6 +51,7 @@ procedures! {
     ConnectGetUri = 110, PROGRAM_REMOTE, "CONNECT_GET_URI";
     ConnectSupportsFeature = 60, PROGRAM_REMOTE, "CONNECT_SUPPORTS_FEATURE";
     ConnectGetCapabilities = 7, PROGRAM_REMOTE, "CONNECT_GET_CAPABILITIES";
+    ConnectBaselineCpu = 162, PROGRAM_REMOTE, "CONNECT_BASELINE_CPU";
     ConnectGetDomainCapabilities = 342, PROGRAM_REMOTE, "CONNECT_GET_DOMAIN_CAPABILITIES";
     NodeGetInfo = 6, PROGRAM_REMOTE, "NODE_GET_INFO";
     NodeGetFreeMemory = 102, PROGRAM_REMOTE, "NODE_GET_FREE_MEMORY";

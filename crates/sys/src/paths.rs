@@ -80,6 +80,16 @@ impl Paths {
     }
 }
 
+/// Where programs of this user keep what they make: `$XDG_DATA_HOME`, or `.local/share` at home. Nothing of vmoon is there.
+pub fn data_home() -> Option<PathBuf> {
+    data_home_from(|name| env::var_os(name))
+}
+
+fn data_home_from(get: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let absolute = |name: &str| get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+}
+
 /// Those of these variables that our environment has, to be handed on to a program that gets nothing else.
 pub fn inherited(names: &[&str]) -> Vec<(OsString, OsString)> {
     names.iter().filter_map(|name| Some((OsString::from(name), env::var_os(name)?))).collect()
@@ -114,6 +124,17 @@ pub fn private_dir(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn data_is_at_home_unless_said_otherwise() {
+        let from = |pairs: &[(&str, &str)]| {
+            data_home_from(|name| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value)))
+        };
+        assert_eq!(from(&[("HOME", "/h")]), Some("/h/.local/share".into()));
+        assert_eq!(from(&[("HOME", "/h"), ("XDG_DATA_HOME", "/d")]), Some("/d".into()));
+        assert_eq!(from(&[("HOME", "/h"), ("XDG_DATA_HOME", "d")]), Some("/h/.local/share".into()));
+        assert_eq!(from(&[]), None);
+    }
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn paths(vars: &[(&str, &str)]) -> Result<Paths> {

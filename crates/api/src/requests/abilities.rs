@@ -102,6 +102,14 @@ pub struct RemoveDevice {
     pub deadline_ms: Option<u64>,
 }
 
+/// Makes what is missing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Repair {
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// Presses the reset button of a machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ResetMachine {

@@ -112,6 +112,19 @@ impl Api for Service {
         Ok(DoctorView { checks })
     }
 
+    async fn repair(&self, request: Repair) -> Result<Vec<RepairView>> {
+        let mut all = Vec::new();
+        for entry in self.context.connections.all() {
+            let connection = entry.connection().name.clone();
+            match entry.driver.repair(request.dry_run).await {
+                Ok(steps) if steps.is_empty() => {}
+                Ok(steps) => all.push(RepairView { connection, steps, error: None }),
+                Err(error) => all.push(RepairView { connection, steps: Vec::new(), error: Some(error.to_record()) }),
+            }
+        }
+        Ok(all)
+    }
+
     async fn stop_daemon(&self, _: Empty) -> Result<Nothing> {
         self.stop.notify_one();
         Ok(Nothing {})

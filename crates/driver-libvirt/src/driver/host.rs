@@ -42,6 +42,21 @@ impl Inner {
                 .doing(what)?;
         let arch = if node.model.is_empty() { "x86_64".to_owned() } else { node.model.clone() };
         let machine = if arch == "x86_64" { "q35" } else { "virt" };
+        let mut kvm = domain_caps(client, &arch, machine, "kvm").await?;
+        let (mut virtualization, mut kvm_refused) = (None, None);
+        if kvm.is_some() && arch == "x86_64" {
+            match rests_on(client).await {
+                Ok(Some(feature)) => virtualization = Some(feature),
+                Ok(None) => {
+                    kvm = None;
+                    kvm_refused = Some(
+                        "libvirt offers it, but the host's processor has neither VMX nor SVM: it is a virtual machine without nesting".into(),
+                    );
+                }
+                // What cannot be asked is believed.
+                Err(error) => tracing::debug!(error = %error.chain(), "the host's processor is not known"),
+            }
+        }
         let host = Host {
             uri: self.link.endpoint.uri.clone(),
             session: self.link.endpoint.session,
@@ -50,7 +65,9 @@ impl Inner {
             hypervisor,
             cpus: u32::try_from(node.cpus).unwrap_or(0),
             memory: node.memory_kib.saturating_mul(1024),
-            kvm: domain_caps(client, &arch, machine, "kvm").await?,
+            kvm,
+            kvm_refused,
+            virtualization,
             tcg: domain_caps(client, &arch, machine, "qemu").await?,
             arch,
             ..Host::default()
@@ -59,6 +76,15 @@ impl Inner {
         *cache = Some((client.clone(), fixed.clone()));
         Ok(fixed)
     }
+}
+
+/// Which feature of the host's processor KVM rests on, if it has any. Without one the kernel may still offer a KVM that emulates every instruction.
+async fn rests_on(client: &Client) -> Result<Option<String>> {
+    let what = "ask for the host's processor";
+    let Some(processor) = caps::processor(&client.capabilities().await.doing(what)?)? else {
+        return Err(vmoon_core::Error::new(vmoon_core::Code::DriverUnsupported, "libvirt does not describe the processor"));
+    };
+    caps::virtualization(&client.baseline_cpu(&[&processor]).await.doing(what)?)
 }
 
 /// What domains of a kind can have; `None` if the host has no such domains.

@@ -17,6 +17,7 @@ mod media;
 mod merge;
 mod png;
 mod probe;
+mod repair;
 mod screen;
 mod snapshots;
 mod storage;
@@ -54,6 +55,8 @@ pub struct LibvirtConfig {
     pub identity: Option<String>,
     /// The directory of this user's sockets (`XDG_RUNTIME_DIR`): there `qemu:///session` listens, and sockets of screens are made.
     pub runtime: Option<std::path::PathBuf>,
+    /// Where programs of this user keep what they make (`XDG_DATA_HOME`): a pool for `qemu:///session` is made below.
+    pub data: Option<std::path::PathBuf>,
 }
 
 /// The driver of one libvirt.
@@ -66,6 +69,7 @@ pub(crate) struct Inner {
     host: host::Cache,
     consoles: console::Consoles,
     screens: screen::Screens,
+    data: Option<std::path::PathBuf>,
 }
 
 impl LibvirtDriver {
@@ -83,6 +87,7 @@ impl LibvirtDriver {
             host: host::Cache::default(),
             consoles: console::Consoles::default(),
             screens: screen::Screens::new(config.runtime.as_deref()),
+            data: config.data.clone(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -96,6 +101,10 @@ impl Driver for LibvirtDriver {
 
     async fn probe(&self) -> Vec<Check> {
         self.0.probe().await
+    }
+
+    async fn repair(&self, dry_run: bool) -> Result<Vec<String>> {
+        self.0.repair(dry_run).await
     }
 
     async fn facts(&self) -> Result<HostFacts> {

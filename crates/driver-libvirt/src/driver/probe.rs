@@ -34,7 +34,16 @@ fn judge(host: &Host, kvm_device: Option<bool>) -> Vec<Check> {
         if verdict == Verdict::Ok { String::new() } else { format!("use libvirt {} or newer", OLDEST.1) },
     ));
     all.push(match (&host.kvm, &host.tcg, kvm_device) {
-        (Some(_), ..) => check("KVM", Verdict::Ok, "machines run with KVM", ""),
+        (Some(_), ..) => {
+            let rests = host.virtualization.as_ref().map(|feature| format!(", and the host's processor has {feature}"));
+            check("KVM", Verdict::Ok, format!("libvirt offers machines with KVM{}", rests.unwrap_or_default()), "")
+        }
+        (None, Some(_), _) if host.kvm_refused.is_some() => check(
+            "KVM",
+            Verdict::Warn,
+            format!("{}: machines are emulated, which is slow", host.kvm_refused.clone().unwrap_or_default()),
+            "allow nested virtualization for this host where it is a virtual machine itself, or use another host",
+        ),
         (None, Some(_), Some(false)) => check(
             "KVM",
             Verdict::Warn,
@@ -89,7 +98,7 @@ fn network(host: &Host) -> Vec<Check> {
             "network default",
             Verdict::Warn,
             "there is none: name another network, bridge:NAME or user",
-            format!("virsh -c {uri} net-define /usr/share/libvirt/networks/default.xml"),
+            format!("vmoon doctor --fix, or virsh -c {uri} net-define /usr/share/libvirt/networks/default.xml"),
         )],
     }
 }
@@ -98,8 +107,8 @@ fn pools(host: &Host) -> Vec<Check> {
     let uri = &host.uri;
     let mut all: Vec<Check> = host.pools.iter().map(|pool| of_pool(uri, pool)).collect();
     if !host.pools.iter().any(|pool| pool.name == "default") {
-        let target = if host.session { "$HOME/.local/share/libvirt/images" } else { "/var/lib/libvirt/images" };
-        let fix = format!("virsh -c {uri} pool-create-as default dir --target {target} --build, or pool-define-as to keep it");
+        let target = if host.session { "$HOME/.local/share/libvirt/images" } else { super::repair::IMAGES };
+        let fix = format!("vmoon doctor --fix, or virsh -c {uri} pool-create-as default dir --target {target} --build");
         let verdict = if host.pools.is_empty() { Verdict::Fail } else { Verdict::Warn };
         all.push(check("storage pool default", verdict, "there is none: disks need pool=NAME", fix));
     }
@@ -123,7 +132,8 @@ fn pools(host: &Host) -> Vec<Check> {
 fn of_pool(uri: &str, pool: &Pool) -> Check {
     let requirement = format!("storage pool {}", vmoon_core::name::escape(&pool.name));
     if !pool.active {
-        return check(&requirement, Verdict::Warn, "it is not active", format!("virsh -c {uri} pool-start {}", pool.name));
+        let ours = if pool.name == super::repair::DEFAULT { "vmoon doctor --fix, or " } else { "" };
+        return check(&requirement, Verdict::Warn, "it is not active", format!("{ours}virsh -c {uri} pool-start {}", pool.name));
     }
     let free = format!("{:.1} GiB free of {:.1} GiB in {}", gib(pool.available), gib(pool.capacity), pool.target);
     if pool.capacity > 0 && pool.available < LITTLE {

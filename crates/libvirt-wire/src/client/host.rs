@@ -80,6 +80,16 @@ impl Client {
         self.slow(P::ConnectGetDomainCapabilities, (emulator, arch, machine, kind, 0_u32)).await
     }
 
+    /// The richest processor that all of these are (elements `cpu`), XML, with every feature named.
+    ///
+    /// # Errors
+    /// Those of a call.
+    pub async fn baseline_cpu(&self, processors: &[&str]) -> Result<String> {
+        // `virConnectBaselineCPUFlags`, include/libvirt/libvirt-host.h.
+        const EXPAND_FEATURES: u32 = 1;
+        self.slow(P::ConnectBaselineCpu, (processors, EXPAND_FEATURES)).await
+    }
+
     /// Processors and memory of the host.
     ///
     /// # Errors
