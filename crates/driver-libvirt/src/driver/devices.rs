@@ -222,7 +222,8 @@ impl Inner {
         let pool = host.pools.iter().find(|pool| pool.name == disk.pool).filter(|_| needs_pool);
         if needs_pool {
             match pool {
-                None => problems.add("settings.pool", format!("there is no storage pool {}; vmoon doctor --fix makes the default one", disk.pool)),
+                None => problems
+                    .add("settings.pool", format!("there is no storage pool {}; vmoon doctor --fix makes the default one", disk.pool)),
                 Some(pool) if !pool.active => {
                     problems.add("settings.pool", format!("the storage pool {0} is not active: virsh pool-start {0}", pool.name));
                 }

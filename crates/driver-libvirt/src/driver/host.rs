@@ -50,7 +50,8 @@ impl Inner {
                 Ok(None) => {
                     kvm = None;
                     kvm_refused = Some(
-                        "libvirt offers it, but the host's processor has neither VMX nor SVM: it is a virtual machine without nesting".into(),
+                        "libvirt offers it, but the host's processor has neither VMX nor SVM: it is a virtual machine without nesting"
+                            .into(),
                     );
                 }
                 // What cannot be asked is believed.
