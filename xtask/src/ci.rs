@@ -2,7 +2,7 @@
 //!
 //! Every step runs even if one before it failed, so that one run shows all there is to fix. The tests come last: their output closes the run.
 
-use crate::{cargo, docs, install, say, tidy};
+use crate::{cargo, docs, flavours, install, say, tidy};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,11 @@ pub(crate) fn run(root: &Path, install: bool) -> Result<(), String> {
     if let Err(problem) = cargo::run(root, &["test", "--workspace", "--no-fail-fast"]) {
         say::problem(problem);
         steps.failed.push("tests");
+    }
+    say::line("== flavours: cargo xtask flavours --test");
+    if let Err(problem) = flavours::test(root) {
+        say::problem(problem);
+        steps.failed.push("flavours");
     }
     if steps.failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", steps.failed.join(", "))) }
 }

@@ -6,6 +6,7 @@
 mod cargo;
 mod ci;
 mod docs;
+mod flavours;
 mod install;
 mod say;
 mod source;
@@ -21,6 +22,8 @@ usage: cargo xtask COMMAND
   ci [--no-install]   install what the tests need, then format, clippy, tidy, docs and all tests
   tidy                the rules of the house that no lint can hold
   docs [--check]      write docs/reference from the code, or compare it
+  flavours [--release] [--test]
+                      build the programs of the other builtin runtimes beside vmoon, or test them
   install             only install what the tests need (Debian packages, through apt)
   xapi-table FILE     make the table of XAPI's names from its published data model (xenapi.json)
   xapi-check FOLDER   compare xapi-sim with recordings (*.jsonl) and databases (*.xml) of a real xapi";
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root, docs::Mode::Write),
         ["docs", "--check"] => docs::run(&root, docs::Mode::Check),
+        ["flavours"] => flavours::build(&root, false),
+        ["flavours", "--release"] => flavours::build(&root, true),
+        ["flavours", "--test"] => flavours::test(&root),
         ["install"] => install::run(),
         ["xapi-table", file] => xapi::table(&root, file),
         ["xapi-check", folder] => xapi::check(&root, folder),

@@ -130,7 +130,7 @@ fn one(layer: Layer, rules: &Rules, prepared: &Prepared, next: Next) -> Result<S
             Err(why) => Ok(Status::off(why)),
             Ok(filters) => {
                 need_no_new_privs(rules, layer)?;
-                let (tcp, map_code) = (rules.profile == Profile::Net, !rules.execute.is_empty());
+                let (tcp, map_code) = (rules.profile == Profile::Net, rules.compiles || !rules.execute.is_empty());
                 match next {
                     _ if rules.programs => {
                         let variant = Prepared::variant(&prepared.landlock, tcp, true, next);

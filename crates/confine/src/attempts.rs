@@ -128,7 +128,7 @@ pub fn page() -> Result<String, String> {
          In profile `trusted` nothing is stopped but by the limits that were asked for.\n\n\
          Layers: `privileges` is no_new_privs and no capabilities, `rlimits` resource limits, `landlock` and `seccomp` the kernel's facilities of these names (all that is said here of signals and \
          abstract sockets needs Landlock of Linux 6.12, of TCP 6.7), `broker` the process that makes the connections of profile `net`.\n\n\
-         Marks: ¹ only root can do it anyway. ² depends on how the kernel is built and the computer set up. ³ in `sealed` nothing is granted for execution here; with such a grant, which C modules need, seccomp does not stop it.\n",
+         Marks: ¹ only root can do it anyway. ² depends on how the kernel is built and the computer set up. ³ in `sealed` nothing is granted for execution here; with such a grant, which C modules need, seccomp does not stop it. Nor does it in a machine with `builtin-luajit`, which makes machine code of its program.\n",
     );
     let mut group = "";
     for attempt in all()? {

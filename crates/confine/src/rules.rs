@@ -138,6 +138,9 @@ pub struct Rules {
     /// Absolute paths that may be read, executed and mapped for execution. Mapping is all or nothing: if this is empty no memory becomes executable,
     /// else whatever may be read may be mapped (the kernel has no finer switch); C modules need that. Executing needs [`crate::launch`] besides.
     pub execute: Vec<PathBuf>,
+    /// Whether it turns programs into machine code itself, as LuaJIT does: memory may become executable although nothing is granted for
+    /// execution.
+    pub compiles: bool,
     /// Whether it may start other programs, as compilers and build tools must: any of those that are granted for execution. They are held to the same
     /// rules. Calls that set modes, owners and times by a path are answered with success and do nothing, since Landlock cannot say on which paths they may
     /// act; those on an open file do what they say. No setting of a machine leads here.

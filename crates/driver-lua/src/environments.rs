@@ -2,6 +2,7 @@
 //! them, and where its Lua looks for modules. How trees are made and kept is not known here.
 
 use crate::{
+    flavour::Flavour,
     layout::Life,
     settings::{BUILTIN, Settings},
 };
@@ -95,8 +96,10 @@ fn called(runtime: &str) -> &str {
 pub(crate) fn lua_of(runtime: &str) -> Option<&'static str> {
     let real = std::path::Path::new(runtime).is_absolute().then(|| std::fs::canonicalize(runtime).ok()).flatten();
     let name = real.as_deref().and_then(|path| path.file_name()?.to_str()).unwrap_or(runtime);
+    if let Some(flavour) = Flavour::of(runtime) {
+        return Some(flavour.lua);
+    }
     Some(match name {
-        BUILTIN => "5.4",
         name if name.starts_with("luajit") => "5.1",
         name => ["5.1", "5.2", "5.3", "5.4"].into_iter().find(|lua| name.strip_prefix("lua") == Some(lua))?,
     })
@@ -197,7 +200,9 @@ mod tests {
     #[test]
     fn interpreters_and_versions() {
         for (runtime, lua) in [
-            ("builtin", Some("5.4")),
+            ("builtin", Some(crate::flavour::OURS.lua)),
+            ("builtin-luajit", Some("5.1")),
+            ("builtin-5.5", Some("5.5")),
             ("lua5.1", Some("5.1")),
             ("luajit", Some("5.1")),
             ("lua5.5", None),

@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod driver;
 pub mod environments;
+pub mod flavour;
 pub(crate) mod forking;
 pub(crate) mod grants;
 pub(crate) mod homes;

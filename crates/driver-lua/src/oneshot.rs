@@ -73,6 +73,10 @@ pub fn run(program: &Program) -> u8 {
 fn start(program: &Program) -> u8 {
     match program.runtime.as_deref() {
         None | Some("builtin") => embedded(program).unwrap_or_else(|code| code),
+        Some(runtime) if crate::settings::is_embedded(runtime) => {
+            complain(&format!("the runtime {runtime} is for machines; one-shot programs run in builtin or in an installed interpreter"));
+            access::USAGE
+        }
         Some(runtime) => foreign::exec(runtime, program),
     }
 }

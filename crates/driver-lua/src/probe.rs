@@ -1,13 +1,13 @@
 //! What `vmoon doctor` asks of this computer for Lua machines.
 
-use crate::settings;
+use crate::{flavour, settings};
 use std::path::Path;
 use vmoon_confine::{Layer, Status};
 use vmoon_core::driver::{Check, Verdict};
 
 /// Looks at everything; a failure is a finding.
 pub(crate) fn checks(exe: &Path) -> Vec<Check> {
-    let mut checks = vec![holder(exe), interpreters(), logout(), descriptors(), processes()];
+    let mut checks = vec![holder(exe), flavours(), interpreters(), logout(), descriptors(), processes()];
     checks.extend(layers());
     checks
 }
@@ -19,9 +19,23 @@ fn check(requirement: &str, verdict: Verdict, finding: impl Into<String>, fix: i
 fn holder(exe: &Path) -> Check {
     const WHAT: &str = "the program that runs Lua machines";
     if exe.is_file() {
-        check(WHAT, Verdict::Ok, format!("{}; the builtin runtime is Lua 5.4", exe.display()), "")
+        check(WHAT, Verdict::Ok, format!("{}; the builtin runtime is {}", exe.display(), flavour::OURS.says), "")
     } else {
         check(WHAT, Verdict::Fail, format!("{} is missing", exe.display()), "install vmoon again and restart its daemon")
+    }
+}
+
+/// The other Lua versions that machines can have inside their holder.
+fn flavours() -> Check {
+    const WHAT: &str = "other builtin runtimes";
+    let (found, missing): (Vec<_>, Vec<_>) =
+        flavour::ALL.iter().filter(|flavour| !flavour.is_ours()).partition(|flavour| flavour.find().is_ok());
+    let list = |all: &[&flavour::Flavour]| all.iter().map(|one| one.runtime).collect::<Vec<_>>().join(", ");
+    let there = if found.is_empty() { "none".to_owned() } else { list(&found) };
+    // Nothing needs them that does not name them.
+    match missing.first() {
+        None => check(WHAT, Verdict::Ok, there, ""),
+        Some(first) => check(WHAT, Verdict::Ok, format!("{there}; not built: {}", list(&missing)), first.find().err().unwrap_or_default()),
     }
 }
 

@@ -32,12 +32,16 @@ impl LuaVersion {
         }
     }
 
-    /// The version whose trees this runtime loads: `luajit` and `lua5.1` load 5.1, `lua5.4` and `builtin` 5.4. `None` for what is not known.
+    /// The version whose trees this runtime loads: `luajit` and `lua5.1` load 5.1, `lua5.4` and `builtin` 5.4, `builtin-5.1` 5.1. `None` for what is not known.
     pub fn of_runtime(runtime: &str) -> Option<Self> {
         match runtime {
             "builtin" => Some(Self::V54),
+            "builtin-luajit" => Some(Self::V51),
             _ if runtime.starts_with("luajit") => Some(Self::V51),
-            _ => runtime.strip_prefix("lua").and_then(|rest| rest.trim_start_matches('-').parse().ok()),
+            _ => runtime
+                .strip_prefix("builtin-")
+                .or_else(|| runtime.strip_prefix("lua"))
+                .and_then(|rest| rest.trim_start_matches('-').parse().ok()),
         }
     }
 }
@@ -82,9 +86,15 @@ mod tests {
 
     #[test]
     fn runtimes_have_the_version_whose_trees_they_load() {
-        for (runtime, expected) in
-            [("builtin", Some("5.4")), ("lua5.1", Some("5.1")), ("luajit", Some("5.1")), ("lua5.3", Some("5.3")), ("python", None)]
-        {
+        for (runtime, expected) in [
+            ("builtin", Some("5.4")),
+            ("builtin-5.1", Some("5.1")),
+            ("builtin-luajit", Some("5.1")),
+            ("lua5.1", Some("5.1")),
+            ("luajit", Some("5.1")),
+            ("lua5.3", Some("5.3")),
+            ("python", None),
+        ] {
             assert_eq!(LuaVersion::of_runtime(runtime).map(LuaVersion::as_str), expected, "{runtime}");
         }
         assert_eq!("luajit".parse::<LuaVersion>().unwrap(), LuaVersion::V51);

@@ -40,7 +40,7 @@ const FOREIGN: &[(&str, &[&str])] =
 
 /// Foreign crates that only these of ours may use.
 const RESERVED: &[(&str, &[&str])] = &[
-    ("mlua", &["driver-lua"]),
+    ("mlua-sys", &["driver-lua"]),
     ("rusqlite", &["daemon"]),
     ("hyper", &["api", "daemon", "xapi", "xapi-sim"]),
     ("hyper-util", &["api", "daemon", "xapi", "xapi-sim"]),

@@ -60,6 +60,7 @@ fn rules(stage: &Stage, profile: Profile, without: &[Layer]) -> Rules {
         // In `sealed` nothing is granted for execution, in the others C modules are.
         execute: if work { vec![stage.modules.clone()] } else { vec![] },
         programs: false,
+        compiles: false,
         hosts: vec![],
         limits: if trusted {
             Limits::default()

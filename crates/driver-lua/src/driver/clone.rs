@@ -7,7 +7,7 @@ use crate::{
     homes,
     host::{BACKLOG, store},
     layout::{LAYERS, Life, Meta, Record, Start},
-    settings::{BUILTIN, Settings},
+    settings::{self, Settings},
     zygote,
 };
 use async_trait::async_trait;
@@ -66,7 +66,7 @@ fn refused(name: &str, why: &[String]) -> Error {
 /// What of a machine's settings can never be copied.
 fn hindrances(settings: &Settings) -> Vec<String> {
     let mut why = Vec::new();
-    if settings.runtime != BUILTIN {
+    if !settings::is_embedded(&settings.runtime) {
         why.push(format!("its interpreter {} is a program of its own", settings.runtime));
     }
     if settings.confinement.profile == Profile::Net {
@@ -229,7 +229,8 @@ impl Inner {
         kind: Kind,
     ) -> Result<()> {
         let failed = |what: &str, error: io::Error| Error::io(format_args!("{what} for the copy of a machine"), error);
-        let (start, _) = lives::plan(&self.layout, record, life, None, self.environments.as_deref())?;
+        let place = settings::find(&record.settings.runtime).map_err(|message| Error::new(Code::RuntimeNotFound, message))?;
+        let (start, _) = lives::plan(&self.layout, record, life, &place, self.environments.as_deref())?;
         life.inherits(source_life)?;
         let [ring, spill] = store::files(&life.dir, start.ring).map_err(|error| failed("make files", error))?;
         let listen = rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

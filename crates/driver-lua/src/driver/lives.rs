@@ -7,7 +7,7 @@ use crate::{
     host::BACKLOG,
     layout::{FLAGS, Layout, Life, MARK, Meta, Record, Start, mark, remove_dir},
     ring::Remains,
-    settings,
+    settings::{self, Runtime},
     zygote::{self, Answer, Fork, Zygotes},
 };
 use rustix::{
@@ -158,7 +158,13 @@ pub(crate) struct Ways<'a> {
 }
 
 /// Starts a new life and returns when its socket answers.
-pub(super) fn start(layout: &Layout, ways: Ways<'_>, environments: Option<&dyn Environments>, record: &Record) -> Result<()> {
+pub(super) fn start(
+    layout: &Layout,
+    ways: Ways<'_>,
+    environments: Option<&dyn Environments>,
+    record: &Record,
+    runtime: &Runtime,
+) -> Result<()> {
     let id = record.id;
     let _lock = lock(layout, id)?;
     for life in layout.lives(id)? {
@@ -168,7 +174,6 @@ pub(super) fn start(layout: &Layout, ways: Ways<'_>, environments: Option<&dyn E
             Vital::Unborn => end_unborn(id, &life)?,
         }
     }
-    let runtime = settings::find(&record.settings.runtime).map_err(|message| Error::new(Code::RuntimeNotFound, message))?;
     let number = layout.last_number(id)? + 1;
     tidy(layout, id, number)?;
     let life = make_life(layout, id, number)?;
@@ -191,7 +196,7 @@ pub(super) fn plan(
     layout: &Layout,
     record: &Record,
     life: &Life,
-    program: Option<PathBuf>,
+    runtime: &Runtime,
     environments: Option<&dyn Environments>,
 ) -> Result<(Start, Option<Environment>)> {
     let settings = &record.settings;
@@ -199,13 +204,15 @@ pub(super) fn plan(
     let work = layout.real_work(record);
     // An installed interpreter is told of an interrupt by a file, too.
     let flags = life.dir.join(FLAGS);
+    let program = runtime.installed();
     if program.is_some() {
         paths::private_dir(&flags)?;
     }
-    let flag = program.as_ref().and_then(|_| flags.canonicalize().ok());
+    let flag = program.and_then(|_| flags.canonicalize().ok());
     let mut rules = Granter { state, home: home().as_deref() }
-        .rules(settings, Some(&work), program.as_deref(), flag.as_deref())
+        .rules(settings, Some(&work), program, flag.as_deref())
         .map_err(|why| Error::new(Code::SpecInvalid, format!("what the machine was granted cannot be granted now: {why}")))?;
+    rules.compiles = rules.profile != Profile::Trusted && matches!(runtime, Runtime::Embedded(flavour, _) if flavour.compiles);
     if program.is_none() && rules.profile == Profile::Files {
         let nursery = layout.make_nursery(record)?;
         rules.execute.push(nursery.clone());

@@ -15,7 +15,7 @@ use crate::{
     grants::{self, Granter},
     layout::{Layout, Record, remove_dir},
     link, probe,
-    settings::{self, Settings},
+    settings::{self, Runtime, Settings},
     zygote::Zygotes,
 };
 use async_trait::async_trait;
@@ -71,6 +71,8 @@ struct Inner {
     exe: PathBuf,
     args: Vec<OsString>,
     zygotes: Zygotes,
+    /// Those of the programs of other flavours, once each is needed.
+    flavours: Mutex<Vec<(PathBuf, Arc<Zygotes>)>>,
     environments: Option<Arc<dyn Environments>>,
     speaks: Versions,
     /// The interpreters that were found, and when.
@@ -91,6 +93,7 @@ impl LuaDriver {
             exe: config.host_exe,
             args: config.host_args,
             zygotes,
+            flavours: Mutex::default(),
             environments: config.environments,
             speaks,
             interpreters: Mutex::default(),
@@ -114,7 +117,7 @@ impl LuaDriver {
 fn interpreters() -> Map<String, Value> {
     settings::INTERPRETERS
         .iter()
-        .filter_map(|name| Some((name.to_string(), settings::find(name).ok()??.to_string_lossy().into())))
+        .filter_map(|name| Some((name.to_string(), settings::find(name).ok()?.installed()?.to_string_lossy().into())))
         .collect()
 }
 
@@ -146,6 +149,18 @@ impl Inner {
         let record = Record { id, name: name.to_owned(), settings, complete: true, home: None };
         self.layout.write(&record)?;
         Ok(handle)
+    }
+
+    /// The program of another flavour than ours, and its zygotes.
+    fn zygotes_of(&self, runtime: &Runtime) -> Option<(PathBuf, Arc<Zygotes>)> {
+        let Runtime::Embedded(_, Some(exe)) = runtime else { return None };
+        let mut known = self.flavours.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.iter().find(|(path, _)| path == exe) {
+            return Some(found.clone());
+        }
+        let new = (exe.clone(), Arc::new(Zygotes::new(exe.clone(), &[])));
+        known.push(new.clone());
+        Some(new)
     }
 
     fn record(&self, id: MachineId) -> Result<Record> {
@@ -380,8 +395,13 @@ impl Driver for LuaDriver {
         let id = known(handle)?;
         self.blocking(move |inner| {
             let record = inner.record(id)?;
-            let ways = lives::Ways { zygotes: &inner.zygotes, exe: &inner.exe, args: &inner.args };
-            lives::start(&inner.layout, ways, inner.environments.as_deref(), &record)
+            let runtime = settings::find(&record.settings.runtime).map_err(|message| Error::new(Code::RuntimeNotFound, message))?;
+            let others = inner.zygotes_of(&runtime);
+            let ways = match &others {
+                Some((exe, zygotes)) => lives::Ways { zygotes, exe, args: &[] },
+                None => lives::Ways { zygotes: &inner.zygotes, exe: &inner.exe, args: &inner.args },
+            };
+            lives::start(&inner.layout, ways, inner.environments.as_deref(), &record, &runtime)
         })
         .await
     }

@@ -16,7 +16,7 @@ use vmoon_core::spec::{MachineSpec, Problems};
 use vmoon_lua_wire::{program::Modules, sandbox::Grants};
 
 /// The exit code when what was asked for makes no sense.
-const USAGE: u8 = 2;
+pub(super) const USAGE: u8 = 2;
 /// Where vmoon's state would be if nobody said; no folder lies there.
 const NO_STATE: &str = "/dev/null/vmoon";
 

@@ -1,30 +1,19 @@
-//! The embedded Lua 5.4 as the standalone `lua` runs a script: all libraries, `arg`, `...`, a traceback for an error, Ctrl-C.
+//! The embedded Lua as the standalone `lua` runs a script: all libraries, `arg`, `...`, a traceback for an error, Ctrl-C.
 //!
 //! Raw calls, because this path is measured against the standalone interpreter. Frames that Lua may jump out of hold no
 //! value with a destructor.
 
 use super::{Chunk, DEADLINE, INTERRUPTED, OURS, access::Access, complain};
+use crate::flavour;
 use crate::host::builtin::{CHUNK, Memory, allocate, module_paths};
-use mlua::ffi::{self, lua_State};
+use mlua_sys::{self as ffi, lua_State};
 use std::{
-    ffi::{CStr, OsString, c_char, c_int},
+    ffi::{OsString, c_char, c_int},
     os::unix::ffi::OsStrExt as _,
     ptr::null_mut,
     sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed},
 };
 use vmoon_lua_wire::program::Modules;
-
-/// Where Debian and its relatives keep modules; Lua's own defaults know `/usr/local` only.
-const LUA_PATH: &CStr = c"/usr/local/share/lua/5.4/?.lua;/usr/local/share/lua/5.4/?/init.lua;/usr/local/lib/lua/5.4/?.lua;\
-    /usr/local/lib/lua/5.4/?/init.lua;/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua;./?.lua;./?/init.lua";
-#[cfg(target_arch = "x86_64")]
-const LUA_CPATH: &CStr = c"/usr/local/lib/lua/5.4/?.so;/usr/lib/x86_64-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;\
-    /usr/local/lib/lua/5.4/loadall.so;./?.so";
-#[cfg(target_arch = "aarch64")]
-const LUA_CPATH: &CStr = c"/usr/local/lib/lua/5.4/?.so;/usr/lib/aarch64-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;\
-    /usr/local/lib/lua/5.4/loadall.so;./?.so";
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const LUA_CPATH: &CStr = c"/usr/local/lib/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;/usr/local/lib/lua/5.4/loadall.so;./?.so";
 
 /// The state that runs, for the signal handlers.
 static RUNNING: AtomicPtr<lua_State> = AtomicPtr::new(null_mut());
@@ -78,7 +67,7 @@ unsafe extern "C-unwind" fn protected(l: *mut lua_State) -> c_int {
         ffi::luaL_openlibs(l);
         modules(l, job.modules);
         confine(l, job);
-        ffi::lua_gc(l, ffi::LUA_GCGEN, 0 as c_int, 0 as c_int);
+        flavour::generations(l);
         arguments(l, job);
         if compile(l, job.chunk) != ffi::LUA_OK {
             report(l);
@@ -132,7 +121,7 @@ pub(super) unsafe fn modules(l: *mut lua_State, environment: Option<&Modules>) {
     unsafe {
         ffi::lua_getglobal(l, c"package".as_ptr());
         for (names, field, value) in
-            [([c"LUA_PATH_5_4", c"LUA_PATH"], c"path", LUA_PATH), ([c"LUA_CPATH_5_4", c"LUA_CPATH"], c"cpath", LUA_CPATH)]
+            [(flavour::PATH_VARIABLES, c"path", flavour::LUA_PATH), (flavour::CPATH_VARIABLES, c"cpath", flavour::LUA_CPATH)]
         {
             if names.iter().all(|name| libc::getenv(name.as_ptr()).is_null()) {
                 ffi::lua_pushstring(l, value.as_ptr());

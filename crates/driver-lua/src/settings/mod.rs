@@ -2,7 +2,10 @@
 
 pub(crate) mod value;
 
-use crate::host::store::Overflow;
+use crate::{
+    flavour::{self, Flavour},
+    host::store::Overflow,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     env,
@@ -36,7 +39,7 @@ const OPEN_FILES: u64 = 256;
 /// The settings of a machine, checked, with the defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
-    /// What was asked for: `builtin`, a name of [`INTERPRETERS`] or an absolute path.
+    /// What was asked for: `builtin`, another flavour of it, a name of [`INTERPRETERS`] or an absolute path.
     pub(crate) runtime: String,
     pub(crate) overflow: Overflow,
     /// Bytes.
@@ -130,7 +133,7 @@ pub(crate) fn known() -> Vec<Setting> {
     vec![
         setting(
             "runtime",
-            "builtin (Lua 5.4 inside vmoon, the default), lua5.1, lua5.2, lua5.3, lua5.4, luajit, or the absolute path of an interpreter",
+            "builtin (Lua 5.4 inside vmoon, the default), builtin-luajit, builtin-5.1, builtin-5.5 (as that, each in a program of its own beside vmoon), lua5.1, lua5.2, lua5.3, lua5.4, luajit, or the absolute path of an interpreter",
         ),
         setting(
             "profile",
@@ -245,10 +248,10 @@ impl Settings {
             Profile::Net if confinement.net.is_empty() => {
                 problems.add("settings.net", "the profile net needs the hosts that may be connected to, as HOST:PORT");
             }
-            Profile::Net if self.runtime != BUILTIN => {
+            Profile::Net if !is_embedded(&self.runtime) => {
                 problems.add(
                     "settings.profile",
-                    "the profile net needs the builtin runtime; installed interpreters cannot be given single hosts",
+                    "the profile net needs a builtin runtime; installed interpreters cannot be given single hosts",
                 );
             }
             Profile::Net => {}
@@ -260,19 +263,43 @@ impl Settings {
         if confinement.profile == Profile::Trusted && !(confinement.read.is_empty() && confinement.write.is_empty()) {
             problems.add("settings.profile", "a trusted machine may read and write whatever you may; leave out read and write");
         }
-        if spec.settings.contains_key("interrupt") && self.runtime == BUILTIN {
+        if spec.settings.contains_key("interrupt") && is_embedded(&self.runtime) {
             problems.add("settings.interrupt", "the builtin runtime is interrupted at no cost; this is for installed interpreters");
         }
     }
 }
 
-/// The absolute path of a runtime; `None` for the embedded one.
+/// Where a runtime is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    /// Inside a holder: of our own program, or of the one at this path.
+    Embedded(&'static Flavour, Option<PathBuf>),
+    /// An interpreter of this computer.
+    Installed(PathBuf),
+}
+
+impl Runtime {
+    /// The path of an installed interpreter.
+    pub(crate) fn installed(&self) -> Option<&Path> {
+        match self {
+            Runtime::Embedded(..) => None,
+            Runtime::Installed(path) => Some(path),
+        }
+    }
+}
+
+/// Whether this is a runtime inside a holder.
+pub(crate) fn is_embedded(runtime: &str) -> bool {
+    Flavour::of(runtime).is_some()
+}
+
+/// Looks for a runtime.
 ///
 /// # Errors
 /// A sentence that says what is missing and how to get it.
-pub(crate) fn find(runtime: &str) -> Result<Option<PathBuf>, String> {
-    if runtime == BUILTIN {
-        return Ok(None);
+pub(crate) fn find(runtime: &str) -> Result<Runtime, String> {
+    if let Some(flavour) = Flavour::of(runtime) {
+        return Ok(Runtime::Embedded(flavour, flavour.find()?));
     }
     if INTERPRETERS.contains(&runtime) {
         let dirs = env::var_os("PATH").unwrap_or_default();
@@ -280,14 +307,15 @@ pub(crate) fn find(runtime: &str) -> Result<Option<PathBuf>, String> {
             .filter(|dir| dir.is_absolute())
             .map(|dir| dir.join(runtime))
             .find(|path| is_program(path))
-            .map(Some)
+            .map(Runtime::Installed)
             .ok_or_else(|| format!("{runtime} is not on the search path; install it with: apt install {runtime}"));
     }
     let path = Path::new(runtime);
     if !path.is_absolute() {
         return Err(format!(
-            "there is no runtime \"{}\"; use builtin, {} or the absolute path of an interpreter",
+            "there is no runtime \"{}\"; use builtin, {}, {} or the absolute path of an interpreter",
             vmoon_core::name::escape(runtime),
+            flavour::ALL.map(|flavour| flavour.runtime).join(", "),
             INTERPRETERS.join(", ")
         ));
     }
@@ -295,10 +323,10 @@ pub(crate) fn find(runtime: &str) -> Result<Option<PathBuf>, String> {
         let shown = vmoon_core::name::escape(runtime);
         return Err(format!("{shown} is not a program that can be run; interpreters are in the packages {}", INTERPRETERS.join(", ")));
     }
-    Ok(Some(path.to_owned()))
+    Ok(Runtime::Installed(path.to_owned()))
 }
 
-fn is_program(path: &Path) -> bool {
+pub(crate) fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 

@@ -6,7 +6,7 @@ use vmoon_core::frame::{Failure, FailureKind, tag};
 const BOMBS: [(&str, &str); 9] = [
     ("one huge string", "return #string.rep('x', 1e15)"),
     ("a string beyond any number", "return #string.rep('x', math.maxinteger, 'yy')"),
-    ("a string just over the limit", "return #string.rep('x', 70 << 20)"),
+    ("a string just over the limit", "return #string.rep('x', 70 * 2^20)"),
     ("a table that grows", "local t = {} for i = 1, math.huge do t[i] = i end"),
     ("tables in tables", "local t = {} while true do t = { t, {}, {} } end"),
     ("a string that doubles", "local s = 'x' while true do s = s .. s end"),
@@ -20,7 +20,8 @@ fn a_bomb_is_an_error_of_its_command() {
     let holder = Holder::with(&Options { memory: Some(64 << 20), ..Options::default() });
     let mut client = holder.client(0);
     client.run("kept = 42");
-    for (name, code) in BOMBS {
+    // The old ones cut a number of repetitions to 32 bits.
+    for (name, code) in BOMBS.into_iter().skip(if crate::OLD { 2 } else { 0 }) {
         let frames = client.run(code);
         let error = frames.iter().find(|frame| frame.tag == tag::ERROR).unwrap_or_else(|| panic!("{name}: {frames:?}"));
         let failure = Failure::decode(&error.payload).unwrap();
@@ -31,5 +32,5 @@ fn a_bomb_is_an_error_of_its_command() {
         let caught = client.value(format!("local ok = pcall(function() {code} end) collectgarbage() return ok, kept"));
         assert_eq!(caught, "false\t42", "{name}");
     }
-    assert_eq!(client.value("#string.rep('x', 1 << 20)"), "1048576");
+    assert_eq!(client.value("#string.rep('x', 2^20)"), "1048576");
 }

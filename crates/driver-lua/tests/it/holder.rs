@@ -55,18 +55,18 @@ fn output_of_children_and_c_code_stands_where_it_was_made() {
 fn bytes_are_exact() {
     let holder = Holder::new();
     let mut client = holder.client(0);
-    let frames = client.run("print('\\0\\255\\xc3') io.write('\\r\\n ')");
+    let frames = client.run("print('\\0\\255\\195') io.write('\\r\\n ')");
     assert_eq!(frames[0].payload, b"\0\xff\xc3\n\r\n ");
     let id = client.eval(b"return #'a\0b\xff'");
     assert_eq!(client.until_done(id)[1].text(), "4");
     let big = format!("return #'{}'", "x".repeat(300_000));
     assert_eq!(client.value(&big), "300000");
     // A string far larger than every buffer.
-    let id = client.eval("io.write(('0123456789abcdef'):rep(4 << 20))");
+    let id = client.eval("io.write(('0123456789abcdef'):rep(4 * 2^20))");
     let (out, lost, _) = client.drain_output(id);
     assert_eq!((out.len(), lost), (64 << 20, 0));
     assert!(out.chunks(16).all(|chunk| chunk == b"0123456789abcdef"));
-    let id = client.eval("return ('v'):rep(64 << 20)");
+    let id = client.eval("return ('v'):rep(64 * 2^20)");
     let frames = client.until_done(id);
     assert!(frames.iter().any(|frame| frame.tag == tag::VALUES && frame.payload.len() > 1000), "no value");
     assert_eq!(client.value("1"), "1");
@@ -76,7 +76,7 @@ fn bytes_are_exact() {
 fn input_is_asked_for_and_kept_until_it_is_wanted() {
     let holder = Holder::new();
     let mut client = holder.client(0);
-    let id = client.eval("return io.read(), io.read('n'), io.read('a')");
+    let id = client.eval("return io.read(), io.read('*n'), io.read('*a')");
     while client.next().tag != tag::WANTS_INPUT {}
     client.send(tag::INPUT, id, b"one\n");
     client.send(tag::INPUT, id, b"42 rest");
@@ -92,7 +92,7 @@ fn input_is_asked_for_and_kept_until_it_is_wanted() {
     let refused = client.next();
     assert!(refused.tag == tag::REFUSED && refused.text().starts_with("session.queue_full"), "{:?}", refused.text());
     client.send(tag::INPUT_END, 0, b"");
-    assert_eq!(client.run("return #io.read('a')").last().unwrap().text(), piece.len().to_string());
+    assert_eq!(client.run("return #io.read('*a')").last().unwrap().text(), piece.len().to_string());
 }
 
 #[test]
@@ -223,14 +223,14 @@ fn memory_is_limited_and_the_state_survives() {
     let holder = Holder::with(&Options { memory: Some(16 << 20), ..Options::default() });
     let mut client = holder.client(0);
     client.run("kept = 1");
-    for code in ["t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end", "return ('x'):rep(1 << 30)"] {
+    for code in ["t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end", "return ('x'):rep(2^30)"] {
         let frames = client.run(code);
         let failure = Failure::decode(&frames[0].payload).unwrap();
         assert!(String::from_utf8_lossy(failure.message).contains("not enough memory"), "{failure:?}");
         client.run("t = nil collectgarbage()");
     }
     assert_eq!(client.value("kept"), "1");
-    assert_eq!(client.value("pcall(string.rep, 'x', 1 << 30)"), "false\tnot enough memory");
+    assert_eq!(client.value("pcall(string.rep, 'x', 2^30)"), "false\tnot enough memory");
     // A chunk as large as the limit.
     let frames = client.run(format!("return #'{}'", "y".repeat(15 << 20)));
     assert_eq!(frames[0].tag, tag::ERROR, "{frames:?}");
@@ -239,10 +239,13 @@ fn memory_is_limited_and_the_state_survives() {
 
 #[test]
 fn seeds_differ_and_modules_in_c_load() {
-    let seen: std::collections::HashSet<String> = (0..4).map(|_| Holder::new().client(0).value("math.random(1 << 60)")).collect();
+    let seen: std::collections::HashSet<String> = (0..4).map(|_| Holder::new().client(0).value("math.random()")).collect();
     assert_eq!(seen.len(), 4);
-    let holder = Holder::new();
-    assert_eq!(holder.client(0).value("type(require('socket').tcp)"), "function", "apt install lua-socket");
+    // Debian has no modules for Lua 5.5 yet.
+    if !cfg!(feature = "lua55") {
+        let holder = Holder::new();
+        assert_eq!(holder.client(0).value("type(require('socket').tcp)"), "function", "apt install lua-socket");
+    }
 }
 
 #[test]

@@ -16,6 +16,9 @@ mod zygote;
 use std::path::Path;
 use vmoon_sys::process::Identity;
 
+/// Whether the builtin Lua knows no integers: 5.1 and LuaJIT.
+pub(crate) const OLD: bool = cfg!(any(feature = "lua51", feature = "luajit"));
+
 /// Ends every holder whose files are under `dir`.
 pub(crate) fn end_holders(dir: &Path) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };

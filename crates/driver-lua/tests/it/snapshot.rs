@@ -97,15 +97,15 @@ async fn a_machine_returns_to_where_it_was_as_often_as_wanted() {
         stage.client().await.run("local f = io.open('note', 'w') f:write('now') f:close() io.open('other', 'w'):close()");
         stage.back("a").await.unwrap();
         assert_eq!(stage.value("n").await, "1");
-        assert_eq!(stage.value("io.open('note'):read('a')").await, "then");
+        assert_eq!(stage.value("io.open('note'):read('*a')").await, "then");
         assert_eq!(stage.value("io.open('other') == nil").await, "true");
     }
     // The last life is a machine like any other: it is stopped, and its files are there when it is started.
-    stage.client().await.run("io.open('late', 'w'):write('x'):close()");
+    stage.client().await.run("local f = io.open('late', 'w') f:write('x') f:close()");
     stage.world.driver.stop(&stage.handle, StopMode::Force).await.unwrap();
     stage.world.driver.start(&stage.handle).await.unwrap();
     assert_eq!(stage.value("n").await, "nil");
-    assert_eq!(stage.value("io.open('late'):read('a')").await, "x");
+    assert_eq!(stage.value("io.open('late'):read('*a')").await, "x");
     // A stopped machine runs when it is returned.
     stage.world.driver.stop(&stage.handle, StopMode::Force).await.unwrap();
     stage.back("a").await.unwrap();
@@ -165,7 +165,7 @@ async fn seeds_differ_between_what_is_returned() {
     let mut seen = Vec::new();
     for _ in 0..3 {
         stage.back("a").await.unwrap();
-        seen.push(stage.value("math.random(1 << 60)").await);
+        seen.push(stage.value("math.random()").await);
     }
     seen.sort();
     seen.dedup();

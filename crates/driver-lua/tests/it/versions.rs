@@ -210,5 +210,10 @@ fn a_holder_of_protocol_1_says_what_it_always_said() {
         ('E', 4, r"\x00\x00\x00\x00\x00x ="),
         ('N', 4, r"stdin:1: unexpected symbol near <eof>"),
     ];
-    assert_eq!(all, recorded.map(|(tag, id, text)| (tag, id, text.to_owned())));
+    // Messages and tracebacks are those of Lua 5.4.
+    if cfg!(feature = "lua54") {
+        assert_eq!(all, recorded.map(|(tag, id, text)| (tag, id, text.to_owned())));
+    } else {
+        assert!(all.iter().map(|(tag, id, _)| (tag, id)).eq(recorded.iter().map(|(tag, id, _)| (tag, id))), "{all:?}");
+    }
 }

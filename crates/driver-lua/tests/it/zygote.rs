@@ -107,7 +107,7 @@ async fn many_are_forked_and_each_is_its_own() {
         open.extend(own);
         // The seeds differ, although all were made in the same second from the same memory.
         let mut client = Client::at_path(&life, 0);
-        numbers.insert(client.value("math.random(0)"));
+        numbers.insert(client.value("math.random()"));
         // Names of some length: each byte brings two more bits of the seed down to those that order a table of this size; short ones show a dozen
         // bits only, of which two among thirty machines are equal once in twenty runs.
         let order = "local t, s = {}, {} for i = 1, 64 do t['a name that is not short ' .. i] = i end for k in pairs(t) do s[#s + 1] = t[k] end \
@@ -120,7 +120,9 @@ async fn many_are_forked_and_each_is_its_own() {
         let target = fs::read_link(entry.path()).unwrap().to_string_lossy().into_owned();
         assert!(!open.contains(&target), "{target} is open in the zygote and in a machine");
     }
-    assert_eq!((numbers.len(), orders.len()), (30, 30), "seeds are equal");
+    assert_eq!(numbers.len(), 30, "seeds are equal");
+    // Lua 5.1 hashes without a seed; tables of LuaJIT are in the order of numbers that strings have, whose hashes are seeded by itself.
+    assert!(crate::OLD || orders.len() == 30, "{} seeds of hashes", orders.len());
     for (id, handle) in &machines {
         let process = world.process(*id, 1);
         assert!(vmoon_sys::tree::count(&process, None) >= 1);

@@ -52,7 +52,7 @@ pub(crate) struct Args {
     /// The kind of machine [default: that of the connection]
     #[arg(long)]
     kind: Option<String>,
-    /// The Lua interpreter: builtin, lua5.1 to lua5.4, luajit, or a path [default: builtin]
+    /// The Lua interpreter: builtin, builtin-luajit, builtin-5.1, builtin-5.5, lua5.1 to lua5.4, luajit, or a path [default: builtin]
     #[arg(long, help_heading = "Lua machines")]
     runtime: Option<String>,
     #[command(flatten)]

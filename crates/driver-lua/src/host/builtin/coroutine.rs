@@ -2,7 +2,8 @@
 //! what those of Lua 5.4 do (lcorolib.c).
 
 use super::interrupt;
-use mlua::ffi::{self, lua_State};
+use crate::flavour;
+use mlua_sys::{self as ffi, lua_State};
 use std::ffi::c_int;
 
 /// Replaces the two functions.
@@ -27,6 +28,10 @@ unsafe fn transfer(lua: *mut lua_State, co: *mut lua_State, count: c_int) -> c_i
     unsafe {
         if ffi::lua_checkstack(co, count) == 0 {
             ffi::lua_pushstring(lua, c"too many arguments to resume".as_ptr());
+            return -1;
+        }
+        if let Some(why) = flavour::unresumable(lua, co) {
+            ffi::lua_pushstring(lua, why.as_ptr());
             return -1;
         }
         ffi::lua_xmove(lua, co, count);
@@ -90,7 +95,7 @@ unsafe extern "C-unwind" fn wrapped(lua: *mut lua_State) -> c_int {
         let mut status = ffi::lua_status(co);
         if status != ffi::LUA_OK && status != ffi::LUA_YIELD {
             // Closes its to-be-closed variables, which may replace the error.
-            status = ffi::lua_closethread(co, lua);
+            status = flavour::close_thread(co, lua);
             ffi::lua_xmove(co, lua, 1);
         }
         if status != ffi::LUA_ERRMEM && ffi::lua_type(lua, -1) == ffi::LUA_TSTRING {

@@ -5,7 +5,7 @@
 //! another command number and does nothing; one that arrives early is obeyed when its command begins.
 
 use super::{super::hub::Hub, CHUNK};
-use mlua::ffi::{self, lua_Debug, lua_State};
+use mlua_sys::{self as ffi, lua_Debug, lua_State};
 use std::{
     ffi::{CStr, c_int},
     ptr,
@@ -27,6 +27,8 @@ static RUNNING: AtomicU64 = AtomicU64::new(0);
 static WANTED: AtomicU64 = AtomicU64::new(0);
 /// The running command is being interrupted.
 static CUT: AtomicBool = AtomicBool::new(false);
+/// The error of the interrupt was raised where the program waited for input.
+static RAISED: AtomicBool = AtomicBool::new(false);
 /// The program waits for a child that it started with `os.execute`.
 static CHILDREN: AtomicBool = AtomicBool::new(false);
 /// This process.
@@ -139,6 +141,7 @@ pub(super) fn copied(me: Identity) -> Result<(), String> {
 /// A command begins on `lua`.
 pub(super) fn begin(lua: *mut lua_State, id: u64) {
     CUT.store(false, Release);
+    RAISED.store(false, Release);
     CHILDREN.store(false, Release);
     RUNNING.store(id, Release);
     CURRENT.store(lua, Release);
@@ -171,6 +174,21 @@ pub(super) fn switch(lua: *mut lua_State) {
     if CUT.load(Acquire) {
         arm(lua);
     }
+}
+
+/// The error of the interrupt is about to be raised outside of the hook.
+pub(super) fn raise() {
+    RAISED.store(true, Release);
+}
+
+/// Whether the running command is being interrupted.
+pub(super) fn is_wanted() -> bool {
+    CUT.load(Acquire)
+}
+
+/// Whether it was, in the command that has just ended.
+pub(super) fn was_raised() -> bool {
+    RAISED.load(Acquire)
 }
 
 /// The program begins or ends to wait for a child.

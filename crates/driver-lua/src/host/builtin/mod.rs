@@ -1,4 +1,4 @@
-//! The embedded Lua 5.4: one state on the main thread, driven by the REPL program of `vmoon-lua-wire`.
+//! The embedded Lua, whichever [`crate::flavour`] it is: one state on the main thread, driven by the REPL program of `vmoon-lua-wire`.
 //!
 //! Everything that may raise runs inside a protected call, and no Rust value with a destructor lives across a call that
 //! may raise, since Lua's errors are long jumps.
@@ -11,7 +11,8 @@ use super::{
     engine::Engine,
     hub::{Command, Hub, Input, Outcome, Stream},
 };
-use mlua::ffi::{self, lua_State};
+use crate::flavour;
+use mlua_sys::{self as ffi, lua_State};
 use std::{
     ffi::{CStr, c_int, c_void},
     ptr,
@@ -31,12 +32,15 @@ use vmoon_sys::process::Identity;
 pub(crate) const CHUNK: &CStr = c"=[vmoon]";
 
 /// What it says it is.
-pub(super) const RUNTIME: &str = "Lua 5.4";
+pub(super) const RUNTIME: &str = crate::flavour::OURS.says;
 
 /// Compiles the REPL program, for all processes that this one forks.
 pub(crate) fn prepare() {
     preload::compile(&[(wire::REPL, CHUNK), (wire::sandbox::SANDBOX, CHUNK)]);
 }
+
+/// How the error of a program ends that wants more memory than it may have.
+const NO_MEMORY: &[u8] = b"not enough memory";
 
 static HUB: OnceLock<&'static Hub> = OnceLock::new();
 
@@ -91,6 +95,10 @@ pub(crate) struct Builtin {
     complete: c_int,
     /// The library's own `math.randomseed`.
     randomseed: c_int,
+    /// [`enter`], [`change`] and [`collect`]: before Lua 5.2 pushing a function of C takes memory, of which there may be none.
+    enter: c_int,
+    change: c_int,
+    collect: c_int,
     /// What tells the sandbox of another work directory, if there is a sandbox.
     moved: Option<c_int>,
 }
@@ -127,20 +135,23 @@ impl Builtin {
         if lua.is_null() {
             return Err("there is no memory for a Lua state".into());
         }
-        let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0, randomseed: 0, moved: None };
+        let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0, randomseed: 0, enter: 0, change: 0, collect: 0, moved: None };
         let program = Program { repl: wire::REPL, sandbox: wire::sandbox::SANDBOX, settings: &settings, modules: options.modules.as_ref() };
         // SAFETY: a fresh state; `open` runs protected and finds a live pointer to the sources.
         unsafe {
             ffi::lua_pushcfunction(lua, open);
             ffi::lua_pushlightuserdata(lua, ptr::from_ref(&program).cast_mut().cast());
-            if ffi::lua_pcall(lua, 1, 5, 0) != ffi::LUA_OK {
+            if ffi::lua_pcall(lua, 1, 8, 0) != ffi::LUA_OK {
                 return Err(String::from_utf8_lossy(&text(lua, -1)).into_owned());
             }
             this.eval = ffi::lua_tointeger(lua, 1) as c_int;
             this.is_complete = ffi::lua_tointeger(lua, 2) as c_int;
             this.complete = ffi::lua_tointeger(lua, 3) as c_int;
             this.randomseed = ffi::lua_tointeger(lua, 4) as c_int;
-            this.moved = (ffi::lua_isnil(lua, 5) == 0).then(|| ffi::lua_tointeger(lua, 5) as c_int);
+            this.enter = ffi::lua_tointeger(lua, 5) as c_int;
+            this.change = ffi::lua_tointeger(lua, 6) as c_int;
+            this.collect = ffi::lua_tointeger(lua, 7) as c_int;
+            this.moved = (ffi::lua_isnil(lua, 8) == 0).then(|| ffi::lua_tointeger(lua, 8) as c_int);
             ffi::lua_settop(lua, 0);
         }
         interrupt::install(hub);
@@ -152,7 +163,7 @@ impl Builtin {
         // SAFETY: light values need no memory, `enter` runs protected, `call` outlives it.
         unsafe {
             ffi::lua_settop(self.lua, 0);
-            ffi::lua_pushcfunction(self.lua, enter);
+            ffi::lua_rawgeti(self.lua, ffi::LUA_REGISTRYINDEX, self.enter.into());
             ffi::lua_pushlightuserdata(self.lua, ptr::from_ref(call).cast_mut().cast());
             ffi::lua_pcall(self.lua, 1, results, 0)
         }
@@ -161,6 +172,16 @@ impl Builtin {
     /// The same with one string.
     fn ask(&mut self, function: c_int, text: &[u8], results: c_int) -> c_int {
         self.call(&Call { function, text, arguments: b"", data: false }, results)
+    }
+
+    /// Collects all garbage; what fails of that fails again in the next command.
+    fn collect_all(&mut self) {
+        // SAFETY: a function that was made before, called protected.
+        unsafe {
+            ffi::lua_settop(self.lua, 0);
+            ffi::lua_rawgeti(self.lua, ffi::LUA_REGISTRYINDEX, self.collect.into());
+            ffi::lua_pcall(self.lua, 0, 0, 0);
+        }
     }
 
     fn text(&self, index: c_int) -> Vec<u8> {
@@ -202,7 +223,8 @@ impl Engine for Builtin {
             }
             Outcome::Failed { kind: FailureKind::Runtime, message, traceback }
         };
-        let outcome = if status == ffi::LUA_OK {
+        // A program that has caught the interrupt as its last act was interrupted all the same.
+        let outcome = if status == ffi::LUA_OK && !(cut && interrupt::was_raised()) {
             match self.text(1).as_slice() {
                 b"values" if data => Outcome::Data { data: self.text(5), values: Some(self.text(2)) },
                 b"none" if data => Outcome::Data { data: self.text(5), values: None },
@@ -216,6 +238,9 @@ impl Engine for Builtin {
             // The program itself failed: no memory, or an interrupt in the one place where it is not caught.
             failed(self.text(-1), Vec::new())
         };
+        if !flavour::COLLECTS_IN_NEED && matches!(&outcome, Outcome::Failed { message, .. } if message.ends_with(NO_MEMORY)) {
+            self.collect_all();
+        }
         // SAFETY: dropping what is on the stack of an idle state.
         unsafe { ffi::lua_settop(self.lua, 0) };
         outcome
@@ -231,7 +256,7 @@ impl Engine for Builtin {
         // SAFETY: light values need no memory, `change` runs protected, `copied` outlives it.
         unsafe {
             ffi::lua_settop(self.lua, 0);
-            ffi::lua_pushcfunction(self.lua, change);
+            ffi::lua_rawgeti(self.lua, ffi::LUA_REGISTRYINDEX, self.change.into());
             ffi::lua_pushlightuserdata(self.lua, ptr::from_ref(&copied).cast_mut().cast());
             let done = ffi::lua_pcall(self.lua, 1, 0, 0) == ffi::LUA_OK;
             let result = if done { Ok(()) } else { Err(String::from_utf8_lossy(&text(self.lua, -1)).into_owned()) };
@@ -273,7 +298,8 @@ fn flush_c_output() {
     unsafe { libc::fflush(ptr::null_mut()) };
 }
 
-/// Opens the libraries and loads the REPL program; gives references to its three functions, to `math.randomseed`, and to what tells
+/// Opens the libraries and loads the REPL program; gives references to its three functions, to `math.randomseed`, to [`enter`], [`change`] and
+/// [`collect`], and to what tells
 /// the sandbox of another work directory, or nil.
 unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
     // SAFETY: runs protected, on the state's own stack; nothing with a destructor lives here.
@@ -281,7 +307,9 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
         let program = &*ffi::lua_touserdata(lua, 1).cast::<Program<'_>>();
         ffi::luaL_openlibs(lua);
         preload::seed(lua);
-        coroutine::install(lua);
+        if !flavour::ONE_HOOK {
+            coroutine::install(lua);
+        }
         match program.modules {
             Some(modules) => module_paths(lua, modules),
             None => distribution_paths(lua),
@@ -309,6 +337,11 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
             ffi::lua_pushinteger(lua, reference.into());
         }
         ffi::lua_pushinteger(lua, randomseed.into());
+        for function in [enter as unsafe extern "C-unwind" fn(*mut lua_State) -> c_int, change, collect] {
+            ffi::lua_pushcfunction(lua, function);
+            let reference = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
+            ffi::lua_pushinteger(lua, reference.into());
+        }
         if program.settings.is_empty() {
             ffi::lua_pushnil(lua);
         } else {
@@ -319,8 +352,8 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
             ffi::lua_pushinteger(lua, moved.into());
         }
         // What loading has left behind would only cost memory.
-        ffi::lua_gc(lua, ffi::LUA_GCCOLLECT);
-        5
+        ffi::lua_gc(lua, ffi::LUA_GCCOLLECT, 0 as c_int);
+        8
     }
 }
 
@@ -334,16 +367,12 @@ unsafe fn compile(lua: *mut lua_State, source: &'static str) {
     }
 }
 
-/// Appends the directories where distributions install modules for Lua 5.4.
+/// Appends the directories where distributions install modules.
 unsafe fn distribution_paths(lua: *mut lua_State) {
-    #[cfg(target_arch = "x86_64")]
-    const C: &CStr = c";/usr/lib/x86_64-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;/usr/lib64/lua/5.4/?.so";
-    #[cfg(not(target_arch = "x86_64"))]
-    const C: &CStr = c";/usr/lib/aarch64-linux-gnu/lua/5.4/?.so;/usr/lib/lua/5.4/?.so;/usr/lib64/lua/5.4/?.so";
     // SAFETY: as in `open`, which calls this.
     unsafe {
         ffi::lua_getglobal(lua, c"package".as_ptr());
-        for (field, more) in [(c"path", c";/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua"), (c"cpath", C)] {
+        for (field, more) in [(c"path", flavour::MORE_PATH), (c"cpath", flavour::MORE_CPATH)] {
             ffi::lua_getfield(lua, -1, field.as_ptr());
             ffi::lua_pushstring(lua, more.as_ptr());
             ffi::lua_concat(lua, 2);
@@ -388,6 +417,13 @@ unsafe extern "C-unwind" fn change(lua: *mut lua_State) -> c_int {
         }
         0
     }
+}
+
+/// Collects all garbage.
+unsafe extern "C-unwind" fn collect(lua: *mut lua_State) -> c_int {
+    // SAFETY: runs protected.
+    unsafe { ffi::lua_gc(lua, ffi::LUA_GCCOLLECT, 0 as c_int) };
+    0
 }
 
 /// Calls a function of the REPL program; argument: a light pointer to a [`Call`].
@@ -447,6 +483,7 @@ unsafe extern "C-unwind" fn ask(lua: *mut lua_State) -> c_int {
     // SAFETY: the piece is owned by PIECE until it is released below; nothing with a destructor lives here.
     unsafe {
         if interrupted {
+            interrupt::raise();
             ffi::lua_pushstring(lua, interrupt::MESSAGE.as_ptr());
             ffi::lua_error(lua);
         }
@@ -486,6 +523,13 @@ unsafe extern "C-unwind" fn execute(lua: *mut lua_State) -> c_int {
     }
     interrupt::children(false);
     hub().capture();
-    // SAFETY: reads the stack's height.
-    unsafe { ffi::lua_gettop(lua) }
+    // SAFETY: raises in a call of Lua, or reads the stack's height.
+    unsafe {
+        if interrupt::is_wanted() {
+            interrupt::raise();
+            ffi::lua_pushstring(lua, interrupt::MESSAGE.as_ptr());
+            ffi::lua_error(lua);
+        }
+        ffi::lua_gettop(lua)
+    }
 }

@@ -3,9 +3,10 @@
 //!
 //! Lua 5.4 makes both its seeds (of string hashes and of `math.random`) of the time in seconds and of addresses (`luai_makeseed`
 //! in lstate.c, `randseed` in lmathlib.c), and forked processes have equal addresses. So the state itself is put at a random
-//! address, and `math.random` is seeded by the kernel.
+//! address, and `math.random` is seeded by the kernel. Lua 5.5 is given its seed, LuaJIT asks the kernel, Lua 5.1 hashes without one.
 
-use mlua::ffi::{self, lua_Alloc, lua_Integer, lua_State};
+use crate::flavour;
+use mlua_sys::{self as ffi, lua_Alloc, lua_State};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::{
     ffi::{CStr, c_int, c_void},
@@ -44,6 +45,9 @@ pub(crate) fn compile(programs: &[(&'static str, &'static CStr)]) {
 
 /// The writer of `lua_dump`: `code` is a vector of bytes.
 pub(crate) unsafe extern "C-unwind" fn append(_: *mut lua_State, bytes: *const c_void, len: usize, code: *mut c_void) -> c_int {
+    if len == 0 {
+        return 0; // Lua 5.5 ends with a piece of nothing at no address
+    }
     // SAFETY: Lua gives a readable piece; `code` is the vector that `compile` passed.
     unsafe { (*code.cast::<Vec<u8>>()).extend_from_slice(std::slice::from_raw_parts(bytes.cast(), len)) };
     0
@@ -69,10 +73,17 @@ pub(crate) unsafe fn load(lua: *mut lua_State, source: &str, chunk: &CStr) -> c_
 /// # Safety
 /// As that function. The state is never closed: its first block is not of `allocate`.
 pub(crate) unsafe fn new_state(allocate: lua_Alloc, memory: *mut c_void) -> *mut lua_State {
+    let mut seed = [0; 4];
+    random::fill(&mut seed);
+    let seed = u32::from_le_bytes(seed);
+    if !flavour::SEEDED_BY_ADDRESS {
+        // SAFETY: by the caller's promise.
+        return unsafe { flavour::new_state(allocate, memory, seed) };
+    }
     let mut first = First { block: scattered(), used: false, allocate, memory };
     // SAFETY: `first` lives until the allocator is replaced, which is before anybody else uses the state.
     unsafe {
-        let lua = ffi::lua_newstate(allocate_first, ptr::from_mut(&mut first).cast());
+        let lua = flavour::new_state(allocate_first, ptr::from_mut(&mut first).cast(), seed);
         if !lua.is_null() {
             ffi::lua_setallocf(lua, allocate, memory);
         }
@@ -102,12 +113,11 @@ pub(crate) unsafe fn seed(lua: *mut lua_State) {
 pub(super) unsafe fn seed_by(lua: *mut lua_State) {
     let mut bytes = [0; 16];
     random::fill(&mut bytes);
-    let number = |at: usize| bytes[at..].first_chunk().map_or(0, |bytes| lua_Integer::from_le_bytes(*bytes));
+    let number = |at: usize| bytes[at..].first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
     // SAFETY: by the caller's promise; nothing with a destructor lives here.
     unsafe {
-        ffi::lua_pushinteger(lua, number(0));
-        ffi::lua_pushinteger(lua, number(8));
-        ffi::lua_call(lua, 2, 0);
+        let count = flavour::push_seed(lua, [number(0), number(8)]);
+        ffi::lua_call(lua, count, 0);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{super::access::Access, Script, tag};
 use crate::host::builtin::{CHUNK, Memory, allocate, preload};
-use mlua::ffi::{self, lua_State};
+use mlua_sys::{self as ffi, lua_State};
 use std::{
     ffi::{CStr, c_char, c_int},
     os::{

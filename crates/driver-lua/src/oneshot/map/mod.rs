@@ -11,7 +11,7 @@ mod run;
 mod work;
 
 use super::{OURS, Source, access, complain};
-use mlua::ffi;
+use mlua_sys as ffi;
 use serde_json::{Map as Settings, Value};
 use std::{ffi::OsString, io, path::PathBuf, time::Duration};
 

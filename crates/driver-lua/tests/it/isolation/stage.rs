@@ -140,6 +140,7 @@ impl Stage {
         let libraries = ["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache"].iter().filter_map(|path| fs::canonicalize(path).ok());
         let modules = self.root.join("modules");
         let rules = Rules {
+            compiles: cfg!(feature = "luajit"),
             profile: Profile::Sealed,
             read: vec![self.root.join("granted"), modules.clone()],
             execute: libraries.chain([modules]).collect(),

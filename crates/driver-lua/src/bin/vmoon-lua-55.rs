@@ -1,0 +1,7 @@
+//! Machines with Lua 5.5 inside: holder, zygote and launcher, as `vmoon` is for its own Lua.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vmoon_driver_lua::flavour::main(std::env::args_os())
+}
