@@ -94,7 +94,7 @@ impl Meta {
         // Enough for all of it, or growing would leave pieces behind.
         let mut text = Vec::with_capacity(4096);
         serde_json::to_writer(&mut text, self).map_err(|error| Error::internal("a record has no JSON form").source(error))?;
-        let written = atomic::write(path, &text);
+        let written = if text.len() <= 4096 { atomic::write_new(path, &text) } else { atomic::write(path, &text) };
         forget(&mut text);
         written
     }
@@ -125,7 +125,9 @@ pub(crate) struct Life {
 
 impl Life {
     pub(crate) fn meta(&self) -> Result<Option<Meta>> {
-        atomic::read_json(&self.dir.join("meta.json"))
+        let path = self.dir.join("meta.json");
+        // One that is being written at this moment is empty.
+        atomic::read_json(&path).or_else(|error| if path.metadata().is_ok_and(|file| file.len() == 0) { Ok(None) } else { Err(error) })
     }
 
     /// How it ended, if somebody wrote that down.

@@ -18,7 +18,7 @@ use vmoon_core::{
     frame::{Frame, MAX_OFFSET, in_stream, tag},
 };
 use vmoon_lua_wire::hello::{ClientHello, HolderHello, negotiate};
-use vmoon_sys::process::Pidfd;
+use vmoon_sys::process::{Identity, Pidfd};
 
 /// How long a holder may take to answer the hello.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -34,23 +34,20 @@ const KEEP: usize = 1 << 20;
 /// Connects to a living holder; `None` if it is ending.
 pub(crate) async fn connect(driver: LuaDriver, id: MachineId, life: &Life, meta: &Meta, from: Offset) -> Result<Option<SessionLink>> {
     let broken = |error: io::Error| Error::new(Code::DriverUnreachable, "the machine's process does not answer").source(error);
-    // Opened first: if the holder dies in between, this descriptor tells.
-    let Some(pidfd) = Pidfd::open(&meta.process).map_err(broken)? else { return Ok(None) };
-    // SAFETY: the Pidfd owns its descriptor, does not change it, and closes it only when it is dropped.
-    let pidfd = unsafe { AsyncFd::register(pidfd) }.map_err(|error| broken(error.into_parts().1))?;
     // Through a descriptor of the directory, so that its path may be of any length.
     let dir =
         rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| broken(e.into()))?;
     let stream = match UnixStream::connect(format!("/proc/self/fd/{}/sock", dir.as_raw_fd())).await {
         Ok(stream) => stream,
-        Err(error) => return dying(&pidfd).await.then_some(None).ok_or_else(|| broken(error)),
+        Err(error) => return dying(&meta.process).await.then_some(None).ok_or_else(|| broken(error)),
     };
     vmoon_sys::peer::check(&stream)?;
     let stream = Arc::new(stream);
     let mut writer = SocketWriter { stream: stream.clone(), out: Vec::new(), protocol: 0 };
     let speaks = driver.speaks();
     let hello = ClientHello::of(speaks, meta.key.as_str(), from).to_vec();
-    let mut reader = SocketReader { driver, id, life: life.clone(), stream, pidfd, inbox: Vec::new(), at: from, rest: None };
+    let mut reader =
+        SocketReader { driver, id, life: life.clone(), stream, process: meta.process.clone(), inbox: Vec::new(), at: from, rest: None };
     let exchange = async {
         writer.send(Frame { tag: tag::HELLO, id: 0, payload: &hello }).await?;
         reader.hello().await
@@ -75,7 +72,7 @@ pub(crate) async fn connect(driver: LuaDriver, id: MachineId, life: &Life, meta:
                 waiting_input: answer.waiting_input,
             }))
         }
-        Ok(Ok(None)) | Ok(Err(_)) if dying(&reader.pidfd).await => Ok(None),
+        Ok(Ok(None)) | Ok(Err(_)) if dying(&reader.process).await => Ok(None),
         Ok(Err(error)) => Err(error),
         Ok(Ok(None)) => Err(Error::new(Code::DriverUnreachable, "the machine's process closed the connection")),
         Err(_) => Err(Error::new(Code::DriverUnreachable, "the machine's process did not answer within 10 s")),
@@ -92,7 +89,15 @@ pub(crate) fn remains(life: &Life, exit: Exit, from: Offset) -> Result<Option<Se
     Ok(Some(SessionLink { reader, writer, end, last_command, running: None, queued: 0, waiting_input: false }))
 }
 
-async fn dying(pidfd: &AsyncFd<Pidfd>) -> bool {
+/// Whether a holder is dead, or is so soon. Asked when its socket has been closed, so that a link that works needs no descriptor but that.
+async fn dying(process: &Identity) -> bool {
+    let pidfd = match Pidfd::open(process) {
+        Ok(Some(pidfd)) => pidfd,
+        Ok(None) => return true,
+        Err(_) => return false,
+    };
+    // SAFETY: the Pidfd owns its descriptor, does not change it, and closes it only when it is dropped.
+    let Ok(pidfd) = (unsafe { AsyncFd::register(pidfd) }) else { return false };
     timeout(DYING, pidfd.readable()).await.is_ok()
 }
 
@@ -101,7 +106,7 @@ struct SocketReader {
     id: MachineId,
     life: Life,
     stream: Arc<UnixStream>,
-    pidfd: AsyncFd<Pidfd>,
+    process: Identity,
     inbox: Vec<u8>,
     at: Offset,
     /// What the files have, once the holder is dead.
@@ -157,7 +162,7 @@ impl LinkReader for SocketReader {
                 continue;
             }
             // The holder is dead or dying, or another client has taken our place.
-            if !dying(&self.pidfd).await {
+            if !dying(&self.process).await {
                 return Ok(LinkItem::Broken);
             }
             let exit = self.driver.exit_of(self.id, &self.life).await.unwrap_or(Exit::Lost);

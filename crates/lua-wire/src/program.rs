@@ -24,6 +24,13 @@ pub const REPL: &str = concat!(
     include_str!("lua/repl.lua")
 );
 
+/// [`REPL`] without its parts, for a host that has them ready: `host.part(k)` gives the k-th of [`PARTS`], compiled.
+pub const REPL_ALONE: &str = concat!("local PRETTY, COMPLETE, INPUT, JSON = 1, 2, 3, 4\n", include_str!("lua/repl.lua"));
+
+/// The parts of [`REPL`] that not every session needs.
+pub const PARTS: [&str; 4] =
+    [include_str!("lua/pretty.lua"), include_str!("lua/complete.lua"), include_str!("lua/input.lua"), include_str!("lua/json.lua")];
+
 /// What runs [`REPL`] in an external interpreter and speaks [`crate::text`] frames; see `lua/driver.lua`.
 pub const DRIVER: &str = include_str!("lua/driver.lua");
 
@@ -132,9 +139,7 @@ mod tests {
 
     #[test]
     fn the_parts_survive_being_quoted() {
-        let parts =
-            [include_str!("lua/pretty.lua"), include_str!("lua/complete.lua"), include_str!("lua/input.lua"), include_str!("lua/json.lua")];
-        for part in parts {
+        for part in PARTS {
             assert!(!part.contains("]==") && part.starts_with("--"), "a long string would end early or lose its first line feed");
         }
     }

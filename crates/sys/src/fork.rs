@@ -188,4 +188,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_newborn_knows_when_it_began() {
+        use crate::process::{Identity, ticks};
+        for _ in 0..20 {
+            crate::process::boot_id();
+            let before = ticks();
+            // SAFETY: the child allocates, which is as safe as the C library's fork makes it: its allocator is usable in the child.
+            let pid = unsafe { fork(|| i32::from(Identity::newborn(before) != Identity::of(std::process::id() as i32))) }.unwrap();
+            loop {
+                match crate::process::reap(pid) {
+                    Reaped::Running => std::thread::yield_now(),
+                    other => break assert_eq!(other, Reaped::Code(0)),
+                }
+            }
+        }
+    }
 }

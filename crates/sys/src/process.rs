@@ -43,6 +43,13 @@ impl Identity {
         Some(Self { pid, start: Stat::read(pid)?.start, boot: boot_id().to_owned() })
     }
 
+    /// The calling process, which was forked when [`ticks`] said `before` or a moment later. The first look of a new process into `/proc`
+    /// takes as long as a third of its fork; where both moments are in one tick there is nothing to look for.
+    pub fn newborn(before: u64) -> Option<Self> {
+        let pid = std::process::id() as i32;
+        if ticks() == before { Some(Self { pid, start: before, boot: boot_id().to_owned() }) } else { Self::of(pid) }
+    }
+
     /// Whether exactly this process runs. A zombie does not. Where that cannot be found out, for want of a descriptor say, it
     /// counts as running: nobody is taken for dead because we could not look.
     pub fn is_alive(&self) -> bool {
@@ -78,6 +85,14 @@ impl Identity {
             _ => Reaped::Stranger,
         }
     }
+}
+
+/// Clock ticks since boot: what a process that began now has as its beginning (`start_boottime`, which `/proc/PID/stat` shows in whole ticks).
+pub fn ticks() -> u64 {
+    // SAFETY: sysconf reads a constant.
+    let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    (now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64) / (1_000_000_000 / hertz)
 }
 
 /// The identifier of this boot of the computer, a UUID in text; `unknown` where the kernel does not tell.

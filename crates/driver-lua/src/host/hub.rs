@@ -191,6 +191,11 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// This process.
+    pub(crate) fn process(&self) -> Identity {
+        self.lock().me.clone()
+    }
+
     /// Says how the running command is interrupted; the argument is the command's number. Only the first call counts.
     pub fn set_interrupter(&self, interrupter: impl Fn(u64) + Send + Sync + 'static) {
         let _ = self.interrupter.set(Box::new(interrupter));

@@ -66,6 +66,8 @@ struct Given {
     listen: OwnedFd,
     /// The zygote that has forked us.
     zygote: Option<Parent>,
+    /// This process.
+    me: Option<Identity>,
 }
 
 /// Runs a holder: `args` are those behind the verb, one directory of a life with its `start.json`.
@@ -105,13 +107,20 @@ fn from_directory(args: impl IntoIterator<Item = OsString>) -> Result<(Given, Ow
         .and_then(|at| passing::listen(at.as_fd(), "sock", SocketType::STREAM, BACKLOG))
         .map_err(|error| format!("could not make the socket: {error}"))?;
     let ready = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(|error| error.to_string())?;
-    Ok((Given { start, key: random::key(), dir, listen, zygote: None }, ready))
+    Ok((Given { start, key: random::key(), dir, listen, zygote: None, me: Identity::of(std::process::id() as i32) }, ready))
 }
 
-/// Goes on as a holder in a process that a zygote has just forked. Returns only if that fails, with the exit code of the process.
-pub(crate) fn forked(fork: Fork, listen: OwnedFd, ready: OwnedFd, zygote: Identity, looks: Looks) -> i32 {
+/// Goes on as a holder in a process that a zygote has just forked, after [`ticks`](vmoon_sys::process::ticks) had said `before`. Returns only if that fails, with the exit code of the process.
+pub(crate) fn forked(fork: Fork, before: u64, (listen, ready): (OwnedFd, OwnedFd), zygote: Identity, looks: Looks) -> i32 {
     keep_looks(looks);
-    let given = Given { start: fork.start, key: fork.key, dir: fork.dir, listen, zygote: Some(Parent { process: zygote }) };
+    let given = Given {
+        start: fork.start,
+        key: fork.key,
+        dir: fork.dir,
+        listen,
+        zygote: Some(Parent { process: zygote }),
+        me: Identity::newborn(before),
+    };
     match start(given, &ready) {
         Ok(started) => {
             drop(ready);
@@ -146,8 +155,8 @@ fn one_heap() {
 type Started = (&'static Hub, Box<dyn engine::Engine>);
 
 fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
-    let Given { start, key, dir, listen, zygote } = given;
-    let me = Identity::of(std::process::id() as i32).ok_or("/proc is not mounted")?;
+    let Given { start, key, dir, listen, zygote, me } = given;
+    let me = me.ok_or("/proc is not mounted")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| format!("could not become a reaper: {error}"))?;
     keep_signals_harmless();
     rustix::process::chdir(&start.work).map_err(|error| format!("could not enter {}: {error}", start.work.display()))?;
@@ -205,10 +214,22 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
 }
 
 fn run((hub, engine): Started) -> ! {
+    release_stack();
     // What compiling the program has left free is given back: most machines are idle most of the time.
     // SAFETY: touches only memory that nobody uses.
     unsafe { libc::malloc_trim(0) };
     engine::run(hub, engine)
+}
+
+/// Gives back the pages of the stack that starting has used and that lie below what is used now.
+fn release_stack() {
+    const PAGE: usize = 4096;
+    const REACH: usize = 128 << 10;
+    let mark = 0_u8;
+    // The frame of this function and of the call, and what a signal may leave below them, stay.
+    let top = ((&raw const mark as usize) & !(PAGE - 1)) - PAGE;
+    // SAFETY: nothing is kept below the end of the stack; it grows again as new pages. The error for what is not mapped there does not matter.
+    unsafe { libc::madvise((top - REACH) as *mut std::ffi::c_void, REACH, libc::MADV_DONTNEED) };
 }
 
 /// Confines a machine with the embedded runtime: there is one thread, every file and socket is open, and no code of the user has

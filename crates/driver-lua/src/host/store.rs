@@ -21,6 +21,9 @@ use std::{
 };
 use vmoon_core::driver::Exit;
 
+/// How much of a ring has its space from the beginning; the rest gets it when output comes so far. Most machines never fill more.
+const FIRST: u64 = 64 << 10;
+
 /// Takes the space of a part of a file, so that a write to its mapping cannot fail.
 fn take(file: &File, from: u64, len: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), from, len) {
@@ -40,13 +43,14 @@ fn take(file: &File, from: u64, len: u64) -> io::Result<()> {
     }
 }
 
-/// Makes the ring and the spill file of a life in its directory; the space of the first is taken from the disk.
+/// Makes the ring and the spill file of a life in its directory; the space of the beginning of the first is taken from the disk.
 ///
 /// # Errors
 /// As [`Store::create`].
 pub(crate) fn files(dir: &Path, capacity: u64) -> io::Result<[File; 2]> {
     let ring = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(dir.join("ring"))?;
-    take(&ring, 0, HEADER as u64 + capacity.next_multiple_of(4096))?;
+    ring.set_len(HEADER as u64 + capacity.next_multiple_of(4096))?;
+    take(&ring, 0, HEADER as u64 + FIRST)?;
     let spill = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(dir.join("spill"))?;
     Ok([ring, spill])
 }
@@ -114,6 +118,9 @@ pub(crate) struct Store {
     first_slot: usize,
     acked: u64,
     overflow: Overflow,
+    ring: File,
+    /// So much of the ring has its space.
+    taken: u64,
     spill: File,
     spill_end: u64,
     spill_cap: u64,
@@ -138,7 +145,7 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Makes the ring file in `dir`, its space taken from the disk at once so that a full disk cannot hurt later.
+    /// Makes the ring file in `dir`. Its space is taken from the disk before anything is written to it, so that a full disk makes the VM wait.
     ///
     /// # Errors
     /// Those of the file system, `StorageFull` above all.
@@ -151,11 +158,11 @@ impl Store {
     ///
     /// # Errors
     /// When there is no address space.
-    pub(crate) fn map([file, spill]: [File; 2], capacity: u64, spill_cap: u64, overflow: Overflow) -> io::Result<Self> {
+    pub(crate) fn map([ring, spill]: [File; 2], capacity: u64, spill_cap: u64, overflow: Overflow) -> io::Result<Self> {
         let capacity = capacity.next_multiple_of(4096);
         let size = HEADER as u64 + capacity;
         // SAFETY: a new shared mapping of a file of that size at an address the kernel chooses; it is unmapped by `drop` only.
-        let base = unsafe { mmap(std::ptr::null_mut(), size as usize, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0) }?;
+        let base = unsafe { mmap(std::ptr::null_mut(), size as usize, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &ring, 0) }?;
         // The kernel would read ahead, and fill a megabyte with zeros for the first byte that is written.
         // SAFETY: advice changes no content.
         let _ = unsafe { madvise(base, size as usize, Advice::Random) };
@@ -173,6 +180,8 @@ impl Store {
             first_slot: 0,
             acked: 0,
             overflow,
+            ring,
+            taken: FIRST.min(capacity),
             spill,
             spill_end: 0,
             spill_cap,
@@ -186,9 +195,9 @@ impl Store {
         Ok(this)
     }
 
-    /// The one descriptor that is kept.
-    pub(crate) fn descriptor(&self) -> RawFd {
-        self.spill.as_raw_fd()
+    /// The descriptors that are kept.
+    pub(crate) fn descriptors(&self) -> [RawFd; 2] {
+        [self.ring.as_raw_fd(), self.spill.as_raw_fd()]
     }
 
     /// The offset behind the newest byte.
@@ -291,6 +300,9 @@ impl Store {
             self.push(Segment { at: self.end(), len: 0, pos: 0, place: Place::Ring });
             self.forget();
         }
+        if !self.reach(self.next + bytes.len() as u64) {
+            return false;
+        }
         if self.segments.back().is_none_or(|last| last.place != Place::Ring)
             && !self.push(Segment { at: self.end(), len: 0, pos: self.next, place: Place::Ring })
         {
@@ -306,6 +318,20 @@ impl Store {
         self.used += bytes.len() as u64;
         self.grow(bytes.len() as u64);
         true
+    }
+
+    /// Takes the space of the ring up to this position; `false` if the disk has none: the VM waits.
+    fn reach(&mut self, position: u64) -> bool {
+        if position <= self.taken || self.taken == self.capacity {
+            return true;
+        }
+        let to = position.max(self.taken * 4).min(self.capacity);
+        let taken = take(&self.ring, HEADER as u64 + self.taken, to - self.taken);
+        self.disk_full = taken.is_err();
+        if taken.is_ok() {
+            self.taken = to;
+        }
+        !self.disk_full
     }
 
     /// Writes both to the spill file, or nothing: what a full disk took of them is overwritten by the next attempt.

@@ -28,7 +28,7 @@ use vmoon_sys::{
     fork::{self, ChildSignal},
     passing::{self, MAX_MESSAGE, Received},
     peer,
-    process::{Identity, Reaped},
+    process::{Identity, Reaped, ticks},
     tree,
 };
 
@@ -247,6 +247,7 @@ impl Zygote {
         let parent = self.me.clone();
         let face = &self.face;
         let looks = Looks { face: face.clone(), mark: self.mark.clone() };
+        let before = ticks();
         // SAFETY: one thread, here and in the child until it starts another; no reference to arguments or environment is
         // kept; the child uses none of the descriptors it closes, for it never returns from here.
         let forked = unsafe {
@@ -256,7 +257,7 @@ impl Zygote {
                 fork::unblock_signals();
                 face.set_args(&["vmoon", super::HOLDER, &mark]);
                 let _ = rustix::process::setsid();
-                host::forked(fork, listen, ready, parent, looks)
+                host::forked(fork, before, (listen, ready), parent, looks)
             });
             self.mark.set(b"");
             forked

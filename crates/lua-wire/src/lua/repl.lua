@@ -6,6 +6,7 @@
 --   host.flush()      sends what is buffered
 --   host.ask()        more input as a string, or nil at its end; blocks; may raise "interrupted!"
 --   host.exit(code)   ends the program; does not return
+--   host.part(k)      the compiled part k, where it is not its source that comes before this one; optional
 -- Returns a table of functions. It opens nothing and knows nothing of frames. The parts that not every session needs stand
 -- in pretty.lua, complete.lua, input.lua and json.lua; their sources come before this one as the locals PRETTY, COMPLETE,
 -- INPUT and JSON and are compiled when they are first used, because this file is loaded at every start of a VM.
@@ -65,6 +66,7 @@ local function bad(i, name, what, ...)
   blame("bad argument #" .. i .. " to '" .. name .. "' (" .. what .. " expected, got " .. got .. ")")
 end
 
+local given = host.part
 -- What the parts compiled later may use. Made at their first use, from the functions captured above.
 local lib
 local function part(source)
@@ -78,7 +80,8 @@ local function part(source)
       ["return"] = 1, ["then"] = 1, ["true"] = 1, ["until"] = 1, ["while"] = 1,
     },
   }
-  local f, message = load(source, NAME)
+  local f, message
+  if given then f, message = given(source) else f, message = load(source, NAME) end
   if not f then error(message, 0) end
   return f(lib)
 end

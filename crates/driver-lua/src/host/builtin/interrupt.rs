@@ -84,7 +84,7 @@ pub(super) fn install(hub: &Hub) {
     }
     // SAFETY: plain system calls without arguments.
     let (pid, thread) = unsafe { (libc::getpid(), libc::gettid()) };
-    *process() = Identity::of(pid);
+    *process() = Some(hub.process());
     hub.set_interrupter(move |id| {
         WANTED.store(id, Release);
         let me = process().clone();

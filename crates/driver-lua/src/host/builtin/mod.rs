@@ -36,7 +36,9 @@ pub(super) const RUNTIME: &str = crate::flavour::OURS.says;
 
 /// Compiles the REPL program, for all processes that this one forks.
 pub(crate) fn prepare() {
-    preload::compile(&[(wire::REPL, CHUNK), (wire::sandbox::SANDBOX, CHUNK)]);
+    let main = [wire::program::REPL_ALONE, wire::sandbox::SANDBOX];
+    let all: Vec<_> = main.into_iter().chain(wire::program::PARTS).map(|source| (source, CHUNK)).collect();
+    preload::compile(&all);
 }
 
 /// How the error of a program ends that wants more memory than it may have.
@@ -136,7 +138,12 @@ impl Builtin {
             return Err("there is no memory for a Lua state".into());
         }
         let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0, randomseed: 0, enter: 0, change: 0, collect: 0, moved: None };
-        let program = Program { repl: wire::REPL, sandbox: wire::sandbox::SANDBOX, settings: &settings, modules: options.modules.as_ref() };
+        let program = Program {
+            repl: wire::program::REPL_ALONE,
+            sandbox: wire::sandbox::SANDBOX,
+            settings: &settings,
+            modules: options.modules.as_ref(),
+        };
         // SAFETY: a fresh state; `open` runs protected and finds a live pointer to the sources.
         unsafe {
             ffi::lua_pushcfunction(lua, open);
@@ -323,10 +330,10 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
         let randomseed = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
         ffi::lua_settop(lua, 0);
         compile(lua, program.repl);
-        ffi::lua_createtable(lua, 0, 4);
-        for (name, function) in
-            [(c"emit", emit as unsafe extern "C-unwind" fn(*mut lua_State) -> c_int), (c"flush", flush), (c"ask", ask), (c"exit", exit)]
-        {
+        ffi::lua_createtable(lua, 0, 5);
+        let functions: [(&CStr, ffi::lua_CFunction); 5] =
+            [(c"emit", emit), (c"flush", flush), (c"ask", ask), (c"exit", exit), (c"part", part)];
+        for (name, function) in functions {
             ffi::lua_pushcfunction(lua, function);
             ffi::lua_setfield(lua, -2, name.as_ptr());
         }
@@ -445,6 +452,21 @@ unsafe extern "C-unwind" fn enter(lua: *mut lua_State) -> c_int {
         }
         ffi::lua_call(lua, count, ffi::LUA_MULTRET);
         ffi::lua_gettop(lua) - 1
+    }
+}
+
+/// `host.part(k)`
+unsafe extern "C-unwind" fn part(lua: *mut lua_State) -> c_int {
+    // SAFETY: called by the session's program; the check raises before anything is borrowed.
+    unsafe {
+        let at = ffi::luaL_checkinteger(lua, 1);
+        let Some(source) = usize::try_from(at - 1).ok().and_then(|at| wire::program::PARTS.get(at)) else { return 0 };
+        if preload::load(lua, source, CHUNK) == ffi::LUA_OK {
+            return 1;
+        }
+        ffi::lua_pushnil(lua);
+        ffi::lua_insert(lua, -2);
+        2
     }
 }
 

@@ -98,7 +98,8 @@ impl Hub {
         let state = self.lock();
         let core = &state.core;
         let mut all = vec![0, 1, 2, self.wake.as_raw_fd(), self.term.as_raw_fd(), self.timer.as_raw_fd()];
-        all.extend([core.listen.as_raw_fd(), core.store.descriptor(), talk.descriptor()]);
+        all.extend([core.listen.as_raw_fd(), talk.descriptor()]);
+        all.extend(core.store.descriptors());
         all.extend(self.room.get().map(|room| room.descriptor().as_raw_fd()));
         all.extend(core.captures.iter().map(|(fd, _)| fd.as_raw_fd()));
         all.extend(core.conn.iter().chain(core.guests.iter().map(|guest| &guest.conn)).map(|conn| conn.fd.as_raw_fd()));
