@@ -28,6 +28,11 @@ use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf};
 use vmoon_core::{Code, Error, Result};
 use vmoon_sys::paths::Paths;
 
+/// What evaluates the Lua text of strangers for a daemon whose program is `vmoon`: a sealed process for each text.
+pub fn evaluator(vmoon: PathBuf) -> impl vmoon_packages::Evaluator {
+    service::packages::evaluator(vmoon)
+}
+
 /// What a daemon is started with.
 #[derive(Debug)]
 pub struct Config {

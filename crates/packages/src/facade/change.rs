@@ -101,6 +101,15 @@ impl Packages {
     }
 
     fn carry_out(&self, environment: &Environment, guard: &Guard, change: &Change, work: &Work) -> Result<PackagePlan> {
+        self.install(environment, guard, change, work).map_err(|error| match error.code() {
+            Code::DiskFull if error.hint_text().is_none() => {
+                error.hint("nothing was changed; make room, for example by what can be fetched again: vmoon pkg cache --clear")
+            }
+            _ => error,
+        })
+    }
+
+    fn install(&self, environment: &Environment, guard: &Guard, change: &Change, work: &Work) -> Result<PackagePlan> {
         let subject = self.subject(environment)?;
         work.tell("planning");
         let fetcher = self.fetcher(work)?;
@@ -113,6 +122,7 @@ impl Packages {
         }
         let repairs = matches!(change, Change::Sync) && !environment.verify(subject.generation, &work.stop)?.problems.is_empty();
         if plan.is_empty() && plan.lock.wanted == subject.lock.wanted && !repairs {
+            self.note_profile(environment, guard, change)?;
             return Ok(done);
         }
         work.tell("installing");
@@ -198,7 +208,7 @@ impl Packages {
                 Foreign::Pinned(intent, notes) => self.solved(subject, intent, notes, work, fetcher),
             },
             Change::Bootstrap { profiles, file } => {
-                let intent = Intent::adding(&subject.lock, sets(profiles, file.as_deref())?);
+                let intent = Intent::adding(&subject.lock, news(&subject.lock, sets(profiles, file.as_deref())?));
                 self.solved(subject, intent, Vec::new(), work, fetcher)
             }
             change => {
@@ -317,15 +327,25 @@ fn sets(profiles: &[String], file: Option<&str>) -> Result<Vec<Dependency>> {
     Ok(all)
 }
 
+/// What a list of packages says that is not asked for already: a bare name takes no constraint away.
+fn news(lock: &Lock, packages: Vec<Dependency>) -> Vec<Dependency> {
+    let known = |one: &Dependency| one.constraints.is_empty() && lock.wanted.iter().any(|wanted| wanted.name == one.name);
+    packages.into_iter().filter(|one| !known(one)).collect()
+}
+
 /// The verb of a change and the words it was given, for the history.
 fn words(change: &Change) -> (&'static str, Vec<String>) {
-    let shown = |list: &[String]| list.iter().map(|text| escape(text)).collect();
+    let shown = |list: &[String]| list.iter().map(|text| escape(text)).collect::<Vec<String>>();
     match change {
         Change::Install { packages } => ("install", shown(packages)),
         Change::Update { packages } => ("update", shown(packages)),
-        Change::Remove { packages, .. } => ("remove", shown(packages)),
+        Change::Remove { packages, orphans } => {
+            ("remove", shown(packages).into_iter().chain(orphans.then(|| "orphans".to_owned())).collect())
+        }
         Change::Sync => ("sync", Vec::new()),
-        Change::Bootstrap { profiles, .. } => ("bootstrap", shown(profiles)),
+        Change::Bootstrap { profiles, file } => {
+            ("bootstrap", shown(profiles).into_iter().chain(file.as_ref().map(|_| "a file".to_owned())).collect())
+        }
         Change::Rollback { generation } => ("rollback", generation.iter().map(u64::to_string).collect()),
         Change::Import { .. } => ("import", Vec::new()),
     }

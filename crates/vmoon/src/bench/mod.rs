@@ -6,6 +6,8 @@
 mod bars;
 mod child;
 mod crowd;
+mod mirror;
+mod packages;
 pub(crate) mod place;
 mod programs;
 mod python;
@@ -93,6 +95,8 @@ enum Section {
     FanOut,
     /// 10 000 idle machines at once, all answering, and a list of them
     Thousands,
+    /// Installing, solving, listing and reading manifests, beside luarocks
+    Packages,
 }
 
 impl Section {
@@ -145,6 +149,7 @@ impl Bench {
             Section::Adopt => bars::adopt(self).await,
             Section::FanOut => bars::fan_out(self).await,
             Section::Thousands => crowd::thousands(self).await,
+            Section::Packages => packages::packages(self),
         }
     }
 }

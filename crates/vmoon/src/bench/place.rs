@@ -97,13 +97,14 @@ impl Place {
         private_dir(&dir)?;
         let mut guard = Dir(Some(dir.clone()));
         let below = |name: &str| dir.join(name).to_string_lossy().into_owned();
-        for name in ["home", "state", "config", "run"] {
+        for name in ["home", "state", "config", "cache", "run"] {
             private_dir(&dir.join(name))?;
         }
         let env = vec![
             ("HOME", below("home")),
             ("XDG_STATE_HOME", below("state")),
             ("XDG_CONFIG_HOME", below("config")),
+            ("XDG_CACHE_HOME", below("cache")),
             ("XDG_RUNTIME_DIR", below("run")),
             ("VMOON_BENCH", name.clone()),
             ("VMOON_NO_AUTOSTART", "1".to_owned()),

@@ -20,7 +20,7 @@ pub(crate) struct Access {
     #[arg(long)]
     profile: Option<String>,
     /// Let it find the packages of this environment, in the place of those installed on the computer
-    #[arg(long, value_name = "ENVIRONMENT")]
+    #[arg(long, value_name = "ENVIRONMENT", add = crate::cmd::completions::environments())]
     env: Option<String>,
     /// Let it read this file, or this folder with all that is in it; as often as needed
     #[arg(long, value_name = "PATH")]

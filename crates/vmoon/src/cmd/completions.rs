@@ -2,8 +2,15 @@
 
 use crate::{ctx::Ctx, exit::Exit};
 use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate, env::Shells};
-use std::{env, ffi::OsStr, time::Duration};
-use vmoon_api::{Api as _, Client, requests::Empty, views::MachineView};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    time::Duration,
+};
+use vmoon_api::{
+    Api as _, Client,
+    requests::{Empty, ListPackages, ListServers, SearchPackages},
+};
 use vmoon_core::{Code, Error, Result};
 use vmoon_sys::paths::Paths;
 
@@ -44,19 +51,98 @@ pub(crate) fn answer_shell() -> bool {
     CompleteEnv::with_factory(crate::cli::command).var(ASKED).try_complete(env::args_os(), here.as_deref()).unwrap_or(true)
 }
 
-/// Completes the names of machines.
-pub(crate) fn machines() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| {
+/// What begins with what was typed.
+fn completer(all: fn() -> Option<Vec<String>>) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |current: &OsStr| {
         let typed = current.to_string_lossy();
-        names().unwrap_or_default().into_iter().filter(|name| name.starts_with(&*typed)).map(CompletionCandidate::new).collect::<Vec<_>>()
+        let fits = |name: &String| name.starts_with(&*typed) && vmoon_core::name::escape(name) == name.as_str();
+        all().unwrap_or_default().into_iter().filter(fits).map(CompletionCandidate::new).collect::<Vec<_>>()
     })
 }
 
-fn names() -> Option<Vec<String>> {
+/// Completes the names of machines.
+pub(crate) fn machines() -> ArgValueCompleter {
+    completer(|| {
+        let machines = ask(async |client| client.list_machines(Empty {}).await)?;
+        // A name that a shell would take apart is better typed by hand.
+        Some(machines.into_iter().map(|machine| machine.name).filter(|name| vmoon_core::name::check(name).is_ok()).collect())
+    })
+}
+
+/// Completes the names of environments.
+pub(crate) fn environments() -> ArgValueCompleter {
+    completer(|| {
+        let all = ask(async |client| client.list_environments(Empty {}).await)?;
+        Some(all.into_iter().map(|environment| environment.name).collect())
+    })
+}
+
+/// Completes the names of what is installed in the environment that the line names.
+pub(crate) fn installed() -> ArgValueCompleter {
+    completer(|| {
+        let request = ListPackages { environment: environment_of(env::args_os()), newer: None, offline: Some(true) };
+        let all = ask(async |client| client.list_packages(request).await)?;
+        Some(all.into_iter().map(|rock| rock.name).collect())
+    })
+}
+
+/// Completes the names of packages that servers have, as far as that is known without asking them.
+pub(crate) fn packages() -> ArgValueCompleter {
+    completer(|| {
+        let request = SearchPackages { query: String::new(), environment: environment_of(env::args_os()), offline: Some(true) };
+        let all = ask(async |client| client.search_packages(request).await)?;
+        Some(all.into_iter().map(|rock| rock.name).collect())
+    })
+}
+
+/// Completes the names of profiles.
+pub(crate) fn profiles() -> ArgValueCompleter {
+    completer(|| {
+        let all = ask(async |client| client.list_profiles(Empty {}).await)?;
+        Some(all.into_iter().map(|profile| profile.name).collect())
+    })
+}
+
+/// Completes the names of rocks servers.
+pub(crate) fn servers() -> ArgValueCompleter {
+    completer(|| {
+        let named = environment_of(env::args_os());
+        let request = ListServers { environment: Some(named).filter(|name| name != super::pkg::CHOSEN) };
+        let all = ask(async |client| client.list_servers(request).await)?;
+        Some(all.into_iter().map(|server| server.name).collect())
+    })
+}
+
+/// The environment that a line names: by `--env NAME` or `--env=NAME`, else by the variable, else the one that was chosen.
+fn environment_of(line: impl Iterator<Item = OsString>) -> String {
+    let mut words = line.map(|word| word.to_string_lossy().into_owned());
+    let mut named = None;
+    while let Some(word) = words.next() {
+        if word == "--env" {
+            named = words.next();
+        } else if let Some(name) = word.strip_prefix("--env=") {
+            named = Some(name.to_owned());
+        }
+    }
+    named.filter(|name| !name.is_empty() && !name.starts_with('-')).unwrap_or_else(|| super::pkg::Of::default().name())
+}
+
+/// What the daemon answers, if it runs and is quick.
+fn ask<T>(question: impl AsyncFnOnce(Client) -> Result<T>) -> Option<T> {
     let client = Client::new(Paths::from_env().ok()?.socket());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let machines: Vec<MachineView> =
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, client.list_machines(Empty {})).await }).ok()?.ok()?;
-    // A name that a shell would take apart is better typed by hand.
-    Some(machines.into_iter().map(|machine| machine.name).filter(|name| vmoon_core::name::check(name).is_ok()).collect())
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, question(client)).await }).ok()?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_the_one_that_the_line_names() {
+        let of = |line: &str| environment_of(line.split(' ').map(OsString::from));
+        assert_eq!(of("vmoon -- vmoon pkg rm --env work lp"), "work");
+        assert_eq!(of("vmoon -- vmoon pkg rm --env=old lp"), "old");
+        assert_eq!(of("vmoon -- vmoon pkg rm --env"), super::super::pkg::Of::default().name());
+    }
 }

@@ -1,6 +1,7 @@
 //! `vmoon env`: environments of packages.
 
 use super::{
+    completions,
     pkg::{self, Changing, Of},
     run,
 };
@@ -53,7 +54,7 @@ enum Verb {
     #[command(visible_alias = "info", after_help = "Examples:\n  vmoon env show\n  vmoon env show bio -o json")]
     Show {
         /// The environment; the chosen one if not said
-        #[arg(value_name = "ENVIRONMENT")]
+        #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: Option<String>,
     },
     /// Make an environment
@@ -73,14 +74,14 @@ enum Verb {
     #[command(visible_alias = "switch", after_help = "Examples:\n  vmoon env use work\n  vmoon env use default")]
     Use {
         /// The environment
-        #[arg(value_name = "ENVIRONMENT")]
+        #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: String,
     },
     /// Delete environments that no machine uses
     #[command(visible_alias = "delete", after_help = "Examples:\n  vmoon env rm work\n  vmoon env rm old older --yes")]
     Rm {
         /// The environments
-        #[arg(value_name = "ENVIRONMENT", required = true)]
+        #[arg(value_name = "ENVIRONMENT", required = true, add = completions::environments())]
         names: Vec<String>,
         /// Do not ask; needed where there is no terminal to ask on
         #[arg(short, long)]
@@ -98,10 +99,10 @@ enum Verb {
     )]
     Bootstrap {
         /// The environment
-        #[arg(value_name = "ENVIRONMENT", required_unless_present = "list")]
+        #[arg(value_name = "ENVIRONMENT", required_unless_present = "list", add = completions::environments())]
         name: Option<String>,
         /// The profiles whose packages are installed
-        #[arg(long, value_name = "PROFILES", value_delimiter = ',', required_unless_present_any = ["file", "list"])]
+        #[arg(long, value_name = "PROFILES", value_delimiter = ',', required_unless_present_any = ["file", "list"], add = completions::profiles())]
         set: Vec<String>,
         /// A file that names packages, as the profiles do; - is standard input
         #[arg(long, value_name = "FILE")]
@@ -119,14 +120,14 @@ enum Verb {
     #[command(after_help = "Examples:\n  vmoon env export bio > bio.lock\n  vmoon env export")]
     Export {
         /// The environment; the chosen one if not said
-        #[arg(value_name = "ENVIRONMENT")]
+        #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: Option<String>,
     },
     /// Make an environment from what `export` has printed, or from a lock: of vmoon, of LuaRocks (luarocks.lock) or of Lux (lux.lock)
     #[command(after_help = "Examples:\n  vmoon env import copy bio.lock\n  vmoon env import app luarocks.lock --lua 5.1")]
     Import {
         /// The environment
-        #[arg(value_name = "ENVIRONMENT")]
+        #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: String,
         /// The lock; - is standard input
         #[arg(value_name = "FILE")]
@@ -141,7 +142,7 @@ enum Verb {
     #[command(after_help = "Examples:\n  vmoon env rollback bio\n  vmoon env rollback bio --to 3 --dry-run")]
     Rollback {
         /// The environment; the chosen one if not said
-        #[arg(value_name = "ENVIRONMENT")]
+        #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: Option<String>,
         /// The number of the generation; the one before the current if not said
         #[arg(long, value_name = "NUMBER")]
@@ -153,7 +154,7 @@ enum Verb {
     #[command(after_help = "Examples:\n  vmoon env shell bio\n  vmoon env shell old --runtime luajit")]
     Shell {
         /// The environment; the chosen one if not said
-        #[arg(value_name = "ENVIRONMENT")]
+        #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: Option<String>,
         /// The Lua interpreter [default: one that suits the environment]
         #[arg(long)]
@@ -163,10 +164,10 @@ enum Verb {
     #[command(after_help = "Examples:\n  vmoon env apply bio lab\n  vmoon env apply bio lab --dry-run")]
     Apply {
         /// The environment
-        #[arg(value_name = "ENVIRONMENT")]
+        #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: String,
         /// The machine
-        #[arg(value_name = "MACHINE", add = crate::cmd::completions::machines())]
+        #[arg(value_name = "MACHINE", add = completions::machines())]
         machine: String,
         /// Say what would be done and do nothing
         #[arg(long)]

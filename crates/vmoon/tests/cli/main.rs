@@ -3,6 +3,8 @@
 mod bad;
 mod clone;
 mod data;
+#[path = "../../../packages/tests/it/mirror/debs.rs"]
+mod debs;
 mod environments;
 mod escapes;
 mod files;
@@ -12,5 +14,7 @@ mod machines;
 mod many;
 mod mirror;
 mod output;
+mod package_trouble;
 mod packages;
+mod profiles;
 mod sessions;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// A home that knows one server of its own, and the rocks inside vmoon.
-fn home(mirror: &Mirror) -> Home {
+pub(crate) fn home(mirror: &Mirror) -> Home {
     let home = Home::new();
     home.run(&["pkg", "server", "rm", "luarocks"]).ok();
     home.run(&["pkg", "server", "add", "mirror", &mirror.url()]).ok();
@@ -21,13 +21,13 @@ fn home(mirror: &Mirror) -> Home {
 impl Home {
     /// A verb's JSON.
     #[track_caller]
-    fn value(&self, args: &[&str]) -> Value {
+    pub(crate) fn value(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.json(args).ok()).unwrap()
     }
 
     /// The rocks of an environment with their versions.
     #[track_caller]
-    fn rocks(&self, environment: &str) -> Vec<String> {
+    pub(crate) fn rocks(&self, environment: &str) -> Vec<String> {
         let list = self.value(&["pkg", "list", "--env", environment]);
         let text = |rock: &Value| format!("{} {}", rock["name"].as_str().unwrap(), rock["version"].as_str().unwrap());
         list.as_array().unwrap().iter().map(text).collect()
@@ -35,12 +35,12 @@ impl Home {
 
     /// What a one-shot program with an environment prints.
     #[track_caller]
-    fn with(&self, environment: &str, more: &[&str], code: &str) -> String {
+    pub(crate) fn with(&self, environment: &str, more: &[&str], code: &str) -> String {
         self.run(&[&["run", "--env", environment], more, &["-e", code]].concat()).ok().trim().to_owned()
     }
 
     /// The generation that is current.
-    fn generation(&self, environment: &str) -> u64 {
+    pub(crate) fn generation(&self, environment: &str) -> u64 {
         self.value(&["env", "show", environment])["generation"].as_u64().unwrap()
     }
 }
@@ -233,6 +233,15 @@ fn what_cannot_be_installed_says_why_and_changes_nothing() {
     let climbing = mirror.path("climb.tar");
     fs::write(&climbing, tar_with("../../escaped.lua")).unwrap();
     mirror.add_spec("climb", "1-1", &spec("climb", &format!("file://{}", climbing.display()), ""));
+    for (name, archive) in [
+        ("absolute", tar_with("/tmp/vmoon-escaped.lua")),
+        ("linked", tar_of("x.lua", b'2', "../../../../etc/passwd")),
+        ("doubled", tar_of("x.lua", b'1', "/etc/passwd")),
+    ] {
+        let file = mirror.path(&format!("{name}.tar"));
+        fs::write(&file, archive).unwrap();
+        mirror.add_spec(name, "1-1", &spec(name, &format!("file://{}", file.display()), ""));
+    }
     mirror.add_spec("gone", "1-1", &spec("gone", &format!("file://{}", mirror.path("none.tar.gz").display()), ""));
     // Rockspecs that do not end, eat memory, call the system, are something else.
     mirror.add_spec("endless", "1-1", "while true do end");
@@ -251,6 +260,9 @@ fn what_cannot_be_installed_says_why_and_changes_nothing() {
         ("bxdelta bxbeta", "package.conflict"),
         ("cut", "package.archive"),
         ("climb", "package.archive"),
+        ("absolute", "package.archive"),
+        ("linked", "package.archive"),
+        ("doubled", "package.archive"),
         ("gone", "not_found"),
         ("endless", "package"),
         ("bomb", "package"),
@@ -301,25 +313,31 @@ fn what_cannot_be_installed_says_why_and_changes_nothing() {
 
 /// A tar archive with one file of this name.
 fn tar_with(name: &str) -> Vec<u8> {
+    tar_of(name, b'0', "")
+}
+
+/// A tar archive with one entry of this kind: `0` a file, `1` another name of `to`, `2` a link to it.
+fn tar_of(name: &str, kind: u8, to: &str) -> Vec<u8> {
     let mut header = [0u8; 512];
     header[..name.len()].copy_from_slice(name.as_bytes());
-    for (at, text) in
-        [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (124, "00000000001\0"), (136, "00000000000\0"), (257, "ustar\x0000")]
-    {
+    header[157..157 + to.len()].copy_from_slice(to.as_bytes());
+    for (at, text) in [(100, "0000644\0"), (108, "0000000\0"), (116, "0000000\0"), (136, "00000000000\0"), (257, "ustar\x0000")] {
         header[at..at + text.len()].copy_from_slice(text.as_bytes());
     }
-    header[156] = b'0';
+    let size = if kind == b'0' { "00000000001\0" } else { "00000000000\0" };
+    header[124..136].copy_from_slice(size.as_bytes());
+    header[156] = kind;
     header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let mut tar = header.to_vec();
-    tar.extend([b'x'; 1]);
+    tar.extend((kind == b'0').then_some(b'x'));
     tar.resize(512 * 4, 0);
     tar
 }
 
 /// A server that takes requests and never answers; says when one has come.
-fn silent() -> (String, TcpListener) {
+pub(crate) fn silent() -> (String, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     (format!("http://{}", listener.local_addr().unwrap()), listener)
 }

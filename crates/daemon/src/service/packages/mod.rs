@@ -10,7 +10,7 @@ use crate::start::Tools;
 use evaluator::OneShot;
 use std::{
     collections::HashMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use vmoon_api::{requests::*, views::*};
@@ -26,6 +26,11 @@ use vmoon_packages::{
     facade::{Config, Packages, Work},
 };
 use vmoon_sys::stop::Stop;
+
+/// Evaluates by this program, which is vmoon.
+pub(crate) fn evaluator(vmoon: PathBuf) -> impl vmoon_packages::Evaluator {
+    OneShot::new(vmoon)
+}
 
 /// What the service has for packages.
 pub(crate) struct Workshop {

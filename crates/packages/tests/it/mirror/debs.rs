@@ -50,6 +50,7 @@ pub(crate) enum How {
 
 /// One rock.
 pub(crate) struct Deb {
+    /// The Debian package.
     pub(crate) package: &'static str,
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
@@ -123,9 +124,12 @@ pub(crate) fn rocks(lua: &str) -> Vec<Deb> {
                 return Deb { package, name, version, dependencies: dependencies("lua >= 5.1".into()), pure, how, files };
             }
             let (mut scripts, mut libraries, mut contents) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+            let paths: Vec<String> = files.iter().map(|(path, ..)| path.clone()).collect();
             for (path, content, library) in files {
                 let stem = path.rsplit_once('.').map_or(path.as_str(), |(stem, _)| stem);
-                let module = stem.strip_suffix("/init").unwrap_or(stem).replace('/', ".");
+                // Where there is `x.lua` too, `x/init.lua` is asked for by its whole name.
+                let short = stem.strip_suffix("/init").filter(|short| !paths.contains(&format!("{short}.lua")));
+                let module = short.unwrap_or(stem).replace('/', ".");
                 if library { &mut libraries } else { &mut scripts }.insert(module, path.clone());
                 contents.push((path, content));
             }

@@ -36,7 +36,7 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Of {
     /// The environment [default: the one chosen with `vmoon env use`, else `default`; env: VMOON_ENV]
-    #[arg(long, value_name = "ENVIRONMENT")]
+    #[arg(long, value_name = "ENVIRONMENT", add = crate::cmd::completions::environments())]
     env: Option<String>,
 }
 
@@ -72,7 +72,7 @@ enum Verb {
     #[command(visible_alias = "show", after_help = "Examples:\n  vmoon pkg info lua-cjson\n  vmoon pkg info bio-utils -o json")]
     Info {
         /// The package
-        #[arg(value_name = "PACKAGE")]
+        #[arg(value_name = "PACKAGE", add = crate::cmd::completions::packages())]
         package: String,
         #[command(flatten)]
         of: Of,
@@ -99,7 +99,7 @@ enum Verb {
     )]
     Install {
         /// The packages: NAME, NAME@VERSION, or NAME with constraints such as 'lpeg >= 1.0, < 2'
-        #[arg(value_name = "PACKAGE", required = true)]
+        #[arg(value_name = "PACKAGE", required = true, add = crate::cmd::completions::packages())]
         packages: Vec<String>,
         #[command(flatten)]
         changing: Changing,
@@ -111,7 +111,7 @@ enum Verb {
     )]
     Update {
         /// The packages
-        #[arg(value_name = "PACKAGE", required_unless_present = "all")]
+        #[arg(value_name = "PACKAGE", required_unless_present = "all", add = crate::cmd::completions::installed())]
         packages: Vec<String>,
         /// All of them
         #[arg(long, conflicts_with = "packages")]
@@ -123,7 +123,7 @@ enum Verb {
     #[command(visible_alias = "remove", after_help = "Examples:\n  vmoon pkg rm penlight\n  vmoon pkg rm --orphans --env work --yes")]
     Rm {
         /// The packages
-        #[arg(value_name = "PACKAGE", required_unless_present = "orphans")]
+        #[arg(value_name = "PACKAGE", required_unless_present = "orphans", add = crate::cmd::completions::installed())]
         packages: Vec<String>,
         /// Also what nobody asked for and nothing needs any more
         #[arg(long)]
@@ -141,7 +141,7 @@ enum Verb {
     #[command(after_help = "Examples:\n  vmoon pkg why lpeg\n  vmoon pkg why cjson        by the name of a module")]
     Why {
         /// The package or module
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = crate::cmd::completions::installed())]
         name: String,
         #[command(flatten)]
         of: Of,

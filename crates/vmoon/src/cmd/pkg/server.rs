@@ -63,7 +63,7 @@ enum Verb {
     #[command(visible_alias = "remove", after_help = "Examples:\n  vmoon pkg server rm ours\n  vmoon pkg server rm luarocks --env work")]
     Rm {
         /// Its name
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", add = crate::cmd::completions::servers())]
         name: String,
         #[command(flatten)]
         of: Of,
@@ -72,7 +72,7 @@ enum Verb {
     #[command(after_help = "Examples:\n  vmoon pkg server order ours luarocks\n  vmoon pkg server order builtin --env work")]
     Order {
         /// Their names
-        #[arg(value_name = "NAME", required = true)]
+        #[arg(value_name = "NAME", required = true, add = crate::cmd::completions::servers())]
         names: Vec<String>,
         #[command(flatten)]
         of: Of,
