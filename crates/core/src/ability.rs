@@ -230,6 +230,8 @@ pub struct Switched {
     pub effect: Effect,
     /// What is to be evaluated in its session so that it takes effect now: code, and its arguments as JSON.
     pub evaluate: Option<(String, Vec<serde_json::Value>)>,
+    /// What was done for that, or would be, one sentence each; empty where nothing is moved.
+    pub steps: Vec<String>,
 }
 
 /// Machines that use environments of packages.
@@ -245,4 +247,75 @@ pub trait Environments: Send + Sync {
     /// [`Code::EnvironmentNotFound`](crate::Code::EnvironmentNotFound); [`Code::SpecInvalid`](crate::Code::SpecInvalid) where it does not suit
     /// the machine's interpreter; [`Code::MachineRunning`](crate::Code::MachineRunning) where the running machine could not read it.
     async fn switch(&self, handle: &Handle, name: &str, dry_run: bool) -> Result<Switched>;
+}
+
+/// What a name in a directory stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// An ordinary file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A socket, FIFO or device: never opened.
+    Other,
+}
+
+/// What is known of one file or directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Its name in its directory, bytes without `/`.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: FileKind,
+    /// Its length, bytes; 0 for what is no ordinary file.
+    pub size: u64,
+    /// Its permission bits, without those for setuid, setgid and sticky.
+    pub mode: u32,
+    /// When its content last changed, milliseconds since the Unix epoch.
+    pub modified_ms: u64,
+}
+
+/// Reaches the files of a machine through its connection, where there is no directory on this computer that has them. Paths are
+/// bytes; a relative one begins in the login's home.
+///
+/// # Errors
+/// Of all: [`Code::FileNotFound`](crate::Code::FileNotFound), [`Code::FileRefused`](crate::Code::FileRefused) for paths and kinds of
+/// files that cannot be copied, [`Code::Permission`](crate::Code::Permission), [`Code::DiskFull`](crate::Code::DiskFull) there,
+/// [`Code::DriverUnreachable`](crate::Code::DriverUnreachable).
+#[async_trait]
+pub trait RemoteFiles: Send + Sync {
+    /// What is at a path; a link at its end is followed.
+    async fn look(&self, handle: &Handle, path: &[u8]) -> Result<FileFacts>;
+    /// What is in a directory, by name; links are not followed.
+    async fn list(&self, handle: &Handle, path: &[u8]) -> Result<Vec<FileFacts>>;
+    /// Makes a directory, or finds that there is one.
+    ///
+    /// # Errors
+    /// [`Code::FileExists`](crate::Code::FileExists) if something else has the name.
+    async fn make_directory(&self, handle: &Handle, path: &[u8], mode: u32) -> Result<FileFacts>;
+    /// Opens an ordinary file.
+    async fn get(&self, handle: &Handle, path: &[u8]) -> Result<(FileFacts, Box<dyn FileSource>)>;
+    /// Begins a file that gets its name only when it is whole, in the place of an older one.
+    async fn put(&self, handle: &Handle, path: &[u8], mode: u32) -> Result<Box<dyn FileSink>>;
+}
+
+/// The content of a file that is fetched: as many bytes as it had when it was opened.
+#[async_trait]
+pub trait FileSource: Send {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Code::FileChanged`](crate::Code::FileChanged) when it became shorter meanwhile.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>>;
+}
+
+/// A file that is stored. Dropped before its end, it leaves nothing under its name.
+#[async_trait]
+pub trait FileSink: Send {
+    /// Appends bytes.
+    async fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Gives it its mode and its name.
+    async fn finish(self: Box<Self>) -> Result<FileFacts>;
 }

@@ -7,7 +7,7 @@
 
 use crate::{
     Error, MachineId, Result,
-    ability::{Addresses, Display, Environments, Exec, Notices, Reset, Snapshots, Tune},
+    ability::{Addresses, Display, Environments, Exec, Notices, RemoteFiles, Reset, Snapshots, Tune},
     device::Devices,
     frame::Frame,
     hosts::{Disks, Inventories, Migrate},
@@ -231,7 +231,7 @@ impl Abilities {
             display: driver.display().is_some(),
             tune: driver.tune().is_some(),
             clone: driver.clones().is_some(),
-            files: driver.files().is_some(),
+            files: driver.files().is_some() || driver.remote_files().is_some(),
             devices: driver.devices().is_some(),
             reset: driver.reset().is_some(),
             migrate: driver.migrate().is_some(),
@@ -404,6 +404,11 @@ pub trait Driver: Send + Sync {
 
     /// Files of a machine, where they can be reached from outside it.
     fn files(&self) -> Option<&dyn Files> {
+        None
+    }
+
+    /// Files of a machine that are reached through its connection. A machine has these or [`Driver::files`].
+    fn remote_files(&self) -> Option<&dyn RemoteFiles> {
         None
     }
 

@@ -17,6 +17,7 @@ use vmoon_driver_libvirt::{LibvirtConfig, LibvirtDriver};
 use vmoon_driver_lua::{LuaConfig, LuaDriver};
 use vmoon_driver_ssh::{Auth, SshConfig, SshDriver};
 use vmoon_driver_xcpng::{Keys, XcpngConfig, XcpngDriver};
+use vmoon_packages::facade::Packages;
 use vmoon_sys::login::Login;
 
 /// The connection to this computer always exists, under an id of its own in every store.
@@ -38,12 +39,12 @@ pub(crate) fn connect(config: &Config) -> Result<Vec<Connected>> {
 }
 
 /// Who makes the drivers of the connections that users add.
-pub(crate) fn makers() -> Vec<Arc<dyn Maker>> {
-    vec![Arc::new(Ssh), Arc::new(Libvirt), Arc::new(Xcpng)]
+pub(crate) fn makers(packages: Arc<Packages>) -> Vec<Arc<dyn Maker>> {
+    vec![Arc::new(Ssh(Arc::new(environments::Carried(packages)))), Arc::new(Libvirt), Arc::new(Xcpng)]
 }
 
-/// Hosts that are reached over SSH.
-struct Ssh;
+/// Hosts that are reached over SSH, and the environments they use.
+struct Ssh(Arc<environments::Carried>);
 
 impl Maker for Ssh {
     fn kind(&self) -> &'static str {
@@ -69,6 +70,7 @@ impl Maker for Ssh {
             user_files: true,
             login,
             lua: None,
+            environments: Some(self.0.clone()),
         })?;
         Ok(Arc::new(driver))
     }

@@ -70,8 +70,8 @@ pub fn run(config: Config) -> Result<()> {
     let served = runtime.block_on(async {
         let tools = Tools { vmoon: config.host_exe.clone(), cache: config.paths.cache.clone() };
         let connections = drivers::connect(&config)?;
-        let daemon =
-            Daemon::start_equipped(&config.paths.state, connections, drivers::makers(), hooks::Hooks::default(), quota, tools).await?;
+        let makers = drivers::makers(service::packages::packages(&config.paths.state, &tools));
+        let daemon = Daemon::start_equipped(&config.paths.state, connections, makers, hooks::Hooks::default(), quota, tools).await?;
         start::serve(&config.paths, daemon, config.ready_fd, signals).await
     });
     // Whatever a driver still does on a thread of the runtime ends before another daemon may begin.

@@ -56,14 +56,7 @@ impl Environment {
         let tree = self.tree.to_str().filter(|tree| !tree.contains([';', '?', '\n']));
         let tree =
             tree.ok_or_else(|| format!("Lua cannot look for modules in {}: the path has ; or ? or is no UTF-8", self.tree.display()))?;
-        let lua = &self.lua;
-        let mut path = format!("{tree}/share/lua/{lua}/?.lua;{tree}/share/lua/{lua}/?/init.lua");
-        let mut cpath = format!("{tree}/lib/lua/{lua}/?.so");
-        if here {
-            path.push_str(";./?.lua;./?/init.lua");
-            cpath.push_str(";./?.so");
-        }
-        Ok(Modules { path, cpath })
+        Modules::of_tree(tree, &self.lua, here)
     }
 
     /// Why an interpreter cannot use it; nothing if it can.

@@ -13,7 +13,10 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    ability::{Address, Addresses, Changed, Ended, Exec, Notices, Program},
+    ability::{
+        Address, Addresses, Changed, Ended, Environments, Exec, FileFacts, FileSink, FileSource, Notices, Program, RemoteFiles, Switched,
+        UsedEnvironment, WantedEnvironment,
+    },
     driver::{
         Abilities, Channel, ChannelKind, Check, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Observed, Offset, Plan, Recovered,
         SessionLink, Sighting, StopMode, Verdict, unsupported,
@@ -22,7 +25,8 @@ use vmoon_core::{
     spec::{MachineSpec, Problems},
 };
 use vmoon_remote::{
-    Auth, Host, Link, Target,
+    Auth, Host, HostFiles, Link, Target, environment,
+    environment::Carrier,
     guest::{Guest, Seen},
     route, shell,
 };
@@ -56,6 +60,8 @@ pub struct SshConfig {
     pub login: Login,
     /// The Lua interpreter on the host, as a path there or a name on its PATH; the first that is found if not said.
     pub lua: Option<String>,
+    /// Where environments of packages are found; without it hosts use none.
+    pub environments: Option<Arc<dyn environment::Environments>>,
 }
 
 /// What [`SshDriver::test`] found.
@@ -73,6 +79,8 @@ pub struct Greeting {
 pub struct SshDriver {
     host: Host,
     guest: Guest,
+    files: HostFiles,
+    carrier: Option<Carrier>,
     target: Target,
     id: String,
     /// The life of the next shell, or of the one that runs.
@@ -93,7 +101,9 @@ impl SshDriver {
         // Lives of shells of an earlier daemon are smaller.
         let host = Host::new(way);
         let guest = Guest::new(host.clone(), &config.id, MAIN, config.lua)?;
-        Ok(Self { host, guest, target, id: config.id, shell: Arc::new(AtomicU64::new(now_ms())) })
+        let files = HostFiles::new(host.clone());
+        let carrier = config.environments.map(|all| Carrier::new(guest.clone(), all));
+        Ok(Self { host, guest, files, carrier, target, id: config.id, shell: Arc::new(AtomicU64::new(now_ms())) })
     }
 
     /// The host, for whoever wants more than a machine: files, programs.
@@ -275,9 +285,13 @@ impl Driver for SshDriver {
             Link::Lost(record) => format!("lost: {}", record.message),
         };
         facts.insert("link".into(), link.into());
-        if let Some(Seen { lua, base, .. }) = self.guest.last_seen() {
+        if let Some(Seen { lua, base, environments, .. }) = self.guest.last_seen() {
             facts.insert("lua".into(), lua.unwrap_or_else(|| "none".into()).into());
             facts.insert("sessions".into(), base.into());
+            if let Some(used) = environments.last() {
+                facts.insert("env".into(), used.environment.name.clone().into());
+                facts.insert("generation".into(), used.environment.generation.into());
+            }
         }
         facts
     }
@@ -287,6 +301,14 @@ impl Driver for SshDriver {
     }
 
     fn addresses(&self) -> Option<&dyn Addresses> {
+        Some(self)
+    }
+
+    fn environments(&self) -> Option<&dyn Environments> {
+        self.carrier.as_ref().map(|_| self as &dyn Environments)
+    }
+
+    fn remote_files(&self) -> Option<&dyn RemoteFiles> {
         Some(self)
     }
 
@@ -300,6 +322,57 @@ impl Exec for SshDriver {
     async fn exec(&self, handle: &Handle, program: &Program) -> Result<Ended> {
         self.known(handle)?;
         self.host.connection().await?.exec(program).await
+    }
+}
+
+#[async_trait]
+impl Environments for SshDriver {
+    async fn used(&self) -> Result<Vec<(Handle, UsedEnvironment)>> {
+        // What the last look has shown: nobody waits for a host that is not there.
+        let used = self.carrier.as_ref().map(Carrier::used).unwrap_or_default();
+        Ok(used.into_iter().map(|one| (self.handle(), one.environment)).collect())
+    }
+
+    async fn of(&self, handle: &Handle) -> Result<WantedEnvironment> {
+        self.known(handle)?;
+        let Some(carrier) = &self.carrier else { return Ok(WantedEnvironment::default()) };
+        let lua = carrier.lua().await?;
+        let environment = carrier.used().pop().map(|used| used.environment.name);
+        Ok(WantedEnvironment { environment, lua })
+    }
+
+    async fn switch(&self, handle: &Handle, name: &str, dry_run: bool) -> Result<Switched> {
+        self.known(handle)?;
+        let carrier = self.carrier.as_ref().ok_or_else(|| unsupported(KIND, "use environments of packages"))?;
+        carrier.switch(name, dry_run).await
+    }
+}
+
+#[async_trait]
+impl RemoteFiles for SshDriver {
+    async fn look(&self, handle: &Handle, path: &[u8]) -> Result<FileFacts> {
+        self.known(handle)?;
+        self.files.look(path).await
+    }
+
+    async fn list(&self, handle: &Handle, path: &[u8]) -> Result<Vec<FileFacts>> {
+        self.known(handle)?;
+        self.files.list(path).await
+    }
+
+    async fn make_directory(&self, handle: &Handle, path: &[u8], mode: u32) -> Result<FileFacts> {
+        self.known(handle)?;
+        self.files.make_directory(path, mode).await
+    }
+
+    async fn get(&self, handle: &Handle, path: &[u8]) -> Result<(FileFacts, Box<dyn FileSource>)> {
+        self.known(handle)?;
+        self.files.get(path).await
+    }
+
+    async fn put(&self, handle: &Handle, path: &[u8], mode: u32) -> Result<Box<dyn FileSink>> {
+        self.known(handle)?;
+        self.files.put(path, mode).await
     }
 }
 

@@ -13,9 +13,9 @@
 //!
 //! The connection has one machine, named after the host. It is never made, started, stopped or deleted by us: `rm` only forgets it. Its channels
 //! are `main`, a Lua session that outlives the connection, where the host has a Lua interpreter, and `shell`, a terminal that ends with the
-//! connection. Both begin when they are first used. A shell's life ends with it; the next observation shows the next life.
+//! connection. Its files are those of the login, over SFTP; packages are carried there ([`environment`]). Both channels begin when they are first used. A shell's life ends with it; the next observation shows the next life.
 
 mod driver;
 
 pub use driver::{Greeting, SshConfig, SshDriver};
-pub use vmoon_remote::{Auth, Secret};
+pub use vmoon_remote::{Auth, Secret, environment};

@@ -4,6 +4,7 @@
 //! Nothing here opens a file, a socket or a process.
 
 pub mod hello;
+pub mod modules;
 pub mod program;
 pub mod sandbox;
 pub mod text;

@@ -7,6 +7,8 @@ use vmoon_sys::login::Login;
 
 /// How many jump hosts may lead to one another.
 const JUMPS: usize = 8;
+/// How many files one `Include` may bring.
+const FILES: usize = 256;
 /// The longest configuration that is read, bytes.
 const CONFIG: u64 = 1 << 20;
 /// Key files that are tried if nothing else is said.
@@ -30,7 +32,7 @@ pub struct Wish {
 /// Makes a route. Reads the user's SSH configuration, nothing else; connects nowhere.
 ///
 /// # Errors
-/// [`Code::Usage`] when jump hosts lead in a circle or no login name is known.
+/// [`Code::Usage`] when jump hosts lead in a circle, no login name is known, or the configuration asks for what is not done here.
 pub fn resolve(wish: &Wish, login: &Login) -> Result<Route> {
     let home = login.home.as_deref().filter(|_| wish.user_files);
     let text = home.map(|home| read(&home.join(".ssh/config"))).unwrap_or_default();
@@ -43,12 +45,45 @@ pub fn resolve(wish: &Wish, login: &Login) -> Result<Route> {
     Ok(Route::new(jumps, hop))
 }
 
+/// The texts of the files that an `Include` names: relative to `~/.ssh`, with `*` and `?` in any part, in order of their names.
+fn included(pattern: &str, home: Option<&Path>) -> Vec<String> {
+    let Some(home) = home else { return Vec::new() };
+    let pattern = match pattern.strip_prefix("~/") {
+        Some(below) => home.join(below),
+        None => home.join(".ssh").join(pattern),
+    };
+    let mut paths = vec![PathBuf::new()];
+    for part in &pattern {
+        let Some(text) = part.to_str().filter(|text| text.contains(['*', '?'])) else {
+            paths.iter_mut().for_each(|path| path.push(part));
+            continue;
+        };
+        let below = |dir: &PathBuf| {
+            let mut names: Vec<_> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+            names.sort();
+            // As with shells, a pattern does not mean hidden files.
+            let fits = |name: &str| !name.starts_with('.') && config::wild(text.as_bytes(), name.as_bytes());
+            names.into_iter().filter(|name| name.to_str().is_some_and(fits)).map(|name| dir.join(name)).collect::<Vec<_>>()
+        };
+        paths = paths.iter().flat_map(below).take(FILES).collect();
+    }
+    paths.into_iter().filter(|path| path.is_file()).take(FILES).map(|path| read(&path)).collect()
+}
+
 fn walk(target: &Target, wish: &Wish, login: &Login, home: Option<&Path>, text: &str, jumps: &mut Vec<Hop>, depth: usize) -> Result<Hop> {
     if depth > JUMPS || jumps.len() > JUMPS {
         return Err(Error::new(Code::Usage, format!("more than {JUMPS} jump hosts lead to {}", wish.target))
             .hint("look at ProxyJump in ~/.ssh/config"));
     }
-    let found = config::find(text, &target.host, target.user.as_deref(), home);
+    let asked = config::Asked { host: &target.host, user: target.user.as_deref(), local_user: login.user.as_deref(), home };
+    let found = config::find(text, asked, &|pattern| included(pattern, home));
+    if !found.refused.is_empty() {
+        return Err(Error::new(
+            Code::Usage,
+            format!("~/.ssh/config says of {} what is not done here: {}", target.host, found.refused.join("; ")),
+        )
+        .hint("name the host by its address, or put a Host block of its own before that one"));
+    }
     for jump in found.jumps.iter().flatten() {
         let hop = walk(jump, wish, login, home, text, jumps, depth + 1)?;
         jumps.push(hop);
@@ -124,5 +159,20 @@ mod tests {
         let bare = resolve(&Wish { user_files: false, ..wish("a@deep") }, &login).unwrap();
         assert!(bare.jumps.is_empty() && bare.target.host == "deep" && bare.target.trust.known_hosts.is_empty());
         assert_eq!(resolve(&wish("h"), &Login::default()).unwrap_err().code(), Code::Usage);
+        // Files that are included, by a pattern and by a path from the home.
+        std::fs::create_dir(home.path().join(".ssh/conf.d")).unwrap();
+        for (name, text) in [
+            ("conf.d/1.conf", "Host one\n Port 1\n"),
+            ("conf.d/2.conf", "Host *\n User two\n"),
+            ("conf.d/.hidden", "Port 9\n"),
+            ("more", "Host odd\n ProxyCommand x\n"),
+        ] {
+            std::fs::write(home.path().join(".ssh").join(name), text).unwrap();
+        }
+        std::fs::write(home.path().join(".ssh/config"), "Include conf.d/* ~/.ssh/more\n").unwrap();
+        let route = resolve(&wish("one"), &login).unwrap();
+        assert_eq!((route.target.port, route.target.user.as_str()), (1, "two"));
+        let error = resolve(&wish("odd"), &login).unwrap_err();
+        assert!(error.code() == Code::Usage && error.message().contains("ProxyCommand"), "{error}");
     }
 }

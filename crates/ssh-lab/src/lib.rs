@@ -96,11 +96,11 @@ impl Lab {
         let user = key(path, "user", "ed25519", "");
         fs::copy(user.with_extension("pub"), path.join("authorized")).expect("a key");
         if tools == Tools::System {
-            for tool in ["sh", "mkfifo", "tail", "cat", "mkdir", "mv", "rm", "setsid", "sleep", "true", "env", "ls"] {
+            for tool in ["sh", "mkfifo", "tail", "cat", "mkdir", "mv", "rm", "setsid", "sleep", "true", "env", "ls", "uname", "ln"] {
                 symlink(program(tool), path.join("bin").join(tool)).expect("a link");
             }
         } else {
-            for tool in ["sh", "mkfifo", "tail", "cat", "mkdir", "mv", "rm", "setsid", "sleep", "true", "env", "ls"] {
+            for tool in ["sh", "mkfifo", "tail", "cat", "mkdir", "mv", "rm", "setsid", "sleep", "true", "env", "ls", "uname", "ln"] {
                 symlink(program("busybox"), path.join("bin").join(tool)).expect("a link");
             }
         }
@@ -114,7 +114,7 @@ impl Lab {
         }
         let text = format!(
             "HostKey {p}/host\nAuthorizedKeysFile {p}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-             PermitRootLogin yes\nPidFile none\nPrintMotd no\nSubsystem sftp internal-sftp\nMaxStartups 1000\n\
+             PermitRootLogin yes\nPidFile none\nPrintMotd no\nSubsystem sftp internal-sftp -d {p}\nMaxStartups 1000\n\
              SetEnv PATH={p}/bin XDG_STATE_HOME={p}/state\n{more}\n",
             p = path.display()
         );

@@ -12,28 +12,7 @@ use vmoon_core::{
     driver::Handle,
     name::escape,
 };
-
-/// Says where modules are looked for, and gives the names of those that are loaded already. `require` and `package` may have been
-/// replaced by the program: the table that the searchers use is the one in `package.loaded`.
-const SWITCH: &str = "local path, cpath, templates = ... \
-    local package = package \
-    if type(package) ~= 'table' or type(package.loaded) ~= 'table' then package = require('package') end \
-    package = package.loaded.package or package \
-    package.path, package.cpath = path, cpath \
-    local names = {} \
-    for name in next, package.loaded do if type(name) == 'string' then names[#names + 1] = name end end \
-    table.sort(names) \
-    local found, at = {}, 0 \
-    for _, name in ipairs(names) do \
-      local file = name:gsub('%.', '/') \
-      for template in (path .. ';' .. cpath .. ';' .. templates):gmatch('[^;]+') do \
-        if template:sub(1, 2) ~= './' then \
-          local f = io.open((template:gsub('%?', (file:gsub('%%', '%%%%')))), 'r') \
-          if f then f:close() at = at + 1 found[at] = name break end \
-        end \
-      end \
-    end \
-    return found";
+use vmoon_lua_wire::modules;
 
 impl Inner {
     fn used(&self) -> Result<Vec<(Handle, UsedEnvironment)>> {
@@ -75,7 +54,7 @@ impl Inner {
             if !dry_run {
                 self.layout.write(&record)?;
             }
-            return Ok(Switched { environment: used, effect: Effect::NextStart, evaluate: None });
+            return Ok(Switched { environment: used, effect: Effect::NextStart, evaluate: None, steps: Vec::new() });
         };
         let before = life.environments();
         let profile = record.settings.confinement.profile;
@@ -102,7 +81,7 @@ impl Inner {
             self.layout.write(&record)?;
         }
         let arguments = [modules.path, modules.cpath, earlier.join(";")].map(Value::from).to_vec();
-        Ok(Switched { environment: used, effect: Effect::Now, evaluate: Some((SWITCH.to_owned(), arguments)) })
+        Ok(Switched { environment: used, effect: Effect::Now, evaluate: Some((modules::SWITCH.to_owned(), arguments)), steps: Vec::new() })
     }
 }
 

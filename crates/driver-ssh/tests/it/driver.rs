@@ -26,6 +26,7 @@ pub(crate) fn config(lab: &Lab) -> SshConfig {
         user_files: false,
         login: Login::default(),
         lua: None,
+        environments: None,
     }
 }
 

@@ -145,38 +145,54 @@ impl Compile<'_> {
         Err(wrong(format!("the module {} could not be compiled: {what}: {reason}", escape(name))).hint(hint))
     }
 
-    /// The arguments for one module. Whatever the rockspec says is behind a letter of ours, so nothing of it is an option by itself.
+    /// The arguments for one module.
     fn arguments(&self, module: &NativeModule, object: &Path) -> Result<Vec<OsString>> {
-        let mut args: Vec<OsString> = ["-O2", "-fPIC", "-shared", "-o"].map(OsString::from).into();
-        args.push(object.into());
-        let glued = |letter: &str, text: String| OsString::from([letter, &text].concat());
-        for define in &module.defines {
-            args.push(glued("-D", self.external.fill(define)?));
-        }
-        args.push([OsString::from("-I").as_os_str(), self.headers.as_os_str()].into_iter().collect());
-        for dir in &module.incdirs {
-            args.extend(self.folder(dir)?.map(|dir| glued("-I", dir)));
-        }
-        for source in &module.sources {
-            // A file may be called -x.c.
-            args.push(glued("./", source.trim_start_matches("./").to_owned()));
-        }
-        for dir in &module.libdirs {
-            if let Some(dir) = self.folder(dir)? {
-                args.push(glued("-L", dir));
-            }
-        }
-        for library in &module.libraries {
-            args.push(glued("-l", self.external.fill(library)?));
-        }
+        let mut args: Vec<OsString> = vec!["-o".into(), object.into()];
+        args.extend(flags(module, self.headers, self.external)?);
         Ok(args)
     }
+}
 
-    /// A folder that a rockspec names. One that the compiler looks at anyway is left out.
-    fn folder(&self, text: &str) -> Result<Option<String>> {
-        let filled = self.external.fill(text)?;
-        Ok(if filled.is_empty() { None } else { Some(filled) })
+/// The arguments for one module but where it goes. Whatever the rockspec says is behind a letter of ours, so nothing of it is an option by itself.
+pub(super) fn flags(module: &NativeModule, headers: &Path, external: &External) -> Result<Vec<OsString>> {
+    let mut args: Vec<OsString> = ["-O2", "-fPIC", "-shared"].map(OsString::from).into();
+    let glued = |letter: &str, text: String| OsString::from([letter, &text].concat());
+    // A folder that is not named is left out.
+    let folder = |text: &str| external.fill(text).map(|filled| Some(filled).filter(|filled| !filled.is_empty()));
+    for define in &module.defines {
+        args.push(glued("-D", external.fill(define)?));
     }
+    args.push([OsString::from("-I").as_os_str(), headers.as_os_str()].into_iter().collect());
+    for dir in &module.incdirs {
+        args.extend(folder(dir)?.map(|dir| glued("-I", dir)));
+    }
+    for source in &module.sources {
+        // A file may be called -x.c.
+        args.push(glued("./", source.trim_start_matches("./").to_owned()));
+    }
+    for dir in &module.libdirs {
+        args.extend(folder(dir)?.map(|dir| glued("-L", dir)));
+    }
+    for library in &module.libraries {
+        args.push(glued("-l", external.fill(library)?));
+    }
+    Ok(args)
+}
+
+/// The modules of a rock that are compiled, by their names: those that its rockspec names, or those that are found.
+pub(super) fn native(spec: &Rockspec, source: &Path) -> Result<Vec<(String, NativeModule)>> {
+    let found;
+    let modules = if spec.build.autodetect && spec.build.modules.is_empty() {
+        found = autodetect(source)?;
+        &found
+    } else {
+        &spec.build.modules
+    };
+    let only = |(name, module): (&String, &Module)| match module {
+        Module::Lua(_) => None,
+        Module::Native(module) => Some((name.clone(), module.clone())),
+    };
+    Ok(modules.iter().filter_map(only).collect())
 }
 
 /// The modules of a rockspec that names none: what is in `src` or `lua`, or else in the top folder. Tests and the like there are none.

@@ -61,6 +61,19 @@ impl External {
             .hint("install the development packages of these libraries (Debian: lib…-dev)"))
     }
 
+    /// The same for another computer, of which only the usual places are known: its compiler says what is missing.
+    pub(super) fn elsewhere(spec: &Rockspec, lua: LuaVersion, headers: &Path) -> Self {
+        let mut variables: BTreeMap<String, String> = [("LUA_INCDIR", headers.to_string_lossy().as_ref()), ("LUA_VERSION", lua.as_str())]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        for name in spec.external_dependencies.keys() {
+            for (end, usual) in [("DIR", "/usr"), ("INCDIR", "/usr/include"), ("LIBDIR", "/usr/lib"), ("BINDIR", "/usr/bin")] {
+                variables.insert(format!("{name}_{end}"), usual.into());
+            }
+        }
+        Self { variables }
+    }
+
     /// Replaces `$(NAME)`.
     pub(super) fn fill(&self, text: &str) -> Result<String> {
         let (mut filled, mut rest) = (String::new(), text);

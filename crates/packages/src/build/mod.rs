@@ -8,6 +8,7 @@ pub mod headers;
 mod luarocks;
 mod patch;
 mod ready;
+mod recipe;
 mod stage;
 
 use crate::{
@@ -34,6 +35,7 @@ use vmoon_core::{Code, Error, Result, name::escape};
 use vmoon_sys::{atomic, stop::Stop};
 
 pub use confine::{Confine, Job, Launcher};
+pub use recipe::Recipe;
 pub use stage::FileRecord;
 pub(crate) use stage::checked;
 

@@ -1,5 +1,6 @@
 //! All of this crate behind one door: what the daemon asks for, verb by verb. Everything blocks; long work tells its progress and can be stopped.
 
+mod carry;
 mod change;
 mod find;
 mod intent;
@@ -33,6 +34,8 @@ use vmoon_core::{
     },
 };
 use vmoon_sys::{clock, stop::Stop};
+
+pub use carry::{Carried, CarriedFile};
 
 /// What stands for the environment that was chosen.
 pub const CHOSEN: &str = "@";

@@ -10,6 +10,9 @@ for lua in lua5.4 lua lua5.3 lua5.2 lua5.1 luajit; do
     break
   fi
 done
+if [ -f "$base/environment" ]; then
+  while read -r line; do printf 'env %s\n' "$line"; done <"$base/environment"
+fi 2>/dev/null
 life=0
 { read -r life <"$base/life"; } 2>/dev/null
 how=none

@@ -15,7 +15,11 @@ mod link;
 mod pump;
 mod wire;
 
-use crate::{Connection, Host, quote};
+use crate::{
+    Connection, Host,
+    environment::{Used, record},
+    quote,
+};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -38,6 +42,8 @@ const BEGIN: &str = "local d=os.getenv('VMOON_DIR') local f=assert(io.open(d..'/
     assert((loadstring or load)(f:read(tonumber((f:read('*l')))),'=[vmoon]'))(f,d)";
 /// And then again and again: see [`program::arguments`].
 const AGAIN: &str = "_VMOON()";
+/// How many environments of a session are read at most.
+const ENVIRONMENTS: usize = 64;
 /// How long a small script on the host may take.
 const SCRIPT: Duration = Duration::from_secs(15);
 
@@ -54,6 +60,8 @@ pub struct Seen {
     pub life: u64,
     /// Whether that life is not over.
     pub lives: bool,
+    /// The environments of packages that its lives use, the newest last.
+    pub environments: Vec<Used>,
 }
 
 impl Seen {
@@ -95,6 +103,11 @@ impl Guest {
         Ok(Self(Arc::new(Place { host, owner, name, lua, seen: Mutex::default(), inputs: Mutex::default() })))
     }
 
+    /// The host it is on.
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
     /// What the last look has shown.
     pub fn last_seen(&self) -> Option<Seen> {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -123,7 +136,9 @@ impl Guest {
             return Err(strange(connection, &ended.stdout, &ended.stderr));
         };
         let lua = self.0.lua.clone().or_else(|| field("lua"));
-        let seen = Seen { base, boot, lua, life, lives };
+        let lines = text.lines().filter_map(|line| record::line(line.strip_prefix("env ")?)).take(ENVIRONMENTS);
+        let environments = lines.filter(|(is_used, _)| *is_used).map(|(_, used)| used).collect();
+        let seen = Seen { base, boot, lua, life, lives, environments };
         *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen.clone());
         Ok(seen)
     }
@@ -166,7 +181,11 @@ impl Guest {
         let seen = self.looked(&connection, 0).await?;
         let lua = seen.lua.clone().ok_or_else(|| no_lua(&connection))?;
         let dir = format!("{}/{life}", seen.base);
-        let options = program::Options::default();
+        // `…/vmoon/guest/OWNER/NAME` is beside `…/vmoon/packages`.
+        let tree = |used: &Used| Some(format!("{}/packages/trees/{}", seen.base.rsplitn(4, '/').nth(3)?, used.key));
+        let newest = seen.environments.last().and_then(|used| Some((tree(used)?, &used.environment.lua)));
+        let modules = newest.and_then(|(tree, lua)| program::Modules::of_tree(&tree, lua, true).ok());
+        let options = program::Options { modules, ..program::Options::default() };
         let mut upload = format!("{}\n{GUEST}", GUEST.len()).into_bytes();
         upload.extend_from_slice(&program::preamble(&format!("{dir}/int"), &options));
         upload.extend_from_slice(b"END\n");
@@ -214,13 +233,13 @@ const KILL: &str = "cd \"$1\" || exit 1\nread -r lua group own start <pid || exi
     n=0\nwhile [ ! -e exit ] && kill -0 $group 2>/dev/null && [ $n -lt 100000 ]; do n=$((n + 1)); done\n";
 
 /// A script as one line for the login shell, run by `sh` whatever that is.
-fn script(text: &str, arguments: &[&str]) -> String {
+pub(crate) fn script(text: &str, arguments: &[&str]) -> String {
     let mut argv = vec!["exec", "sh", "-c", text, "vmoon"];
     argv.extend(arguments);
     quote::line(&argv)
 }
 
-fn no_lua(connection: &Connection) -> Error {
+pub(crate) fn no_lua(connection: &Connection) -> Error {
     Error::new(Code::GuestNoLua, format!("{} has no Lua interpreter (lua5.4, lua, lua5.3, lua5.2, lua5.1, luajit)", connection.name()))
         .hint("install one there (Debian: apt install lua5.4), or use a shell session: vmoon attach HOST/shell")
 }

@@ -202,7 +202,9 @@ async fn a_shell_talks_resizes_and_ends() {
     send(&mut link, tag::RESIZE, &[120, 0, 40, 0]).await;
     send(&mut link, tag::INPUT, b"echo si''ze $(/bin/stty size </dev/tty)\n").await;
     until(&mut link, "size 40 120").await;
-    send(&mut link, tag::INPUT, b"sleep 100\n").await;
+    // Once the child says something it is what the terminal's signals go to.
+    send(&mut link, tag::INPUT, b"sh -c 'echo sl$((1))eep; exec sleep 100'\n").await;
+    until(&mut link, "sl1eep").await;
     send(&mut link, tag::INTERRUPT, b"").await;
     send(&mut link, tag::INPUT, b"exit 5\n").await;
     let mut buf = Vec::new();

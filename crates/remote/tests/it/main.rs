@@ -1,7 +1,10 @@
 //! `vmoon-remote` against a real sshd on loopback, with keys and files of its own in a temporary directory.
 
 mod cuts;
+mod environments;
+mod files;
 mod lab;
 mod login;
+mod passwords;
 mod sessions;
 mod talk;

@@ -1,7 +1,9 @@
 //! Files in and out of a machine's work directory.
 //!
-//! The driver gives the directory; everything below it is done here, the same way for every kind of machine.
+//! Where the driver gives a directory of this computer, everything below it is done here, the same way for every kind of machine. Files that are
+//! reached through a connection are the driver's; here they are passed on (`remote`).
 
+mod remote;
 mod transfer;
 mod tree;
 
@@ -30,15 +32,29 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal("looking at a file failed").source(error)))
 }
 
+/// Where the files of a machine are.
+enum Place {
+    /// In a directory of this computer, and the plain form of the path in it.
+    Here(Arc<OwnedFd>, Vec<u8>),
+    /// Behind its connection.
+    There(remote::There),
+}
+
 impl Service {
-    /// The work directory of a machine and the plain form of a path in it.
-    async fn place(&self, machine: &str, path: &str) -> Result<(Arc<OwnedFd>, Vec<u8>)> {
-        let path = tree::plain(&path_from_text(path))?;
+    /// Where a path of a machine leads.
+    async fn place(&self, machine: &str, path: &str) -> Result<Place> {
+        let path = path_from_text(path);
         let machine = self.machine(machine)?;
-        let files = machine.driver.files().ok_or_else(|| unsupported(&machine.driver.info().kind, "copy files in and out"))?;
         let name = escape(&machine.view().name);
-        let handle = machine.handle().ok_or_else(|| Error::new(Code::MachineState, format!("{name} is not created yet")))?;
-        Ok((Arc::new(files.directory(&handle).await?), path))
+        let handle = || machine.handle().ok_or_else(|| Error::new(Code::MachineState, format!("{name} is not created yet")));
+        if let Some(files) = machine.driver.files() {
+            let path = tree::plain(&path)?;
+            return Ok(Place::Here(Arc::new(files.directory(&handle()?).await?), path));
+        }
+        if machine.driver.remote_files().is_some() {
+            return Ok(Place::There(remote::There { driver: machine.driver.clone(), handle: handle()?, path }));
+        }
+        Err(unsupported(&machine.driver.info().kind, "copy files in and out"))
     }
 
     async fn turn(&self) -> Result<OwnedSemaphorePermit> {
@@ -46,26 +62,35 @@ impl Service {
     }
 
     pub(super) async fn file(&self, request: FileRef) -> Result<FileEntry> {
-        let (root, path) = self.place(&request.machine, &request.path).await?;
-        blocking(move || tree::look(tree::pin(root.as_fd(), &path)?, &path)).await
+        match self.place(&request.machine, &request.path).await? {
+            Place::Here(root, path) => blocking(move || tree::look(tree::pin(root.as_fd(), &path)?, &path)).await,
+            Place::There(there) => there.look().await,
+        }
     }
 
     pub(super) async fn directory(&self, request: FileRef) -> Result<FilesView> {
-        let (root, path) = self.place(&request.machine, &request.path).await?;
-        blocking(move || tree::list(root.as_fd(), &path)).await.map(|entries| FilesView { entries })
+        let entries = match self.place(&request.machine, &request.path).await? {
+            Place::Here(root, path) => blocking(move || tree::list(root.as_fd(), &path)).await?,
+            Place::There(there) => there.list().await?,
+        };
+        Ok(FilesView { entries })
     }
 
     pub(super) async fn new_directory(&self, request: MakeDirectory) -> Result<FileEntry> {
-        let (root, path) = self.place(&request.machine, &request.path).await?;
-        blocking(move || tree::make(root.as_fd(), &path, request.mode)).await
+        match self.place(&request.machine, &request.path).await? {
+            Place::Here(root, path) => blocking(move || tree::make(root.as_fd(), &path, request.mode)).await,
+            Place::There(there) => there.make(request.mode).await,
+        }
     }
 
     pub(super) async fn transfer(&self, request: TransferFile) -> Result<Box<dyn Transfer>> {
         let turn = self.turn().await?;
-        let (root, path) = self.place(&request.machine, &request.path).await?;
-        Ok(match request.direction {
-            Direction::Get => Box::new(transfer::Get::begin(root, path, turn).await?),
-            Direction::Put => Box::new(transfer::Put::begin(root, path, request.mode.unwrap_or(MODE), turn).await?),
+        let mode = request.mode.unwrap_or(MODE);
+        Ok(match (self.place(&request.machine, &request.path).await?, request.direction) {
+            (Place::Here(root, path), Direction::Get) => Box::new(transfer::Get::begin(root, path, turn).await?),
+            (Place::Here(root, path), Direction::Put) => Box::new(transfer::Put::begin(root, path, mode, turn).await?),
+            (Place::There(there), Direction::Get) => Box::new(there.get(turn).await?),
+            (Place::There(there), Direction::Put) => Box::new(there.put(mode, turn).await?),
         })
     }
 }

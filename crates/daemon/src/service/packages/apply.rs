@@ -57,14 +57,15 @@ impl Service {
             effect: switched.effect,
             loaded: Vec::new(),
             pending: false,
-            steps: match switched.effect {
-                Effect::Now => vec![
-                    format!("{shown} finds modules in generation {} of {name} from now on", used.generation),
-                    "modules that it has loaded stay as they are".to_owned(),
-                ],
-                Effect::NextStart => vec![format!("{shown} starts with {name} from its next start on")],
-            },
+            steps: switched.steps,
         };
+        view.steps.extend(match switched.effect {
+            Effect::Now => vec![
+                format!("{shown} finds modules in generation {} of {name} from now on", used.generation),
+                "modules that it has loaded stay as they are".to_owned(),
+            ],
+            Effect::NextStart => vec![format!("{shown} starts with {name} from its next start on")],
+        });
         let Some((code, arguments)) = switched.evaluate.filter(|_| !request.dry_run) else { return Ok(view) };
         let eval = Eval {
             session: self.machine(&request.machine)?.id.to_string(),

@@ -32,6 +32,16 @@ pub(crate) fn evaluator(vmoon: PathBuf) -> impl vmoon_packages::Evaluator {
     OneShot::new(vmoon)
 }
 
+/// The packages of a state directory, made with these tools; touches nothing.
+pub(crate) fn packages(state: &Path, tools: &Tools) -> Arc<Packages> {
+    Arc::new(Packages::new(Config {
+        state: state.to_owned(),
+        cache: tools.cache.join("rocks"),
+        evaluator: Arc::new(OneShot::new(tools.vmoon.clone())),
+        confine: Arc::new(Launcher { exe: tools.vmoon.clone(), verb: vmoon_driver_lua::host::LAUNCHER.into() }),
+    }))
+}
+
 /// What the service has for packages.
 pub(crate) struct Workshop {
     packages: Arc<Packages>,
@@ -42,13 +52,7 @@ pub(crate) struct Workshop {
 impl Workshop {
     /// The workshop of a state directory; touches nothing.
     pub(crate) fn new(state: &Path, tools: &Tools) -> Arc<Self> {
-        let config = Config {
-            state: state.to_owned(),
-            cache: tools.cache.join("rocks"),
-            evaluator: Arc::new(OneShot::new(tools.vmoon.clone())),
-            confine: Arc::new(Launcher { exe: tools.vmoon.clone(), verb: vmoon_driver_lua::host::LAUNCHER.into() }),
-        };
-        Arc::new(Self { packages: Arc::new(Packages::new(config)), busy: Mutex::default() })
+        Arc::new(Self { packages: packages(state, tools), busy: Mutex::default() })
     }
 
     fn busy(&self) -> MutexGuard<'_, HashMap<String, (OperationId, Stop)>> {
