@@ -3,6 +3,7 @@
 mod building;
 mod environments;
 mod fetching;
+mod lux;
 mod server;
 pub(crate) mod shop;
 mod speed;

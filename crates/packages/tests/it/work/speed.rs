@@ -24,7 +24,7 @@ use vmoon_packages::{
 use vmoon_sys::stop::Stop;
 
 /// Everything that `pkg install` does, but the way to the daemon.
-fn install(shop: &Shop, environment: &Environment, url: &str, names: &[&str]) -> (Installed, Duration) {
+pub(crate) fn install(shop: &Shop, environment: &Environment, url: &str, names: &[&str]) -> (Installed, Duration) {
     let begun = Instant::now();
     let guard = environment.guard().unwrap();
     let fetcher = shop.fetcher_with(Arc::new(Steps::default()), Stop::new());
