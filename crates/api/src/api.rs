@@ -13,6 +13,7 @@ use vmoon_core::{
     event::Event,
     hosts::Place,
     package::{CacheInfo, EnvironmentInfo, FoundRock, HistoryEntry, PackagePlan, ProfileInfo, RockInfo, ServerInfo},
+    raw::{RawAnswer, RawTask},
 };
 
 macro_rules! api {

@@ -78,6 +78,9 @@ macro_rules! with_endpoints {
             login_connection(LoginConnection) -> ConnectionView: Post "/v1/connections/{connection}/login" "Gives a connection another secret or fingerprint.";
             remove_connection(RemoveConnection) -> ConnectionView: Post "/v1/connections/{connection}/remove" "Removes a connection with the records of its machines; touches nothing real.";
             default_connection(ConnectionRef) -> ConnectionView: Post "/v1/connections/{connection}/default" "Makes it the connection that is meant where none is named.";
+            call_raw(CallRaw) -> RawAnswer: Post "/v1/connections/{connection}/calls" "Calls something of the hypervisor's own by its name.";
+            follow_raw(FollowRaw) -> RawTask: Get "/v1/connections/{connection}/tasks/{task}" "Answers when a task of such a call is further, or has ended.";
+            cancel_raw(RawTaskRef) -> Nothing: Post "/v1/connections/{connection}/tasks/{task}/cancel" "Asks a task of such a call to stop.";
             list_machines(Empty) -> Vec<MachineView>: Get "/v1/machines" "Lists machines, by connection and name.";
             usage(Empty) -> UsageView: Get "/v1/usage" "Says what every machine uses: processor, memory, commands.";
             plan_machine(CreateMachine) -> PlanView: Post "/v1/plan" "Says what creating the machine would do; touches nothing.";

@@ -12,6 +12,7 @@ use crate::{
     frame::Frame,
     hosts::{Disks, Inventories, Migrate},
     operation::{OpRecord, Progress, Undo},
+    raw::Raw,
     spec::{MachineSpec, Problems},
 };
 use async_trait::async_trait;
@@ -479,6 +480,11 @@ pub trait Driver: Send + Sync {
 
     /// What the hosts have to offer, where that is known.
     fn inventories(&self) -> Option<&dyn Inventories> {
+        None
+    }
+
+    /// The hypervisor's own language, where it has one that people use.
+    fn raw(&self) -> Option<&dyn Raw> {
         None
     }
 

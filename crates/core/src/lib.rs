@@ -19,6 +19,7 @@ pub mod machine;
 pub mod name;
 pub mod operation;
 pub mod package;
+pub mod raw;
 pub mod reference;
 pub mod ring;
 pub mod session;

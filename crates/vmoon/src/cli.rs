@@ -140,6 +140,8 @@ pub(crate) enum Verb {
     /// Add, list, try and remove connections
     #[command(visible_aliases = ["conn", "remote"])]
     Connection(cmd::connection::Args),
+    /// Call the API of XCP-ng and XenServer by its own names
+    Xapi(cmd::xapi::Args),
     /// Run, start, stop or look at the daemon
     Daemon(cmd::daemon::Args),
     /// Check that everything here is as it should be
@@ -248,6 +250,7 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Session(args) => cmd::session::run(ctx, args).await,
         Verb::Operation(args) => cmd::operation::run(ctx, args).await,
         Verb::Connection(args) => cmd::connection::run(ctx, args).await,
+        Verb::Xapi(args) => cmd::xapi::run(ctx, args).await,
         Verb::Daemon(args) => cmd::daemon::run(ctx, args).await,
         Verb::Doctor(args) => cmd::doctor::run(ctx, args).await,
         Verb::Bench(args) => crate::bench::run(ctx, args).await,

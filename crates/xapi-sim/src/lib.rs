@@ -9,6 +9,7 @@ pub mod fault;
 mod handlers;
 mod images;
 pub mod machines;
+pub mod replay;
 pub mod seed;
 mod server;
 mod sim;

@@ -11,7 +11,10 @@ use crate::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{future::Future, time::Duration};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 /// How long XAPI holds an answer back while nothing happens.
 const POLL: Duration = Duration::from_secs(30);
@@ -84,6 +87,37 @@ async fn stop(client: &Client, task: &str) -> Option<Result<End>> {
         tracing::debug!(task, %error, "a task could not be cancelled");
     }
     timeout_at(Instant::now() + CANCEL, follow(client, task, &mut |_| {})).await.ok()
+}
+
+/// How far a task is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// It goes on, and this much is done, 0 to 1.
+    Going(f64),
+    /// It has ended.
+    Ended(End),
+}
+
+/// Waits until a task is further than `known`, or has ended, or for so long; without `known` it is answered at once.
+///
+/// # Errors
+/// As [`run`].
+pub async fn standing(client: &Client, task: &str, known: Option<f64>, patience: Duration) -> Result<Standing> {
+    let (mut now, stop) = (0.0, Instant::now() + patience);
+    let further = Notify::new();
+    let mut tell = |progress: f64| {
+        now = progress;
+        if known != Some(progress) {
+            further.notify_one();
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = follow(client, task, &mut tell) => Some(ended?),
+        () = further.notified() => None,
+        () = tokio::time::sleep_until(stop) => None,
+    };
+    Ok(ended.map_or(Standing::Going(now), Standing::Ended))
 }
 
 /// The failure that a task has ended with, if it has, or does in a moment.

@@ -85,3 +85,45 @@ pub struct RemoveConnection {
     #[serde(default)]
     pub force: bool,
 }
+
+/// Calls something of the hypervisor's own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallRaw {
+    /// On which connection, by name or id.
+    pub connection: String,
+    /// What, as the hypervisor calls it: `VM.get_record`.
+    pub method: String,
+    /// Its arguments, without a session: text, numbers and truths plainly, the rest in JSON.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// Answer with a task at once, to be followed.
+    #[serde(default)]
+    pub background: bool,
+    /// How long it may take, milliseconds; 10 minutes if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// Follows a task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FollowRaw {
+    /// On which connection, by name or id.
+    pub connection: String,
+    /// The hypervisor's name of it.
+    pub task: String,
+    /// The progress that is known already; it is answered when there is more. At once if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<f64>,
+    /// How long to wait for more, milliseconds, at most a minute; half a minute if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// Names a task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RawTaskRef {
+    /// On which connection, by name or id.
+    pub connection: String,
+    /// The hypervisor's name of it.
+    pub task: String,
+}

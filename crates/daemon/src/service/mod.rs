@@ -12,6 +12,7 @@ mod many;
 mod operations;
 pub(crate) mod packages;
 mod quota;
+mod raw;
 mod resolve;
 mod sessions;
 mod usage;
@@ -36,6 +37,7 @@ use vmoon_core::{
     hosts::Place,
     machine::{Request, State},
     package::{CacheInfo, EnvironmentInfo, FoundRock, HistoryEntry, PackagePlan, ProfileInfo, RockInfo, ServerInfo},
+    raw::{RawAnswer, RawTask},
 };
 
 /// The longest a request may wait before it is answered with what is known, milliseconds.
@@ -267,6 +269,18 @@ impl Api for Service {
 
     async fn reset_machine(&self, request: ResetMachine) -> Result<WorkView> {
         self.reset(request).await
+    }
+
+    async fn call_raw(&self, request: CallRaw) -> Result<RawAnswer> {
+        self.raw_call(request).await
+    }
+
+    async fn follow_raw(&self, request: FollowRaw) -> Result<RawTask> {
+        self.raw_task(request).await
+    }
+
+    async fn cancel_raw(&self, request: RawTaskRef) -> Result<Nothing> {
+        self.raw_cancel(request).await.map(|()| Nothing {})
     }
 
     async fn list_places(&self, request: MachineRef) -> Result<Vec<Place>> {

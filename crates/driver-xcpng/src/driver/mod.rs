@@ -5,6 +5,7 @@ mod disks;
 mod life;
 mod notices;
 mod pool;
+mod raw;
 mod snapshots;
 mod tune;
 
@@ -27,6 +28,7 @@ use vmoon_core::{
     },
     machine::Verb,
     operation::{OpRecord, Undo},
+    raw::Raw,
     spec::{MachineSpec, Problems},
 };
 use vmoon_xapi::{
@@ -241,6 +243,10 @@ impl Driver for XcpngDriver {
     }
 
     fn tune(&self) -> Option<&dyn Tune> {
+        Some(self)
+    }
+
+    fn raw(&self) -> Option<&dyn Raw> {
         Some(self)
     }
 

@@ -43,6 +43,7 @@ pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod wait;
 pub(crate) mod work;
+pub(crate) mod xapi;
 
 use std::process::ExitCode;
 use vmoon_core::{Code, CommandId, Error};

@@ -1,0 +1,74 @@
+//! Calls of XAPI by their names, checked against its table before they are sent.
+
+use super::XcpngDriver;
+use async_trait::async_trait;
+use serde_json::Value;
+use std::time::Duration;
+use vmoon_core::{
+    Code, Error, Result,
+    name::escape,
+    raw::{Raw, RawAnswer, RawCall, RawTask},
+};
+use vmoon_xapi::{
+    model::{Model, Wrong},
+    task::{self, End, Standing},
+};
+
+/// What is wrong with a call, before it is sent.
+fn refused(wrong: &[Wrong]) -> Error {
+    let texts: Vec<String> = wrong.iter().map(|one| escape(&one.to_string())).collect();
+    let error = Error::new(Code::Usage, texts.join("; "));
+    match wrong.first() {
+        Some(Wrong::Unknown { nearest, .. }) if !nearest.is_empty() => error.hint(format!("there is {}", nearest.join(", "))),
+        Some(Wrong::Unknown { .. }) => error.hint("vmoon xapi call CONNECTION system.listMethods names those of the host"),
+        Some(Wrong::Argument { .. }) => error.hint("text and references are written plainly; lists, maps and records in JSON"),
+        _ => error,
+    }
+}
+
+fn ended(end: End) -> Result<Value> {
+    match end {
+        End::Done(value) => Ok(value),
+        End::Vanished => Err(Error::new(Code::DriverFailed, "the pool has no such task, or not any more: how it ended is not known")),
+    }
+}
+
+#[async_trait]
+impl Raw for XcpngDriver {
+    async fn call(&self, call: &RawCall) -> Result<RawAnswer> {
+        let model = Model::get();
+        let plain = call.method.strip_prefix("Async.").unwrap_or(&call.method);
+        let background = call.background || plain != call.method;
+        let name = if background { format!("Async.{plain}") } else { plain.to_owned() };
+        let method = model.method(&name).map_err(|wrong| refused(&[wrong]))?;
+        if plain.starts_with("session.log") || plain.starts_with("session.local_log") || plain == "session.slave_local_login_with_password"
+        {
+            return Err(Error::new(Code::Usage, format!("{plain} is not called by hand: the daemon holds the session of this connection")));
+        }
+        let params = model.arguments(&method, &call.arguments).map_err(|wrong| refused(&wrong))?;
+        let client = self.0.client()?;
+        let result = client.call_within(&name, params, Duration::from_millis(call.deadline_ms)).await;
+        let result = result.map_err(|error| self.0.failed(plain, error))?;
+        Ok(match result {
+            Value::String(task) if background => RawAnswer { task: Some(task), result: Value::Null },
+            result => RawAnswer { task: None, result },
+        })
+    }
+
+    async fn follow(&self, task: &str, known: Option<f64>, patience_ms: u64) -> Result<RawTask> {
+        let client = self.0.client()?;
+        let standing = task::standing(&client, task, known, Duration::from_millis(patience_ms)).await;
+        if !matches!(standing, Ok(Standing::Going(_)) | Err(vmoon_xapi::Error::Connection { .. })) {
+            // What is not destroyed here is by XAPI, later.
+            let _ = client.call("task.destroy", vec![task.into()]).await;
+        }
+        Ok(match standing.map_err(|error| self.0.failed("the task", error))? {
+            Standing::Going(progress) => RawTask { progress, ended: false, result: Value::Null },
+            Standing::Ended(end) => RawTask { progress: 1.0, ended: true, result: ended(end)? },
+        })
+    }
+
+    async fn cancel(&self, task: &str) -> Result<()> {
+        self.0.call("cancel the task", "task.cancel", vec![task.into()]).await.map(drop)
+    }
+}
