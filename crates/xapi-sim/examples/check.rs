@@ -51,7 +51,7 @@ async fn main() -> io::Result<ExitCode> {
         database.get_or_insert(text);
     }
     let recordings: Vec<&PathBuf> = found.iter().filter(|path| name(path).ends_with(".jsonl")).collect();
-    let texts = recordings.iter().map(|path| fs::read_to_string(path)).collect::<io::Result<Vec<_>>>()?;
+    let texts = recordings.iter().map(fs::read_to_string).collect::<io::Result<Vec<_>>>()?;
     let login =
         texts.iter().find_map(|text| Login::find(text)).ok_or_else(|| io::Error::other("no recording has a login that went well"))?;
     let mut whole = Report::default();

@@ -26,6 +26,7 @@ pub(crate) fn pool(address: &str) -> Store {
     );
     store.insert("PBD", fields(json!({"host": host, "SR": sr, "currently_attached": true, "device_config": {"device": "/dev/sim"}})));
     let iso = store.insert("SR", fields(json!({"name_label": "ISO images", "type": "iso", "content_type": "iso", "shared": true})));
+    store.insert("PBD", fields(json!({"host": host, "SR": iso, "currently_attached": true, "device_config": {"location": "sim:/iso"}})));
     store.insert(
         "VDI",
         fields(json!({"name_label": "debian-12-netinst.iso", "SR": iso, "virtual_size": 660_000_000, "type": "user", "read_only": true, "sharable": true})),

@@ -120,6 +120,14 @@ impl Sim {
         self.changed.send_modify(|n| *n += 1);
     }
 
+    /// Waits until something changes.
+    pub(crate) async fn next_change(&self) {
+        let mut changed = self.changed.subscribe();
+        changed.borrow_and_update();
+        // It lives as long as this does.
+        let _ = changed.changed().await;
+    }
+
     /// Sets what goes wrong from now on.
     pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.state().faults);
@@ -136,6 +144,11 @@ impl Sim {
         let mut state = self.state();
         let host = json!({"name_label": name, "hostname": name, "address": address, "enabled": true});
         let host = state.store.insert("host", fields(host));
+        // It reaches the storage that the pool has.
+        let storage: Vec<String> = state.store.rows("SR").map(|(reference, _)| reference.clone()).collect();
+        for sr in storage {
+            state.store.insert("PBD", fields(json!({"host": host, "SR": sr, "currently_attached": true})));
+        }
         let certificate = json!({"type": "host", "host": host, "fingerprint": fingerprint, "fingerprint_sha256": fingerprint});
         state.store.insert("Certificate", fields(certificate));
     }

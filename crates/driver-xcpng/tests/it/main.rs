@@ -2,6 +2,7 @@
 
 mod contract;
 mod machines;
+mod raw;
 mod trust;
 
 use serde_json::{Map, Value};

@@ -43,7 +43,7 @@ enum Verb {
         #[arg(value_name = "CLASS.METHOD")]
         method: String,
         /// Its arguments, without the session
-        #[arg(value_name = "ARGUMENT", allow_hyphen_values = true)]
+        #[arg(value_name = "ARGUMENT", allow_negative_numbers = true)]
         arguments: Vec<String>,
         /// Have it done as a task, and follow that to its end
         #[arg(long = "async")]

@@ -2,10 +2,7 @@
 //! whose it is and echoes.
 
 use super::{Query, broken, empty, named};
-use crate::{
-    server::{Answer, page},
-    sim::Sim,
-};
+use crate::{server::Answer, sim::Sim};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
 use std::{io, path::PathBuf, sync::Arc};
@@ -21,10 +18,6 @@ const GREETING: &[u8] = b"RFB 003.008\n";
 pub type Consoles = Arc<dyn Fn(&str, &str) -> Option<PathBuf> + Send + Sync>;
 
 pub(super) fn answer(sim: &Arc<Sim>, query: &Query, request: Request<Incoming>) -> Response<Answer> {
-    // A browser's way needs a program beside xapi, which is not there.
-    if request.method() != Method::CONNECT {
-        return page(StatusCode::NOT_IMPLEMENTED, "");
-    }
     let (vm, protocol, name, behind) = {
         let state = sim.state();
         let found = named(&state.store, "console", query);
@@ -37,6 +30,10 @@ pub(super) fn answer(sim: &Arc<Sim>, query: &Query, request: Request<Incoming>) 
         (vm.clone(), text("console", reference, "protocol"), text("VM", &vm, "name_label"), state.consoles.clone())
     };
     let machine = sim.link(&vm, &protocol);
+    // A browser's way needs a program beside xapi, which is not there.
+    if request.method() != Method::CONNECT {
+        return empty(StatusCode::NOT_IMPLEMENTED);
+    }
     let socket = behind.and_then(|behind| behind(&vm, &protocol));
     drop(tokio::spawn(async move {
         if let Ok(stream) = hyper::upgrade::on(request).await {

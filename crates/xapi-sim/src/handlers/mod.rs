@@ -27,6 +27,10 @@ use std::{collections::BTreeMap, sync::Arc};
 /// The largest body that is taken, bytes: it is kept in memory.
 const MAX_BODY: usize = 256 << 20;
 
+/// Places that a real host has and this one has not, but for the question who asks.
+const ELSEWHERE: &[&str] =
+    &["/services", "/wlb_report", "/wlb_diagnostics", "/host_rrd", "/vm_rrd", "/sr_rrd", "/host_backup", "/system-status"];
+
 /// What was asked: the query, decoded.
 pub(crate) type Query = BTreeMap<String, String>;
 
@@ -42,13 +46,14 @@ enum Work {
 pub(crate) async fn answer(sim: &Arc<Sim>, is_coordinator: bool, request: Request<Incoming>) -> Option<Response<Answer>> {
     let path = request.uri().path().to_owned();
     let known = match (request.method(), path.as_str()) {
-        (&Method::CONNECT | &Method::GET, "/console") | (&Method::GET, "/rrd_updates" | "/pool/xmldbdump") => None,
+        (&Method::CONNECT | &Method::GET, "/console") | (&Method::GET, "/rrd_updates" | "/pool/xmldbdump" | "/audit_log") => None,
         (&Method::GET, "/export") => Some(Work::Export { metadata: false }),
         (&Method::GET, "/export_metadata") => Some(Work::Export { metadata: true }),
         (&Method::PUT, "/import") => Some(Work::Import { metadata: false }),
         (&Method::PUT, "/import_metadata") => Some(Work::Import { metadata: true }),
         (&Method::GET, "/export_raw_vdi") => Some(Work::ExportDisk),
         (&Method::PUT, "/import_raw_vdi") => Some(Work::ImportDisk),
+        (&Method::GET, place) if ELSEWHERE.contains(&place) => None,
         _ => return None,
     };
     let query = query(request.uri().query().unwrap_or_default());
@@ -68,6 +73,8 @@ pub(crate) async fn answer(sim: &Arc<Sim>, is_coordinator: bool, request: Reques
         Some(work) => carry_out(sim, work, &query, request).await,
         None if path == "/console" => console::answer(sim, &query, request),
         None if path == "/rrd_updates" => measured::answer(sim, &query),
+        None if ELSEWHERE.contains(&path.as_str()) => page(StatusCode::NOT_FOUND, "The requested URL was not found on this server."),
+        None if path == "/audit_log" => full(Bytes::new(), "text/plain"),
         None => {
             let text = xmldb::write(&sim.state().store);
             full(Bytes::from(text), "text/xml")

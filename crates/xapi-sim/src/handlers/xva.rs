@@ -25,33 +25,23 @@ fn failed(_: &std::io::Error) -> Fault {
 
 /// A VM that is off as a file.
 pub(super) fn export(store: &Store, query: &Query, with_disks: bool) -> Result<Vec<u8>> {
-    let vm = named(store, "VM", query)?;
-    let state = store.text("VM", &vm, "power_state")?;
-    if with_disks && !matches!(state.as_str(), "Halted" | "Suspended") {
-        return Err(Fault::new("VM_BAD_POWER_STATE", [&vm, "Halted, Suspended", &state]));
+    let vms = if query.get("all").is_some_and(|all| all == "true") && !with_disks {
+        let is = |row: &crate::store::Row, field: &str| row.fields.get(field) == Some(&true.into());
+        let wanted = store.rows("VM").filter(|(_, row)| !is(row, "is_default_template") && !is(row, "is_control_domain"));
+        wanted.map(|(vm, _)| vm.clone()).collect()
+    } else {
+        vec![named(store, "VM", query)?]
+    };
+    for vm in vms.iter().filter(|_| with_disks) {
+        let state = store.text("VM", vm, "power_state")?;
+        if !matches!(state.as_str(), "Halted" | "Suspended") {
+            return Err(Fault::new("VM_BAD_POWER_STATE", [vm, "Halted, Suspended", &state]));
+        }
     }
     if query.get("use_compression").is_some_and(|how| how != "false") {
         return Err(Fault::new("NOT_IMPLEMENTED", ["compressed exports"]));
     }
-    // What belongs to it, in an order in which it can be made again.
-    let mut objects = vec![("VM", vm.clone())];
-    let mut add = |class, reference: String| {
-        if reference != NULL && !objects.iter().any(|(_, known)| *known == reference) {
-            objects.push((class, reference));
-        }
-    };
-    for vbd in store.list("VM", &vm, "VBDs")? {
-        add("VBD", vbd.clone());
-        let vdi = store.text("VBD", &vbd, "VDI")?;
-        if vdi != NULL && store.text("VBD", &vbd, "type")? == "Disk" {
-            add("SR", store.text("VDI", &vdi, "SR")?);
-            add("VDI", vdi);
-        }
-    }
-    for vif in store.list("VM", &vm, "VIFs")? {
-        add("network", store.text("VIF", &vif, "network")?);
-        add("VIF", vif);
-    }
+    let objects = belongings(store, vms)?;
     let ids: BTreeMap<&str, String> =
         objects.iter().enumerate().map(|(n, (_, reference))| (reference.as_str(), format!("Ref:{n}"))).collect();
     let mut listed = Vec::new();
@@ -82,6 +72,32 @@ pub(super) fn export(store: &Store, query: &Query, with_disks: bool) -> Result<V
         }
     }
     tar.into_inner().map_err(|error| failed(&error))
+}
+
+/// VMs with what belongs to them, in an order in which it can be made again.
+fn belongings(store: &Store, vms: Vec<String>) -> Result<Vec<(&'static str, String)>> {
+    let mut objects = Vec::new();
+    let mut add = |class, reference: String| {
+        if reference != NULL && !objects.iter().any(|(_, known)| *known == reference) {
+            objects.push((class, reference));
+        }
+    };
+    for vm in vms {
+        for vbd in store.list("VM", &vm, "VBDs")? {
+            let vdi = store.text("VBD", &vbd, "VDI")?;
+            if vdi != NULL && store.text("VBD", &vbd, "type")? == "Disk" {
+                add("SR", store.text("VDI", &vdi, "SR")?);
+                add("VDI", vdi);
+            }
+            add("VBD", vbd);
+        }
+        for vif in store.list("VM", &vm, "VIFs")? {
+            add("network", store.text("VIF", &vif, "network")?);
+            add("VIF", vif);
+        }
+        add("VM", vm);
+    }
+    Ok(objects)
 }
 
 fn put(tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) -> Result<()> {

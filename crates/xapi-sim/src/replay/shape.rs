@@ -1,11 +1,19 @@
 //! The shape of an answer: which fields, of which types, which error with how many parameters. And which names stand for which.
 
+use crate::model::{Model, Type};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::OnceLock,
+};
 
 /// References, uuids and tokens: those of the recording and those of here.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashMap<String, String>);
+pub(super) struct Names {
+    known: HashMap<String, String>,
+    /// The last token that was told here: stands for one of the recording that was in an answer of which not all was kept.
+    token: Option<String>,
+}
 
 /// The parts of a text that are names, by where they begin and end.
 fn names_in(text: &str) -> Vec<(usize, usize)> {
@@ -42,11 +50,18 @@ impl Names {
         for (start, end) in names_in(text) {
             out.push_str(&text[done..start]);
             let name = &text[start..end];
-            out.push_str(self.0.get(name).map_or(name, String::as_str));
+            let known = self.known.get(name).or(self.token.as_ref().filter(|_| name.contains(',')));
+            out.push_str(known.map_or(name, String::as_str));
             done = end;
         }
         out.push_str(&text[done..]);
         out
+    }
+
+    /// Remembers a token that was told here.
+    pub(super) fn token(&mut self, answer: &Value) {
+        let told = answer["result"]["token"].as_str().or(answer["Value"]["token"].as_str());
+        self.token = told.map(str::to_owned).or(self.token.take());
     }
 
     /// Two texts that say the same have their names in the same places.
@@ -57,7 +72,7 @@ impl Names {
         }
         for ((s, e), (t, f)) in a.into_iter().zip(b) {
             if e - s == f - t {
-                self.0.insert(there[s..e].to_owned(), here[t..f].to_owned());
+                self.known.insert(there[s..e].to_owned(), here[t..f].to_owned());
             }
         }
     }
@@ -80,50 +95,15 @@ fn is_map(object: &Map<String, Value>) -> bool {
     object.keys().any(|key| key.starts_with("OpaqueRef:"))
 }
 
-/// Fields whose keys are data, too.
-const MAPS: &[&str] = &[
-    "blobs",
-    "blocked_operations",
-    "bios_strings",
-    "configuration",
-    "cpu_configuration",
-    "cpu_info",
-    "current_operations",
-    "device_config",
-    "editions",
-    "gui_config",
-    "guest_agent_config",
-    "guest_vcpus_params",
-    "ha_configuration",
-    "health_check_config",
-    "HVM_boot_params",
-    "license_params",
-    "license_server",
-    "logging",
-    "mac",
-    "networks",
-    "NVRAM",
-    "os_version",
-    "other",
-    "other_config",
-    "platform",
-    "policies",
-    "power_on_config",
-    "properties",
-    "PV_drivers_version",
-    "qos_algorithm_params",
-    "recommendations",
-    "restrictions",
-    "runtime_properties",
-    "sm_config",
-    "snapshot_info",
-    "software_version",
-    "tags",
-    "VCPUs_params",
-    "VCPUs_utilisation",
-    "valid_ref_counts",
-    "xenstore_data",
-];
+/// Fields whose keys are data, too: those that are maps in some class. And what is no field.
+fn has_any_keys(field: &str) -> bool {
+    static MAPS: OnceLock<HashSet<&'static str>> = OnceLock::new();
+    let maps = MAPS.get_or_init(|| {
+        let fields = Model::get().classes.values().flat_map(|class| &class.fields);
+        fields.filter(|field| matches!(field.ty, Type::Map(..))).map(|field| field.name.as_str()).chain(["valid_ref_counts"]).collect()
+    });
+    maps.contains(field)
+}
 
 /// Compares, and says in `all` what is different, by its place.
 pub(super) fn compare(place: &str, there: &Value, here: &Value, names: &mut Names, all: &mut Vec<String>) {
@@ -145,7 +125,7 @@ fn objects(place: &str, there: &Map<String, Value>, here: &Map<String, Value>, n
     if is_map(there) || is_map(here) {
         return records(place, there, here, names, all);
     }
-    if MAPS.contains(&last) {
+    if has_any_keys(last) {
         return;
     }
     if let (Some(a), Some(b)) = (failure(there), failure(here)) {

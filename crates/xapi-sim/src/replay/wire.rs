@@ -41,7 +41,7 @@ pub(super) enum Kind {
     Json,
     Page,
     Xml,
-    Other,
+    Bytes,
 }
 
 impl Answer {
@@ -52,7 +52,8 @@ impl Answer {
             start if start.starts_with('{') => Kind::Json,
             "<html" | "<!doc" => Kind::Page,
             start if start.starts_with('<') => Kind::Xml,
-            _ => Kind::Other,
+            // Of some bodies only the length was kept.
+            _ => Kind::Bytes,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod devices;
 mod disks;
+mod hosts;
 pub(crate) mod power;
 pub(crate) mod snapshots;
 mod templates;
@@ -58,6 +59,17 @@ pub(crate) fn obey(sim: &Arc<Sim>, state: &mut State, method: &str, params: &[Va
         "VM.checkpoint" => snapshots::snapshot(store, p.text(0), p.text(1), true),
         "VM.revert" => snapshots::revert(sim, store, p.text(0)),
         "VM.set_memory_limits" => vm::memory_limits(store, p.text(0), [p.int(1), p.int(2), p.int(3), p.int(4)]),
+        "VM.set_memory_static_min"
+        | "VM.set_memory_static_max"
+        | "VM.set_memory_dynamic_min"
+        | "VM.set_memory_dynamic_max"
+        | "VM.set_memory_static_range"
+        | "VM.set_memory_dynamic_range" => vm::memory_limit(store, p.text(0), &method[3..], [p.int(1), p.int(2)]),
+        "VM.assert_can_boot_here" => vm::reaches(store, p.text(0), p.text(1)).and_then(|()| void()),
+        "host.migrate_receive" => hosts::migrate_receive(store, p.text(0), p.text(1)),
+        "host.evacuate" => hosts::evacuate(store, p.text(0)),
+        "pool.eject" => hosts::eject(store, p.text(0)),
+        "PIF.reconfigure_ip" => hosts::reconfigure(store, p.text(0), [p.text(1), p.text(2), p.text(3), p.text(4), p.text(5)]),
         "VM.set_memory" => vm::memory_limits(store, p.text(0), [p.int(1); 4]),
         "VM.set_VCPUs_max" => vm::processors(store, p.text(0), Some(p.int(1)), None),
         "VM.set_VCPUs_at_startup" => vm::processors(store, p.text(0), None, Some(p.int(1))),

@@ -122,6 +122,7 @@ pub(super) fn start(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &str
     let at = host(store, at)?;
     // What it had in memory when it was suspended is gone: it was ended since.
     store.images.remove_memory(of);
+    vm::reaches(store, of, &at)?;
     run(sim, tools, store, of, &at)?;
     if paused { pause(store, of) } else { void() }
 }
@@ -188,6 +189,7 @@ pub(crate) fn again(sim: &Arc<Sim>, store: &mut Store, of: &str) -> Result<()> {
 
 pub(crate) fn suspend(store: &mut Store, of: &str) -> Result<Value> {
     polite(store, of, "suspend")?;
+    vm::has_place_for_memory(store, of)?;
     halt(store, of, "Suspended")?;
     void()
 }
@@ -197,6 +199,7 @@ pub(super) fn resume(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &st
     vm::must_be(store, of, &["suspended"])?;
     let elsewhere = method.ends_with("_on");
     let at = host(store, params.get(1).and_then(Value::as_str).filter(|_| elsewhere))?;
+    vm::reaches(store, of, &at)?;
     run(sim, tools, store, of, &at)?;
     if params.get(if elsewhere { 2 } else { 1 }) == Some(&true.into()) { pause(store, of) } else { void() }
 }
@@ -204,6 +207,7 @@ pub(super) fn resume(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &st
 pub(super) fn migrate(store: &mut Store, of: &str, at: &str) -> Result<Value> {
     vm::must_be(store, of, &["running"])?;
     let at = host(store, Some(at))?;
+    vm::reaches(store, of, &at)?;
     store.set("VM", of, "resident_on", at)?;
     void()
 }

@@ -59,10 +59,7 @@ pub(crate) fn snapshot(store: &mut Store, of: &str, name: &str, memory: bool) ->
     vm::not_blocked(store, of, if memory { "checkpoint" } else { "snapshot" })?;
     if memory {
         vm::must_be(store, of, &["running"])?;
-        let pool = store.rows("pool").next().map(|(reference, _)| reference.clone()).unwrap_or_default();
-        if store.text("pool", &pool, "suspend_image_SR")? == NULL {
-            return Err(Fault::new("VM_NO_SUSPEND_SR", [of]));
-        }
+        vm::has_place_for_memory(store, of)?;
     }
     let mut fields = like(store, of)?;
     for (field, value) in [

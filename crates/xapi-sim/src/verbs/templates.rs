@@ -25,6 +25,8 @@ pub(super) fn copy(store: &mut Store, of: &str, name: &str, sr: Option<&str>, ki
         vm::must_be(store, of, wanted)?;
     }
     vm::not_blocked(store, of, if kind == Kind::Clone { "clone" } else { "copy" })?;
+    let template = store.field("VM", of, "is_default_template")? == true;
+    let base = store.text("VM", of, "name_label")?;
     let mut fields = snapshots::like(store, of)?;
     fields.insert("name_label".into(), name.into());
     fields.insert("is_a_snapshot".into(), false.into());
@@ -33,6 +35,9 @@ pub(super) fn copy(store: &mut Store, of: &str, name: &str, sr: Option<&str>, ki
     fields.insert("power_state".into(), "Halted".into());
     if let Some(config) = fields.get_mut("other_config").and_then(Value::as_object_mut) {
         config.remove("default_template");
+        if template {
+            config.insert("base_template_name".into(), base.into());
+        }
     }
     let made = store.insert("VM", fields);
     snapshots::copy_devices(store, of, &made, sr, false)?;

@@ -4,6 +4,7 @@ use super::void;
 use crate::{
     engine,
     fault::{Fault, Result},
+    model::NULL,
     store::Store,
 };
 use serde_json::{Value, json};
@@ -90,7 +91,7 @@ pub(super) fn destroy(store: &mut Store, vm: &str) -> Result<Value> {
     })?;
     not_blocked(store, vm, "destroy")?;
     if store.field("VM", vm, "is_default_template")? == true {
-        return Err(Fault::new("VM_CANNOT_DELETE_DEFAULT_TEMPLATE", [vm]));
+        return Err(Fault::new("VM_IS_TEMPLATE", [vm, "destroy"]));
     }
     for (list, class) in [("VBDs", "VBD"), ("VIFs", "VIF"), ("consoles", "console")] {
         for device in store.list("VM", vm, list)? {
@@ -120,6 +121,50 @@ pub(super) fn memory_limits(store: &mut Store, vm: &str, [low, high, floor, ceil
         store.set("VM", vm, field, value)?;
     }
     void()
+}
+
+/// One of the limits, or both of a range: the order must hold afterwards.
+pub(super) fn memory_limit(store: &mut Store, vm: &str, verb: &str, [first, second]: [i64; 2]) -> Result<Value> {
+    let number = |field: &str| store.field("VM", vm, field).map(|value| value.as_i64().unwrap_or_default());
+    let mut all =
+        [number("memory_static_min")?, number("memory_static_max")?, number("memory_dynamic_min")?, number("memory_dynamic_max")?];
+    match verb {
+        "set_memory_static_min" => all[0] = first,
+        "set_memory_static_max" => all[1] = first,
+        "set_memory_dynamic_min" => all[2] = first,
+        "set_memory_dynamic_max" => all[3] = first,
+        "set_memory_static_range" => all[..2].copy_from_slice(&[first, second]),
+        _ => all[2..].copy_from_slice(&[first, second]),
+    }
+    memory_limits(store, vm, all)
+}
+
+/// Refuses where there is no repository for the memory of suspended VMs.
+pub(super) fn has_place_for_memory(store: &Store, vm: &str) -> Result<()> {
+    let pool = store.rows("pool").next().map(|(reference, _)| reference.clone()).unwrap_or_default();
+    if store.text("pool", &pool, "suspend_image_SR")? == NULL && store.text("VM", vm, "suspend_SR")? == NULL {
+        return Err(Fault::new("VM_NO_SUSPEND_SR", [vm]));
+    }
+    Ok(())
+}
+
+/// Refuses a host that does not reach every disk.
+pub(super) fn reaches(store: &Store, vm: &str, host: &str) -> Result<()> {
+    for vbd in store.list("VM", vm, "VBDs")? {
+        let vdi = store.text("VBD", &vbd, "VDI")?;
+        if vdi == NULL {
+            continue;
+        }
+        let sr = store.text("VDI", &vdi, "SR")?;
+        let plugged = |(_, pbd): (&String, &crate::store::Row)| {
+            let is = |field: &str, wanted: &Value| pbd.fields.get(field) == Some(wanted);
+            is("SR", &sr.as_str().into()) && is("host", &host.into()) && is("currently_attached", &true.into())
+        };
+        if !store.rows("PBD").any(plugged) {
+            return Err(Fault::new("VM_REQUIRES_SR", [vm, &sr]));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn processors(store: &mut Store, vm: &str, most: Option<i64>, start: Option<i64>) -> Result<Value> {
