@@ -2,7 +2,7 @@
 //!
 //! Every step runs even if one before it failed, so that one run shows all there is to fix. The tests come last: their output closes the run.
 
-use crate::{cargo, docs, flavours, install, say, tidy};
+use crate::{cargo, clients, docs, flavours, install, say, tidy};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// The names of the steps that failed.
 pub(crate) fn run(root: &Path, install: bool) -> Result<(), String> {
     let mut steps = Steps { say: |text| say::line(text), done: Vec::new(), failed: Vec::new() };
-    steps.step("components", || if install { install::run() } else { install::report() });
+    steps.step("components", || if install { install::run().and_then(|()| clients::install(root)) } else { install::report() });
     steps.step("format", || cargo::run(root, &["fmt", "--all", "--check"]));
     steps.step("clippy", || {
         cargo::run(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--keep-going", "--", "-D", "warnings"])

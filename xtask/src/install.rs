@@ -61,6 +61,9 @@ const COMPONENTS: &[Component] = &[
     Component { probe: Probe::Source, package: "lua-curl", purpose: "a rock that is built from Debian's source" },
     Component { probe: Probe::Program("luarocks"), package: "luarocks", purpose: "comparison of versions, constraints and servers" },
     Component { probe: Probe::Program("python3"), package: "python3", purpose: "a foreign client on the socket" },
+    Component { probe: Probe::Library("python3.11/ensurepip/__init__.py"), package: "python3-venv", purpose: "foreign clients of XAPI" },
+    Component { probe: Probe::Program("node"), package: "nodejs", purpose: "foreign clients of XAPI" },
+    Component { probe: Probe::Program("npm"), package: "npm", purpose: "foreign clients of XAPI" },
     Component { probe: Probe::Program("gcc"), package: "gcc", purpose: "the embedded Lua and SQLite" },
     Component { probe: Probe::Program("libvirtd"), package: "libvirt-daemon-system", purpose: "a libvirt daemon for tests" },
     Component {

@@ -5,6 +5,7 @@
 
 mod cargo;
 mod ci;
+mod clients;
 mod docs;
 mod flavours;
 mod install;
@@ -24,7 +25,7 @@ usage: cargo xtask COMMAND
   docs [--check]      write docs/reference from the code, or compare it
   flavours [--release] [--test]
                       build the programs of the other builtin runtimes beside vmoon, or test them
-  install             only install what the tests need (Debian packages, through apt)
+  install             only install what the tests need (Debian packages by apt; clients by pip and npm)
   xapi-table FILE     make the table of XAPI's names from its published data model (xenapi.json)
   xapi-check FOLDER   compare xapi-sim with recordings (*.jsonl) and databases (*.xml) of a real xapi";
 
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         ["flavours"] => flavours::build(&root, false),
         ["flavours", "--release"] => flavours::build(&root, true),
         ["flavours", "--test"] => flavours::test(&root),
-        ["install"] => install::run(),
+        ["install"] => install::run().and_then(|()| clients::install(&root)),
         ["xapi-table", file] => xapi::table(&root, file),
         ["xapi-check", folder] => xapi::check(&root, folder),
         [] | ["help" | "-h" | "--help"] => {

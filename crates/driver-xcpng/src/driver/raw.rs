@@ -14,6 +14,9 @@ use vmoon_xapi::{
     task::{self, End, Standing},
 };
 
+/// Calls that would end or replace the session.
+const OWN: &[&str] = &["session.login_with_password", "session.slave_local_login_with_password", "session.logout", "session.local_logout"];
+
 /// What is wrong with a call, before it is sent.
 fn refused(wrong: &[Wrong]) -> Error {
     let texts: Vec<String> = wrong.iter().map(|one| escape(&one.to_string())).collect();
@@ -41,8 +44,7 @@ impl Raw for XcpngDriver {
         let background = call.background || plain != call.method;
         let name = if background { format!("Async.{plain}") } else { plain.to_owned() };
         let method = model.method(&name).map_err(|wrong| refused(&[wrong]))?;
-        if plain.starts_with("session.log") || plain.starts_with("session.local_log") || plain == "session.slave_local_login_with_password"
-        {
+        if OWN.contains(&plain) {
             return Err(Error::new(Code::Usage, format!("{plain} is not called by hand: the daemon holds the session of this connection")));
         }
         let params = model.arguments(&method, &call.arguments).map_err(|wrong| refused(&wrong))?;

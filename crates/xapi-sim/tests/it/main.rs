@@ -3,6 +3,7 @@
 mod boots;
 mod faults;
 mod lives;
+mod names;
 mod others;
 mod streams;
 

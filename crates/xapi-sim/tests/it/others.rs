@@ -1,7 +1,11 @@
-//! A client that others wrote for the real one: XML-RPC by Python's own library, in the way of the module `XenAPI` that is published with XenServer.
+//! Clients that others wrote for the real one: Python's own library for XML-RPC, the module `XenAPI` of PyPI, the package `xen-api` of npm.
 
 use crate::pool;
-use std::process::Stdio;
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 /// Logs in, walks through classes, makes a VM, follows events, and ends its session.
@@ -70,4 +74,42 @@ async fn pythons_library_works_unmodified() {
     drop(stdin);
     let output = child.wait_with_output().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "ok\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What `cargo xtask install` has put into the target directory.
+fn installed(part: &str) -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file()).expect("tests run in a target directory of cargo");
+    let path = target.join("clients").join(part);
+    assert!(path.exists(), "{} is not there: cargo xtask install", path.display());
+    path
+}
+
+/// Runs a client of a pool of two hosts, with the addresses of both.
+async fn client(program: &Path, before: &[&Path], script: &str) {
+    let (server, _) = pool().await;
+    let listen = format!("127.0.0.8:{}", server.address().port()).parse().unwrap();
+    let member = server.member("sim-host-2", listen).await.unwrap();
+    let output = Command::new(program)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script))
+        .args(before)
+        .args([format!("https://{}", server.address()), format!("https://{}", member.address())])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(60), output).await.expect("it takes too long");
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}: cargo xtask install", program.display()));
+    let (said, problem) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.ends_with("ok\n"), "{said}{problem}");
+    assert!(server.sim.names("task").is_empty(), "it clears its tasks away");
+}
+
+#[tokio::test]
+async fn the_module_xenapi_works_unmodified() {
+    client(&installed("venv/bin/python"), &[], "client.py").await;
+}
+
+#[tokio::test]
+async fn the_package_xen_api_works_unmodified() {
+    client(Path::new("node"), &[&installed("node/node_modules")], "client.mjs").await;
 }
