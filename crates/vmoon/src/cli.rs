@@ -142,6 +142,8 @@ pub(crate) enum Verb {
     Connection(cmd::connection::Args),
     /// Call the API of XCP-ng and XenServer by its own names
     Xapi(cmd::xapi::Args),
+    /// Try vmoon on a pool of XCP-ng that is not there
+    Demo(cmd::demo::Args),
     /// Run, start, stop or look at the daemon
     Daemon(cmd::daemon::Args),
     /// Check that everything here is as it should be
@@ -251,6 +253,7 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Operation(args) => cmd::operation::run(ctx, args).await,
         Verb::Connection(args) => cmd::connection::run(ctx, args).await,
         Verb::Xapi(args) => cmd::xapi::run(ctx, args).await,
+        Verb::Demo(args) => cmd::demo::run(ctx, args).await,
         Verb::Daemon(args) => cmd::daemon::run(ctx, args).await,
         Verb::Doctor(args) => cmd::doctor::run(ctx, args).await,
         Verb::Bench(args) => crate::bench::run(ctx, args).await,

@@ -27,7 +27,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("driver-xcpng", &["core", "sys", "xapi", "seed", "guest"]),
     ("driver-libvirt", &["core", "sys", "libvirt-wire", "seed", "guest"]),
     ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-xcpng", "xapi", "driver-libvirt", "guest", "packages"]),
-    ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages"]),
+    ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages", "guest-image", "xapi-sim"]),
     ("xtask", &[]),
 ];
 

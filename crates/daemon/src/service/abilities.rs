@@ -308,10 +308,11 @@ impl Service {
     }
 }
 
-/// Whether an address leads nowhere from outside: loopback, link-local, unspecified.
+/// Whether an address leads nowhere from outside: a guest's own, link-local, unspecified. Other addresses of the loopback network are given to guests by pools that
+/// run on this computer for demonstration.
 fn is_local(ip: &str) -> bool {
     match ip.parse() {
-        Ok(std::net::IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
+        Ok(std::net::IpAddr::V4(ip)) => ip == std::net::Ipv4Addr::LOCALHOST || ip.is_link_local() || ip.is_unspecified(),
         Ok(std::net::IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
         Err(_) => true,
     }

@@ -9,6 +9,7 @@ pub(crate) mod console;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod daemon;
+pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod env;

@@ -3,8 +3,11 @@
 mod attach;
 mod confined;
 mod console;
+#[cfg(feature = "demo")]
+mod demo;
 mod home;
 mod hosts;
 mod map;
+mod pool;
 mod run;
 mod terminal;
