@@ -112,7 +112,8 @@ impl Maker for Xcpng {
 
     fn make(&self, connection: &Connection, access: Access) -> Result<Arc<dyn Driver>> {
         let user = connection.user.clone().unwrap_or_else(|| "root".into());
-        let driver = XcpngDriver::new(XcpngConfig { uri: connection.uri.clone(), user, keys: Arc::new(access) })?;
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let driver = XcpngDriver::new(XcpngConfig { uri: connection.uri.clone(), user, keys: Arc::new(access), guests: None, runtime })?;
         Ok(Arc::new(driver))
     }
 }

@@ -8,6 +8,7 @@ use vmoon_core::{
     size,
     spec::Problems,
 };
+use vmoon_seed::{check, cloud::Cloud};
 
 /// What the pool offers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,6 +72,12 @@ pub(crate) struct Settings {
     /// The network that a VM without any gets.
     pub(crate) fallback_network: Option<String>,
     pub(crate) description: String,
+    /// What tells the guest who it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<Cloud>,
+    /// The VM it is a copy of, in place of a template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) original: Option<String>,
 }
 
 /// The settings and what they do.
@@ -88,6 +95,13 @@ pub(crate) fn known() -> Vec<Setting> {
             "the network of its one interface, or a list of them: a name or uuid, with ,mac=AA:BB:CC:DD:EE:FF if it is to have that",
         ),
         one("description", "what people should read about it"),
+        one("seed", "yes or no: whether a small disk tells the guest who it is, for cloud-init; yes with any of the following"),
+        one("hostname", "the guest's name (the machine's)"),
+        one("user", "the user to make in the guest"),
+        one("ssh-key", "public SSH keys that may log in, one or a list"),
+        one("packages", "packages to install at the first boot, one or a list"),
+        one("user-data", "a file of cloud-init user-data, an absolute path; it has the last word over user, ssh-key and packages"),
+        one("ssh", "no: vmoon puts no key of its own into the seed, and offers no sessions in the guest unless you say how (ssh-user)"),
     ]
 }
 
@@ -128,7 +142,7 @@ fn find<'a, T>(all: &'a [T], named: impl Fn(&T) -> &Named, wanted: &str, what: &
 }
 
 /// Resolves what was written.
-pub(crate) fn resolve(given: &Map<String, Value>, facts: &Facts, problems: &mut Problems) -> Settings {
+pub(crate) fn resolve(name: &str, given: &Map<String, Value>, facts: &Facts, problems: &mut Problems) -> Settings {
     let mut settings = Settings::default();
     let known: Vec<String> = known().into_iter().map(|setting| setting.name).collect();
     for name in given.keys().filter(|name| !known.contains(name)) {
@@ -160,17 +174,9 @@ pub(crate) fn resolve(given: &Map<String, Value>, facts: &Facts, problems: &mut 
             None => problems.add("settings.cpus", "a number from 1 to 128 is wanted"),
         }
     }
-    match given.get("copy").map(|value| value.as_str().unwrap_or_default()) {
-        None | Some("clone") => {}
-        Some("full") => settings.full = true,
-        Some(_) => problems.add("settings.copy", "clone or full"),
-    }
-    match given.get("sr").map(|value| value.as_str().unwrap_or_default()) {
-        None => settings.storage = facts.default_storage.clone(),
-        Some(wanted) => match find(&facts.storage, |one| one, wanted, "storage repository") {
-            Ok(found) => settings.storage = Some(found.uuid.clone()),
-            Err(why) => problems.add("settings.sr", why),
-        },
+    copying(given, facts, &mut settings, problems);
+    if settings.storage.is_none() && !given.contains_key("sr") {
+        settings.storage = facts.default_storage.clone();
     }
     if let Some(value) = given.get("disk") {
         let list = if let Value::Array(all) = value { all.clone() } else { vec![value.clone()] };
@@ -187,13 +193,32 @@ pub(crate) fn resolve(given: &Map<String, Value>, facts: &Facts, problems: &mut 
     if let Some(value) = given.get("network") {
         settings.interfaces = Some(interfaces(value, facts, problems));
     }
+    settings.seed = seed(name, given, problems);
+    if settings.seed.is_some() && settings.storage.is_none() {
+        problems.add("settings.sr", "the pool has no default storage repository for the seed; name one");
+    }
     settings.fallback_network = facts.networks.first().map(|network| network.uuid.clone());
+    settings
+}
+
+/// What can be said of a copy, be it of a template or of a VM: how it is made, where, and what people should read.
+pub(crate) fn copying(given: &Map<String, Value>, facts: &Facts, settings: &mut Settings, problems: &mut Problems) {
+    match given.get("copy").map(|value| value.as_str().unwrap_or_default()) {
+        None | Some("clone") => {}
+        Some("full") => settings.full = true,
+        Some(_) => problems.add("settings.copy", "clone or full"),
+    }
+    if let Some(wanted) = given.get("sr").map(|value| value.as_str().unwrap_or_default()) {
+        match storage(facts, wanted) {
+            Ok(found) => settings.storage = Some(found.uuid.clone()),
+            Err(why) => problems.add("settings.sr", why),
+        }
+    }
     match given.get("description").map(Value::as_str) {
         None => {}
         Some(Some(text)) => settings.description = text.to_owned(),
         Some(None) => problems.add("settings.description", "text is wanted"),
     }
-    settings
 }
 
 fn interfaces(value: &Value, facts: &Facts, problems: &mut Problems) -> Vec<Interface> {
@@ -205,9 +230,7 @@ fn interfaces(value: &Value, facts: &Facts, problems: &mut Problems) -> Vec<Inte
     for (n, text) in all.iter().enumerate() {
         let path = format!("settings.network[{n}]");
         let (wanted, mac) = text.rsplit_once(",mac=").unwrap_or((text, ""));
-        let good = mac.is_empty()
-            || (mac.split(':').count() == 6 && mac.split(':').all(|b| b.len() == 2 && b.bytes().all(|b| b.is_ascii_hexdigit())));
-        if !good {
+        if !mac.is_empty() && !is_mac(mac) {
             problems.add(path.clone(), format!("\"{}\" is no hardware address", escape(mac)));
         }
         match find(&facts.networks, |one| one, wanted, "network") {
@@ -216,6 +239,72 @@ fn interfaces(value: &Value, facts: &Facts, problems: &mut Problems) -> Vec<Inte
         }
     }
     found
+}
+
+/// What a guest is told of itself, if anything is said.
+fn seed(name: &str, given: &Map<String, Value>, problems: &mut Problems) -> Option<Cloud> {
+    let mut flag = |setting: &str, otherwise: bool| match given.get(setting) {
+        None => otherwise,
+        Some(Value::Bool(flag)) => *flag,
+        Some(Value::String(text)) if matches!(text.as_str(), "yes" | "true" | "on") => true,
+        Some(Value::String(text)) if matches!(text.as_str(), "no" | "false" | "off") => false,
+        Some(_) => {
+            problems.add(format!("settings.{setting}"), "yes or no");
+            otherwise
+        }
+    };
+    let about = ["hostname", "user", "ssh-key", "packages", "user-data"];
+    let asked = about.iter().any(|setting| given.contains_key(*setting));
+    let (wanted, entered) = (flag("seed", asked), flag("ssh", true));
+    if !wanted {
+        for setting in about.iter().filter(|setting| given.contains_key(**setting)) {
+            problems.add(format!("settings.{setting}"), "is told to the guest by a seed, and seed is no");
+        }
+        return None;
+    }
+    let mut all = |setting: &str, what: &str, good: fn(&str) -> bool| -> Vec<String> {
+        let Some(value) = given.get(setting) else { return Vec::new() };
+        let Some(found) = texts(value) else {
+            problems.add(format!("settings.{setting}"), format!("{what} is wanted, or a list of them"));
+            return Vec::new();
+        };
+        for text in found.iter().filter(|text| !good(text)) {
+            let shown: String = escape(text).chars().take(60).collect();
+            problems.add(format!("settings.{setting}"), format!("\"{shown}\" is not {what}"));
+        }
+        found.into_iter().map(str::to_owned).collect()
+    };
+    let is_path = |text: &str| text.starts_with('/') && text.len() > 1 && !text.contains('\0');
+    let (ssh_keys, packages) =
+        (all("ssh-key", "a public SSH key", check::is_ssh_key), all("packages", "the name of a package", check::is_package));
+    let mut one = |setting: &str, what: &str, good: fn(&str) -> bool| {
+        let mut found = all(setting, what, good);
+        if found.len() > 1 {
+            found.truncate(1);
+        }
+        found.pop()
+    };
+    let hostname = one("hostname", "a host name", check::is_hostname).unwrap_or_else(|| check::hostname_of(name));
+    let user = one("user", "a login name", check::is_user);
+    let user_data = one("user-data", "an absolute path", is_path);
+    Some(Cloud { hostname, user, ssh_keys, packages, user_data, entered })
+}
+
+/// A storage repository by name or uuid; why not.
+pub(crate) fn storage<'a>(facts: &'a Facts, wanted: &str) -> Result<&'a Named, String> {
+    find(&facts.storage, |one| one, wanted, "storage repository")
+}
+
+/// A network by name or uuid; why not.
+pub(crate) fn network<'a>(facts: &'a Facts, wanted: &str) -> Result<&'a Named, String> {
+    find(&facts.networks, |one| one, wanted, "network")
+}
+
+/// Whether it is a hardware address of one card.
+pub(crate) fn is_mac(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    let bytes: Option<Vec<u8>> = parts.iter().map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok())?).collect();
+    bytes.is_some_and(|bytes| bytes.len() == 6 && bytes[0] & 1 == 0)
 }
 
 /// The facts that a plan is made from.
@@ -244,7 +333,7 @@ mod tests {
 
     fn problems(given: Value) -> Vec<String> {
         let mut problems = Problems::default();
-        resolve(given.as_object().unwrap(), &pool(), &mut problems);
+        resolve("web", given.as_object().unwrap(), &pool(), &mut problems);
         problems.0.into_iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect()
     }
 
@@ -252,11 +341,25 @@ mod tests {
     fn names_become_uuids() {
         let given = json!({"template": "debian", "memory": "2GiB", "cpus": "4", "sr": "nfs", "disk": ["1G", 4096], "network": "lan,mac=AA:bb:cc:dd:ee:0f"});
         let mut none = Problems::default();
-        let settings = resolve(given.as_object().unwrap(), &pool(), &mut none);
+        let settings = resolve("web", given.as_object().unwrap(), &pool(), &mut none);
         assert!(none.0.is_empty(), "{none:?}");
         assert_eq!((settings.template.as_str(), settings.memory, settings.cpus), ("t1", Some(2 << 30), Some(4)));
         assert_eq!((settings.storage.as_deref(), settings.disks.len(), settings.disks[1].size), (Some("s2"), 2, 4096));
         assert_eq!(settings.interfaces.unwrap(), [Interface { network: "n1".into(), mac: "aa:bb:cc:dd:ee:0f".into() }]);
+    }
+
+    #[test]
+    fn what_is_said_of_the_guest_makes_a_seed_and_nothing_else_does() {
+        let seed = |given: Value| resolve("web_1", given.as_object().unwrap(), &pool(), &mut Problems::default()).seed;
+        assert_eq!(seed(json!({"template": "debian"})), None);
+        let made = seed(json!({"template": "debian", "user": "ada"})).unwrap();
+        assert_eq!((made.hostname.as_str(), made.user.as_deref(), made.entered), ("web-1", Some("ada"), true));
+        assert!(!seed(json!({"template": "debian", "seed": "yes", "ssh": "no"})).unwrap().entered);
+        let all = problems(
+            json!({"template": "debian", "user": "-x", "ssh-key": ["a\nb"], "packages": "--now", "user-data": "x", "hostname": "a b", "ssh": 3}),
+        );
+        assert_eq!(all.len(), 6, "{all:#?}");
+        assert!(problems(json!({"template": "debian", "seed": false, "user": "ada"}))[0].contains("seed is no"));
     }
 
     #[test]

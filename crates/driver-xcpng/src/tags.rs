@@ -1,12 +1,44 @@
 //! How we know what we made. Pure.
 
-use vmoon_core::MachineId;
+use vmoon_core::{MachineId, hosts::DiskFate};
 use vmoon_xapi::records::{Strings, Vm};
 
 /// Our id and the VM's uuid, with a slash between: a copy of the VM has another uuid.
 pub(crate) const ID: &str = "vmoon:id";
 /// The VM's uuid once everything about it was made.
 pub(crate) const COMPLETE: &str = "vmoon:complete";
+
+/// What becomes of its disks with the next deletion, where that was said: of a VM.
+pub(crate) const DISKS: &str = "vmoon:disks";
+/// That a disk is a seed.
+pub(crate) const SEED: &str = "vmoon:seed";
+/// The uuid of a VM of somebody else that a disk was made for.
+pub(crate) const VM: &str = "vmoon:vm";
+/// That a device is being added, and by which change: it goes if that is cut off.
+pub(crate) const ADDING: &str = "vmoon:adding";
+
+/// The word for what was decided about disks.
+pub(crate) const fn fate_word(fate: DiskFate) -> &'static str {
+    match fate {
+        DiskFate::Own => "own",
+        DiskFate::All => "all",
+        DiskFate::Keep => "keep",
+    }
+}
+
+/// What was decided about a VM's disks.
+pub(crate) fn fate(vm: &Vm) -> DiskFate {
+    match vm.other_config.get(DISKS).map(String::as_str) {
+        Some("all") => DiskFate::All,
+        Some("keep") => DiskFate::Keep,
+        _ => DiskFate::Own,
+    }
+}
+
+/// Whether a disk was made by us for a VM of somebody else.
+pub(crate) fn is_disk_of(config: &Strings, vm: &str) -> bool {
+    config.get(VM).is_some_and(|owner| owner == vm)
+}
 
 /// What `vmoon:id` says of this VM.
 pub(crate) fn tag(id: MachineId, uuid: &str) -> String {

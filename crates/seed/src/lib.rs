@@ -1,6 +1,7 @@
 //! Seeds: the small image that tells a new guest who it is, for cloud-init (NoCloud) or Windows Setup. Pure: no I/O, no clock, no environment; the same
 //! content gives the same bytes.
 
+pub mod check;
 pub mod cloud;
 pub mod iso;
 pub mod windows;

@@ -29,4 +29,4 @@ mod model {
 
 pub use handlers::Consoles;
 pub use server::{Server, Settings};
-pub use sim::Sim;
+pub use sim::{Cut, Faults, Sim};

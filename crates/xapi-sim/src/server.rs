@@ -275,10 +275,17 @@ async fn answer(sim: Arc<Sim>, coordinator: Option<Arc<Elsewhere>>, request: Req
     let broken = || page(StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred; please wait a while and try again.");
     let (kind, bytes) = if json {
         let Some(call) = wire::json::read(&body) else { return Ok(broken()) };
+        let (before, after) = sim.cut(&call.method);
+        if before {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         let result = match &call.params {
             Ok(params) => sim.call_at(elsewhere, &call.method, params).await.map(|(value, _)| value),
             Err(fault) => Err(fault.clone()),
         };
+        if after {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         ("application/json", call.answer(result))
     } else {
         let Some((method, params)) = wire::xml::read(&body) else { return Ok(broken()) };

@@ -39,6 +39,17 @@ pub struct Faults {
     pub booting: bool,
     /// Consoles, imports, exports and statistics are at another host: `name:port`.
     pub moved: Option<String>,
+    /// The connection is cut at a call.
+    pub cut: Option<Cut>,
+}
+
+/// Where the connection to a client is cut: from then on no call is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// After so many calls that may change something.
+    pub after: u64,
+    /// Whether the next one of them is done and only its answer lost.
+    pub done: bool,
 }
 
 /// Everything that changes.
@@ -132,6 +143,33 @@ impl Sim {
     pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.state().faults);
         self.wake();
+    }
+
+    /// Puts an object into the pool, as if it had always been there; its reference.
+    pub fn insert(&self, class: &str, value: Value) -> String {
+        let made = self.state().store.insert(class, fields(value));
+        self.wake();
+        made
+    }
+
+    /// Whether the connection is cut before this call, and whether after it.
+    pub(crate) fn cut(&self, method: &str) -> (bool, bool) {
+        let Some(cut) = &mut self.state().faults.cut else { return (false, false) };
+        let verb = method.rsplit('.').next().unwrap_or_default();
+        let reads =
+            verb.starts_with("get_") || method.starts_with("event.") || method.starts_with("session.") || method.starts_with("task.");
+        match (cut.after, reads) {
+            (0, true) => (!cut.done, false),
+            (0, false) => {
+                let done = std::mem::replace(&mut cut.done, false);
+                (!done, done)
+            }
+            (_, true) => (false, false),
+            (_, false) => {
+                cut.after -= 1;
+                (false, false)
+            }
+        }
     }
 
     /// Says what is behind the consoles of VMs that run.

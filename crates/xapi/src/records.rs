@@ -114,6 +114,11 @@ pub struct Vm {
     pub vifs: Vec<Ref<Vif>>,
     /// Its consoles; anew with each boot.
     pub consoles: Vec<Ref<Console>>,
+    /// What the hypervisor has told of it.
+    pub metrics: Ref<VmMetrics>,
+    /// The number of its domain; another one with each boot, and on each host.
+    #[serde(deserialize_with = "int")]
+    pub domid: i64,
     /// What its tools have told; anew with each boot.
     pub guest_metrics: Ref<VmGuestMetrics>,
     /// What may be done now. Advice: XAPI decides when it is done.
@@ -126,6 +131,16 @@ pub struct Vm {
     pub other_config: Strings,
     /// Labels.
     pub tags: Vec<String>,
+}
+
+/// What the hypervisor has told of a VM.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct VmMetrics {
+    /// For ever.
+    pub uuid: String,
+    /// When it was last started; the same after it was moved.
+    pub start_time: Option<Time>,
 }
 
 /// What the tools in a guest have told.

@@ -124,7 +124,7 @@ impl Inner {
         }
         match media_type.as_str() {
             "image/png" => Ok(Picture { media_type, bytes }),
-            "image/x-portable-pixmap" => super::png::from_ppm(&bytes).map(|bytes| Picture { media_type: "image/png".into(), bytes }),
+            "image/x-portable-pixmap" => vmoon_core::png::from_ppm(&bytes).map(|bytes| Picture { media_type: "image/png".into(), bytes }),
             other => Err(Error::new(Code::DriverFailed, format!("libvirt sent a picture of the kind {}", vmoon_core::name::escape(other)))),
         }
     }

@@ -15,7 +15,6 @@ mod look;
 mod make;
 mod media;
 mod merge;
-mod png;
 mod probe;
 mod repair;
 mod screen;

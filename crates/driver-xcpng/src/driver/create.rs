@@ -8,13 +8,18 @@ use crate::{
     tags,
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 use vmoon_core::{
     Code, Error, MachineId, Result,
     driver::{Handle, Journal},
     name::escape,
     operation::{Progress, Undo},
 };
+use vmoon_seed::Seed;
 use vmoon_xapi::records::Vm;
+
+/// How long copying disks may take: in full, that is hours.
+const COPY: Duration = Duration::from_secs(6 * 3600);
 
 /// What creating does, for people.
 pub(super) fn steps(name: &str, settings: &Settings) -> Vec<String> {
@@ -36,6 +41,9 @@ pub(super) fn steps(name: &str, settings: &Settings) -> Vec<String> {
         let mac = if interface.mac.is_empty() { "an address that the pool chooses" } else { &interface.mac };
         steps.push(format!("connect it to the network {} with {mac}", interface.network));
     }
+    if let Some(cloud) = &settings.seed {
+        steps.push(format!("attach {}", Seed::Cloud(cloud.clone()).sentence()));
+    }
     steps.push("tag it and its disks as made by vmoon".into());
     steps
 }
@@ -50,20 +58,27 @@ impl Pool {
             self.delete(&vm.uuid).await?;
         }
         let tell = |phase: &str, percent: Option<u8>| journal.progress(Progress { phase: phase.to_owned(), percent });
+        let user_data = self.user_data(settings).await?;
+        tell("waiting for its turn", Some(0));
+        let _turn = self.creating.acquire().await.map_err(|_| Error::internal("nothing is created any more"))?;
         journal.undo(Undo(json!({ "delete": id }))).await?;
 
-        tell("copying the template", Some(0));
-        let template: String = self.get("find the template", "VM.get_by_uuid", vec![settings.template.clone().into()]).await?;
-        let first = tags::first_name(id);
-        let copied = if settings.full {
-            let storage = self.storage(settings).await?;
-            let params = vec![template.into(), first.clone().into(), storage.into()];
-            self.run_telling("copy the template", "VM.copy", params, |part| tell("copying the template", Some((part * 80.0) as u8))).await?
-        } else {
-            let params = vec![template.into(), first.clone().into()];
-            self.run_telling("clone the template", "VM.clone", params, |part| tell("cloning the template", Some((part * 80.0) as u8)))
-                .await?
+        let (kind, source) = match &settings.original {
+            Some(original) => ("VM", original),
+            None => ("template", &settings.template),
         };
+        let doing = format!("{} the {kind}", if settings.full { "copying" } else { "cloning" });
+        tell(&doing, Some(0));
+        let what = format!("copy the {kind}");
+        let source: String = self.get(&format!("find the {kind}"), "VM.get_by_uuid", vec![source.clone().into()]).await?;
+        let first = tags::first_name(id);
+        let mut params = vec![source.into(), first.clone().into()];
+        if settings.full {
+            params.push(self.storage(settings).await?.into());
+        }
+        let method = if settings.full { "VM.copy" } else { "VM.clone" };
+        let part = |part: f64| tell(&doing, Some((part * 80.0) as u8));
+        let copied = self.run_within(&what, method, params, COPY, part).await?;
         let vm = match copied.as_ref().and_then(Value::as_str) {
             Some(reference) => reference.to_owned(),
             // The task was cleared away before it could be read: the name tells.
@@ -72,28 +87,42 @@ impl Pool {
                 found
                     .into_iter()
                     .next()
-                    .ok_or_else(|| Error::new(Code::DriverFailed, "the template was not copied, and nothing tells why"))?
+                    .ok_or_else(|| Error::new(Code::DriverFailed, format!("the {kind} was not copied, and nothing tells why")))?
             }
         };
         let uuid: String = self.get("read the copy", "VM.get_uuid", vec![vm.clone().into()]).await?;
-        // What the template bore of ours is not the copy's.
-        self.call("tag the VM", "VM.remove_from_other_config", vec![vm.clone().into(), tags::COMPLETE.into()]).await?;
+        // What the original bore of ours is not the copy's.
+        for key in [tags::COMPLETE, tags::DISKS] {
+            self.call("tag the VM", "VM.remove_from_other_config", vec![vm.clone().into(), key.into()]).await?;
+        }
         self.put("VM", &vm, "other_config", tags::ID, &tags::tag(id, &uuid)).await?;
-
-        tell("provisioning", Some(82));
-        self.provision(&vm, settings).await?;
+        if settings.original.is_none() {
+            tell("provisioning", Some(82));
+            self.provision(&vm, settings).await?;
+        }
         self.call("name the VM", "VM.set_name_label", vec![vm.clone().into(), name.into()]).await?;
         if !settings.description.is_empty() {
             self.call("describe the VM", "VM.set_name_description", vec![vm.clone().into(), settings.description.clone().into()]).await?;
         }
         self.size(&vm, settings).await?;
         tell("disks and networks", Some(90));
-        let record: Vm = self.get("read the VM", "VM.get_record", vec![vm.clone().into()]).await?;
+        let mut record: Vm = self.get("read the VM", "VM.get_record", vec![vm.clone().into()]).await?;
+        if settings.original.is_some() {
+            self.drop_seeds(&record).await?;
+            record = self.get("read the VM", "VM.get_record", vec![vm.clone().into()]).await?;
+        }
         for disk in self.disks_of(&record).await? {
             self.tag_disk(&disk, id).await?;
         }
         self.add_disks(&vm, id, name, settings).await?;
-        self.connect(&vm, &record, settings).await?;
+        if settings.original.is_none() {
+            self.connect(&vm, &record, settings).await?;
+        }
+        if let Some(cloud) = &settings.seed {
+            tell("writing the seed", Some(95));
+            let storage = self.storage(settings).await?;
+            self.add_seed((&vm, &uuid), id, cloud, user_data, &storage).await?;
+        }
         self.put("VM", &vm, "other_config", tags::COMPLETE, &uuid).await?;
         Ok(handle(&uuid))
     }

@@ -1,7 +1,7 @@
 //! Disks: which are ours, and removing those.
 
 use super::pool::Pool;
-use crate::tags;
+use crate::{errors::theirs, tags};
 use serde_json::Value;
 use std::collections::HashMap;
 use vmoon_core::{Code, MachineId, Result};
@@ -25,20 +25,6 @@ impl Pool {
         Ok(disks)
     }
 
-    /// Those of them that we made; while it is being made, all are.
-    pub(super) async fn own_disks(&self, vm: &Vm) -> Result<Vec<String>> {
-        let Some(id) = tags::owner(vm) else { return Ok(Vec::new()) };
-        let mut own = Vec::new();
-        for disk in self.disks_of(vm).await? {
-            let record: Vdi = self.get("read a disk of the VM", "VDI.get_record", vec![disk.clone().into()]).await?;
-            let shared = record.vbds.len() > 1;
-            if !shared && !record.read_only && (!tags::complete(vm) || tags::is_our_disk(&record.other_config, id)) {
-                own.push(disk);
-            }
-        }
-        Ok(own)
-    }
-
     /// Says whose a disk is.
     pub(super) async fn tag_disk(&self, disk: &str, id: MachineId) -> Result<()> {
         self.put("VDI", disk, "other_config", tags::ID, &id.to_string()).await
@@ -54,7 +40,7 @@ impl Pool {
     /// Removes a disk; missing is fine.
     pub(super) async fn remove_disk(&self, disk: &str) -> Result<()> {
         match self.call("delete a disk", "VDI.destroy", vec![disk.into()]).await {
-            Err(error) if error.to_record().detail.is_some_and(|detail| detail["xapi"] == "HANDLE_INVALID") => Ok(()),
+            Err(error) if theirs(&error) == Some("HANDLE_INVALID") => Ok(()),
             other => other.map(drop),
         }
     }

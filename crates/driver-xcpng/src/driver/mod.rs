@@ -1,39 +1,55 @@
 //! The driver, as the daemon sees it.
 
+mod checks;
+mod clone;
+mod console;
 mod create;
+mod devices;
 mod disks;
+mod display;
+mod fate;
+mod guest;
+mod hosts;
 mod life;
+mod lives;
+mod media;
 mod notices;
 mod pool;
 mod raw;
+mod rfb;
+mod seeding;
 mod snapshots;
 mod tune;
+mod usage;
 
 use crate::{
-    errors::told,
     settings::{self, Settings},
     tags,
 };
 use async_trait::async_trait;
 use pool::Pool;
 use serde_json::{Map, Value, json};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    ability::{Address, Addresses, Notices, Snapshots, Tune},
+    ability::{Address, Addresses, Display, Exec, Notices, Reset, Snapshots, Tune},
+    device::Devices,
     driver::{
-        Abilities, Channel, Check, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Observed, Offset, Pause, Plan, Recovered,
-        SessionLink, Sighting, StopMode, Suspend, Verdict,
+        Abilities, Channel, Check, Clones, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Observed, Offset, Pause, Plan, Recovered,
+        SessionLink, Sighting, StopMode, Suspend, Usage, Verdict,
     },
+    hosts::{Disks, Inventories, Migrate},
     machine::Verb,
+    name::escape,
     operation::{OpRecord, Undo},
     raw::Raw,
     spec::{MachineSpec, Problems},
 };
+use vmoon_guest::Guests;
 use vmoon_xapi::{
     Password,
-    records::{PowerState, Vm, VmGuestMetrics},
+    records::{PowerState, Vm},
 };
 
 /// The kind of these machines.
@@ -58,6 +74,10 @@ pub struct XcpngConfig {
     pub user: String,
     /// With what.
     pub keys: Arc<dyn Keys>,
+    /// How the machines' guests are entered over SSH; without it they are not.
+    pub guests: Option<Guests>,
+    /// The directory of this user's sockets (`XDG_RUNTIME_DIR`): there those of screens are made; without it there are none.
+    pub runtime: Option<PathBuf>,
 }
 
 impl fmt::Debug for XcpngConfig {
@@ -104,10 +124,11 @@ fn uuid(handle: &Handle) -> Result<String> {
     uuid.ok_or_else(|| Error::new(Code::MachineBroken, "the pool has no such VM"))
 }
 
-fn sighting(vm: &Vm) -> Sighting {
+/// What is seen of a VM; of one that runs, with what it offers.
+fn sighting(vm: &Vm, offers: impl FnOnce() -> Observed) -> Sighting {
     let observed = match &vm.power_state {
         PowerState::Halted => Observed::Off(None),
-        PowerState::Running => Observed::On(Vec::new()),
+        PowerState::Running => offers(),
         PowerState::Paused => Observed::Paused,
         PowerState::Suspended => Observed::Suspended,
         PowerState::Other(word) => {
@@ -121,7 +142,9 @@ fn sighting(vm: &Vm) -> Sighting {
 #[async_trait]
 impl Driver for XcpngDriver {
     fn info(&self) -> DriverInfo {
-        DriverInfo { kind: KIND.into(), settings: settings::known() }
+        let mut settings = settings::known();
+        settings.extend(vmoon_guest::settings::known());
+        DriverInfo { kind: KIND.into(), settings }
     }
 
     async fn probe(&self) -> Vec<Check> {
@@ -147,7 +170,7 @@ impl Driver for XcpngDriver {
 
     fn plan(&self, name: &str, spec: &MachineSpec, host: &HostFacts) -> Result<Plan, Problems> {
         let mut problems = Problems::default();
-        let settings = settings::resolve(&spec.settings, &settings::facts(host), &mut problems);
+        let settings = settings::resolve(name, &spec.settings, &settings::facts(host), &mut problems);
         let steps = create::steps(name, &settings);
         problems.or(Plan { name: name.to_owned(), steps, settings: serde_json::to_value(settings).unwrap_or_default() })
     }
@@ -178,20 +201,25 @@ impl Driver for XcpngDriver {
     async fn observe(&self, handle: &Handle) -> Sighting {
         let gone = Sighting { observed: Observed::Missing, complete: false };
         let Ok(uuid) = uuid(handle) else { return gone };
-        match timeout(LOOK, self.0.vm(&uuid)).await {
-            Ok(Ok(Some((_, vm)))) => sighting(&vm),
+        match timeout(LOOK, self.0.look(&uuid)).await {
+            Ok(Ok(Some(sighting))) => sighting,
             Ok(Ok(None)) => gone,
             Ok(Err(_)) | Err(_) => Sighting { observed: Observed::Unreachable, complete: false },
         }
     }
 
     async fn list(&self) -> Result<Vec<Found>> {
-        let vms = self.0.vms().await?;
-        let found = |vm: &Vm| Found { handle: handle(&vm.uuid), id: tags::owner(vm), name: vm.name_label.clone(), sighting: sighting(vm) };
-        Ok(vms.iter().map(|(_, vm)| vm).filter(|vm| tags::is_machine(vm)).map(found).collect())
+        self.0.look_at_all().await
     }
 
-    async fn recover(&self, op: &OpRecord, _: &[Undo]) -> Result<Recovered> {
+    async fn recover(&self, op: &OpRecord, undos: &[Undo]) -> Result<Recovered> {
+        if op.verb == Verb::Work {
+            let mut reversed = false;
+            for undo in undos.iter().rev().filter_map(devices::read_undo) {
+                reversed |= self.0.put_back(&undo).await?;
+            }
+            return Ok(if reversed { Recovered::Reversed } else { Recovered::Finished(None) });
+        }
         let Some((_, vm)) = self.0.find(op.machine).await? else {
             self.0.sweep_disks(op.machine, None).await?;
             return Ok(if op.verb == Verb::Delete { Recovered::Finished(None) } else { Recovered::Reversed });
@@ -212,13 +240,18 @@ impl Driver for XcpngDriver {
         }
     }
 
-    async fn open(&self, _: &Handle, _: &Channel, _: Offset) -> Result<SessionLink> {
-        Err(Error::new(Code::SessionChannel, "the pool gives no channel into a VM")
-            .hint("reach the guest over SSH: vmoon connection add ssh"))
+    async fn open(&self, handle: &Handle, channel: &Channel, from: Offset) -> Result<SessionLink> {
+        let uuid = uuid(handle)?;
+        match channel.name.as_str() {
+            console::SERIAL => self.0.open_console(&uuid, channel.life, from).await,
+            _ if guest::is_inside(channel) => self.0.open_inside(&uuid, channel, from).await,
+            other => Err(Error::new(Code::SessionChannel, format!("the machine has no channel {}", escape(other)))),
+        }
     }
 
-    fn abilities(&self, _: &Handle) -> Abilities {
-        Abilities { pause: true, suspend: true, ..Abilities::default() }
+    fn abilities(&self, handle: &Handle) -> Abilities {
+        let eval = uuid(handle).is_ok_and(|uuid| self.0.guests().is_some_and(|guests| guests.is_known(&uuid)));
+        Abilities { pause: true, suspend: true, eval, ..Abilities::default() }
     }
 
     async fn describe(&self, handle: &Handle) -> Map<String, Value> {
@@ -250,6 +283,42 @@ impl Driver for XcpngDriver {
         Some(self)
     }
 
+    fn exec(&self) -> Option<&dyn Exec> {
+        self.0.guests().map(|_| self as &dyn Exec)
+    }
+
+    fn display(&self) -> Option<&dyn Display> {
+        Some(self)
+    }
+
+    fn clones(&self) -> Option<&dyn Clones> {
+        Some(self)
+    }
+
+    fn devices(&self) -> Option<&dyn Devices> {
+        Some(self)
+    }
+
+    fn reset(&self) -> Option<&dyn Reset> {
+        Some(self)
+    }
+
+    fn migrate(&self) -> Option<&dyn Migrate> {
+        Some(self)
+    }
+
+    fn disks(&self) -> Option<&dyn Disks> {
+        Some(self)
+    }
+
+    fn inventories(&self) -> Option<&dyn Inventories> {
+        Some(self)
+    }
+
+    async fn usage(&self, handles: &[Handle]) -> Vec<Usage> {
+        self.0.usage(handles).await
+    }
+
     fn watch(&self) -> Option<Box<dyn Notices>> {
         Some(Box::new(notices::Events::new(self.0.clone())))
     }
@@ -278,24 +347,16 @@ impl Suspend for XcpngDriver {
 }
 
 #[async_trait]
+impl Reset for XcpngDriver {
+    async fn reset(&self, handle: &Handle) -> Result<()> {
+        self.0.press_reset(&uuid(handle)?).await
+    }
+}
+
+#[async_trait]
 impl Addresses for XcpngDriver {
     async fn addresses(&self, handle: &Handle) -> Result<Vec<Address>> {
-        let uuid = uuid(handle)?;
-        let Some((_, vm)) = self.0.vm(&uuid).await? else { return Err(Error::new(Code::MachineBroken, "the pool has no such VM")) };
-        let Some(metrics) = vm.guest_metrics.known() else { return Ok(Vec::new()) };
-        let client = self.0.client()?;
-        let metrics: VmGuestMetrics = match client.get("VM_guest_metrics.get_record", vec![metrics.into()]).await {
-            Ok(metrics) => metrics,
-            // They are made anew with each boot: it has just been restarted.
-            Err(error) if error.is("HANDLE_INVALID") => return Ok(Vec::new()),
-            Err(error) => return Err(told("read the VM's addresses", error)),
-        };
-        let mut macs = std::collections::BTreeMap::new();
-        for vif in &vm.vifs {
-            if let Ok(vif) = client.get::<vmoon_xapi::records::Vif>("VIF.get_record", vec![vif.into()]).await {
-                macs.insert(vif.device, vif.mac);
-            }
-        }
-        Ok(pool::addresses(&metrics, &macs))
+        let (_, vm) = self.0.known(&uuid(handle)?).await?;
+        self.0.addresses_of(&vm).await
     }
 }

@@ -1,6 +1,6 @@
 //! The pool behind a connection: the client, made when it is needed and anew when what lets us in has changed, and what is read.
 
-use super::XcpngConfig;
+use super::{XcpngConfig, console::Consoles, display::Screens, handle, lives::Lives, sighting, usage::Meters};
 use crate::{
     errors::told,
     settings::{Facts, Named, Template},
@@ -8,22 +8,37 @@ use crate::{
 };
 use serde_json::{Map, Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
-use vmoon_core::{Code, Error, MachineId, Result, ability::Address, name::escape};
+use tokio::sync::Semaphore;
+use vmoon_core::{
+    Code, Error, MachineId, Result,
+    ability::Address,
+    driver::{Found, Observed, Sighting},
+    name::escape,
+};
 use vmoon_xapi::{
     Client, Config,
-    records::{Host, Network, Pool as PoolRecord, Sr, Vm, VmGuestMetrics},
+    records::{Console, Host, Network, Pool as PoolRecord, PowerState, Sr, Vm, VmGuestMetrics, VmMetrics},
     trust::Fingerprint,
 };
+
+/// How many VMs are created at the same time.
+const CREATING: usize = 8;
 
 /// The pool.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    config: XcpngConfig,
+    pub(super) config: XcpngConfig,
     host: String,
     client: Mutex<Option<Made>>,
+    pub(super) consoles: Consoles,
+    pub(super) screens: Screens,
+    pub(super) meters: Meters,
+    pub(super) lives: Lives,
+    /// Places for creations: a pool that is asked for fifty at once does them a few at a time all the same, and its other users wait.
+    pub(super) creating: Semaphore,
 }
 
 /// A client, and what it was made with.
@@ -50,7 +65,16 @@ impl Pool {
         let host = host_of(&config.uri)?;
         Client::new(Config::new(&host, &config.user, vmoon_xapi::Password::new("")))
             .map_err(|error| Error::new(Code::Usage, error.to_string()).hint("https://HOST or HOST"))?;
-        Ok(Self { config, host, client: Mutex::default() })
+        Ok(Self {
+            config,
+            host,
+            client: Mutex::default(),
+            consoles: Consoles::default(),
+            screens: Screens::default(),
+            meters: Meters::default(),
+            lives: Lives::default(),
+            creating: Semaphore::new(CREATING),
+        })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -110,7 +134,7 @@ impl Pool {
         self.client()?.get(method, params).await.map_err(|error| self.failed(what, error))
     }
 
-    async fn all<T: serde::de::DeserializeOwned>(&self, class: &str) -> Result<HashMap<String, T>> {
+    pub(super) async fn all<T: serde::de::DeserializeOwned>(&self, class: &str) -> Result<HashMap<String, T>> {
         self.get(&format!("read every {class}"), &format!("{class}.get_all_records"), Vec::new()).await
     }
 
@@ -144,6 +168,44 @@ impl Pool {
     pub(super) async fn find(&self, id: MachineId) -> Result<Option<(String, Vm)>> {
         let mut own = self.vms().await?.into_iter().filter(|(_, vm)| tags::owner(vm) == Some(id) && !vm.is_a_snapshot);
         Ok(own.next())
+    }
+
+    /// What is seen of a VM; none if the pool does not know it.
+    pub(super) async fn look(&self, uuid: &str) -> Result<Option<Sighting>> {
+        let Some((_, vm)) = self.vm(uuid).await? else { return Ok(None) };
+        self.note(&vm);
+        if vm.power_state != PowerState::Running {
+            return Ok(Some(sighting(&vm, || Observed::Unreachable)));
+        }
+        let (run, console) = (self.run_of(&vm).await?, self.text_console(&vm).await?.is_some());
+        Ok(Some(sighting(&vm, || self.channels(&vm, run, console))))
+    }
+
+    /// What a state says about lives.
+    fn note(&self, vm: &Vm) {
+        match vm.power_state {
+            PowerState::Halted => {
+                self.lives.over(&vm.uuid);
+                self.end_console(&vm.uuid);
+            }
+            PowerState::Suspended => self.lives.goes_on(&vm.uuid),
+            _ => {}
+        }
+    }
+
+    /// What is seen of every machine, in three questions.
+    pub(super) async fn look_at_all(&self) -> Result<Vec<Found>> {
+        let (vms, metrics, consoles) = tokio::try_join!(self.vms(), self.all::<VmMetrics>("VM_metrics"), self.all::<Console>("console"))?;
+        let texts: HashSet<&str> =
+            consoles.values().filter(|console| console.protocol == "vt100").map(|console| console.vm.as_str()).collect();
+        let found = |(reference, vm): &(String, Vm)| {
+            let started = metrics.get(vm.metrics.as_str()).and_then(|metrics| metrics.start_time).filter(|time| !time.is_never());
+            let run = started.and_then(|time| u64::try_from(time.unix).ok()).unwrap_or_else(|| u64::try_from(vm.domid).unwrap_or(0));
+            self.note(vm);
+            let sighting = sighting(vm, || self.channels(vm, run, texts.contains(reference.as_str())));
+            Found { handle: handle(&vm.uuid), id: tags::owner(vm), name: vm.name_label.clone(), sighting }
+        };
+        Ok(vms.iter().filter(|(_, vm)| tags::is_machine(vm)).map(found).collect())
     }
 
     /// The pool's name, or that of its coordinator.
@@ -201,6 +263,9 @@ impl Pool {
             && let Ok(host) = self.get::<Host>("read the host", "host.get_record", vec![host.into()]).await
         {
             facts.insert("host".into(), escape(&host.name_label).into());
+        }
+        if let Some(guests) = self.guests() {
+            facts.extend(guests.describe(uuid));
         }
         Ok(facts)
     }

@@ -3,11 +3,12 @@
 use crate::{driver, ring, settings};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
-use vmoon_core::{driver::Driver, spec::MachineSpec};
+use vmoon_core::{device::NewDevice, driver::Driver, spec::MachineSpec};
 use vmoon_driver_sim::contract::{Fixture, Snippet};
 use vmoon_xapi_sim::{Server, Settings};
 
-struct Pool(Server);
+/// A pool, and what it had before anything was made.
+struct Pool(Server, Vec<String>);
 
 impl Fixture for Pool {
     async fn driver(&self) -> Arc<dyn Driver> {
@@ -25,12 +26,32 @@ impl Fixture for Pool {
     }
 
     fn remains(&self) -> Vec<String> {
-        let sim = &self.0.sim;
-        ["VM", "VDI", "VBD", "VIF", "console", "VM_guest_metrics"]
-            .iter()
-            .flat_map(|class| sim.names(class).into_iter().map(move |name| format!("{class} {name}")))
-            .collect()
+        let mut left = everything(&self.0);
+        for known in &self.1 {
+            left.remove(left.iter().position(|name| name == known).unwrap_or_else(|| panic!("{known} is gone")));
+        }
+        left
     }
+
+    fn copies(&self) -> bool {
+        // Of VMs that are off only.
+        false
+    }
+
+    fn device(&self) -> Option<NewDevice> {
+        Some(NewDevice { kind: "disk".into(), settings: settings(json!({"size": "1GiB"})) })
+    }
+
+    fn keys(&self) -> Option<(String, String)> {
+        Some(("hello".into(), "hello".into()))
+    }
+}
+
+fn everything(server: &Server) -> Vec<String> {
+    ["VM", "VDI", "VBD", "VIF", "console", "VM_guest_metrics"]
+        .iter()
+        .flat_map(|class| server.sim.names(class).into_iter().map(move |name| format!("{class} {name}")))
+        .collect()
 }
 
 /// A pool whose server lives on a thread of its own, as the suite makes fixtures outside of a runtime.
@@ -45,7 +66,9 @@ fn fixture() -> Pool {
             }
         });
     });
-    Pool(told.recv().unwrap())
+    let server = told.recv().unwrap();
+    let before = everything(&server);
+    Pool(server, before)
 }
 
 vmoon_driver_sim::contract_tests!(fixture());

@@ -16,7 +16,7 @@ use vmoon_driver_xcpng::XcpngDriver;
 use vmoon_xapi::{Client, Config, Password};
 use vmoon_xapi_sim::Server;
 
-struct Quiet;
+pub(crate) struct Quiet;
 
 #[async_trait]
 impl Journal for Quiet {
@@ -26,13 +26,13 @@ impl Journal for Quiet {
     }
 }
 
-fn client(server: &Server) -> Client {
+pub(crate) fn client(server: &Server) -> Client {
     let mut config = Config::new(server.address().to_string(), "root", Password::new("secret"));
     config.pin("127.0.0.1", server.fingerprint().unwrap().parse().unwrap());
     Client::new(config).unwrap()
 }
 
-async fn make(driver: &XcpngDriver, name: &str, given: Value) -> Result<(MachineId, Handle)> {
+pub(crate) async fn make(driver: &XcpngDriver, name: &str, given: Value) -> Result<(MachineId, Handle)> {
     let id: MachineId =
         format!("01890000-0000-7000-8000-{:012x}", name.bytes().fold(7u64, |n, b| n * 31 + u64::from(b)) & 0xffff_ffff_ffff)
             .parse()
@@ -44,7 +44,7 @@ async fn make(driver: &XcpngDriver, name: &str, given: Value) -> Result<(Machine
 }
 
 /// A VM that somebody else makes.
-async fn foreign(client: &Client, name: &str) -> String {
+pub(crate) async fn foreign(client: &Client, name: &str) -> String {
     let template: Vec<String> = client.get("VM.get_by_name_label", vec!["linux-lua".into()]).await.unwrap();
     let vm: String = client.get("VM.clone", vec![template[0].clone().into(), name.into()]).await.unwrap();
     client.call("VM.provision", vec![vm.clone().into()]).await.unwrap();

@@ -1,16 +1,22 @@
 //! The driver against `xapi-sim`: the suite that every driver passes, and what is its own.
 
 mod contract;
+mod cuts;
+mod devices;
+mod guests;
+mod hosts;
 mod machines;
 mod raw;
 mod trust;
 
 use serde_json::{Map, Value};
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 use vmoon_driver_xcpng::{Keys, XcpngConfig, XcpngDriver};
+use vmoon_guest::Guests;
 use vmoon_xapi::Password;
 use vmoon_xapi_sim::{Server, Settings};
 
@@ -42,7 +48,12 @@ fn ring(server: &Server) -> Arc<Ring> {
 }
 
 fn driver(server: &Server, keys: Arc<Ring>) -> XcpngDriver {
-    XcpngDriver::new(XcpngConfig { uri: format!("https://{}", server.address()), user: "root".into(), keys }).unwrap()
+    driver_with(server, keys, None, None)
+}
+
+fn driver_with(server: &Server, keys: Arc<Ring>, guests: Option<Guests>, runtime: Option<PathBuf>) -> XcpngDriver {
+    let uri = format!("https://{}", server.address());
+    XcpngDriver::new(XcpngConfig { uri, user: "root".into(), keys, guests, runtime }).unwrap()
 }
 
 fn settings(value: Value) -> Map<String, Value> {

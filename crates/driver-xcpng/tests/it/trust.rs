@@ -62,7 +62,7 @@ async fn a_pool_that_does_not_answer_is_not_one_without_machines() {
 fn addresses_that_cannot_be_are_refused_at_once() {
     for uri in ["", "http://x", "https://root:secret@x", "https://x:99999", "x y"] {
         let keys = Arc::new(Ring { password: Mutex::default(), fingerprint: Mutex::default() });
-        let error = XcpngDriver::new(XcpngConfig { uri: uri.into(), user: "root".into(), keys }).unwrap_err();
+        let error = XcpngDriver::new(XcpngConfig { uri: uri.into(), user: "root".into(), keys, guests: None, runtime: None }).unwrap_err();
         assert_eq!(error.code(), Code::Usage, "{uri}");
     }
 }

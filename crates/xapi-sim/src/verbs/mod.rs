@@ -65,7 +65,6 @@ pub(crate) fn obey(sim: &Arc<Sim>, state: &mut State, method: &str, params: &[Va
         | "VM.set_memory_dynamic_max"
         | "VM.set_memory_static_range"
         | "VM.set_memory_dynamic_range" => vm::memory_limit(store, p.text(0), &method[3..], [p.int(1), p.int(2)]),
-        "VM.assert_can_boot_here" => vm::reaches(store, p.text(0), p.text(1)).and_then(|()| void()),
         "host.migrate_receive" => hosts::migrate_receive(store, p.text(0), p.text(1)),
         "host.evacuate" => hosts::evacuate(store, p.text(0)),
         "pool.eject" => hosts::eject(store, p.text(0)),
@@ -78,6 +77,7 @@ pub(crate) fn obey(sim: &Arc<Sim>, state: &mut State, method: &str, params: &[Va
         "VM.get_possible_hosts" => Ok(Value::Array(store.rows("host").map(|(reference, _)| reference.as_str().into()).collect())),
         "VM.assert_operation_valid" => vm::assert_valid(store, p.text(0), p.text(1)),
         "VM.update_allowed_operations" => vm::refresh(store, p.text(0)).and_then(|()| void()),
+        "VM.assert_can_boot_here" => power::can_boot(store, p.text(0), p.text(1)),
         "VM.pool_migrate" => power::migrate(store, p.text(0), p.text(1)),
         "VBD.plug" | "VIF.plug" => devices::plug(store, &method[..3], p.text(0), true),
         "VBD.unplug" | "VBD.unplug_force" | "VIF.unplug" | "VIF.unplug_force" => devices::plug(store, &method[..3], p.text(0), false),

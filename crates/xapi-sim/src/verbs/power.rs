@@ -204,10 +204,21 @@ pub(super) fn resume(sim: &Arc<Sim>, tools: Duration, store: &mut Store, of: &st
     if params.get(if elsewhere { 2 } else { 1 }) == Some(&true.into()) { pause(store, of) } else { void() }
 }
 
+/// Refuses unless the host is enabled and reaches every disk of the VM.
+pub(super) fn can_boot(store: &Store, of: &str, at: &str) -> Result<Value> {
+    store.get("VM", of)?;
+    if store.field("host", at, "enabled")? != true {
+        return Err(Fault::new("HOST_DISABLED", [at]));
+    }
+    vm::reaches(store, of, at)?;
+    void()
+}
+
 pub(super) fn migrate(store: &mut Store, of: &str, at: &str) -> Result<Value> {
     vm::must_be(store, of, &["running"])?;
+    vm::not_blocked(store, of, "pool_migrate")?;
     let at = host(store, Some(at))?;
-    vm::reaches(store, of, &at)?;
+    can_boot(store, of, &at)?;
     store.set("VM", of, "resident_on", at)?;
     void()
 }

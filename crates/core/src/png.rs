@@ -1,14 +1,14 @@
-//! Pictures of older hypervisors, which are plain pixmaps, as PNG. Pure. Nothing is compressed: the picture is looked at once.
+//! Pictures of screens, which hypervisors give as plain pixels or pixmaps, as PNG. Nothing is compressed: the picture is looked at once.
 //!
 //! Formats: `ppm(5)` with the magic P6; the PNG specification (RFC 2083) with stored deflate blocks (RFC 1951, RFC 1950).
 
-use vmoon_core::{Code, Error, Result};
+use crate::{Code, Error, Result};
 
 /// The most pixels of one side.
 const MAX_SIDE: u32 = 16_384;
 
 fn bad(why: &str) -> Error {
-    Error::new(Code::WireMalformed, format!("libvirt's picture is not valid: {why}"))
+    Error::new(Code::WireMalformed, format!("the picture is not valid: {why}"))
 }
 
 /// CRC-32 as of ISO 3309, bit by bit.
@@ -56,7 +56,7 @@ fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
 ///
 /// # Errors
 /// [`Code::WireMalformed`].
-pub(crate) fn from_ppm(ppm: &[u8]) -> Result<Vec<u8>> {
+pub fn from_ppm(ppm: &[u8]) -> Result<Vec<u8>> {
     let rest = ppm.strip_prefix(b"P6").ok_or_else(|| bad("it is no pixmap"))?;
     let header = || -> Option<(u32, u32, u32, &[u8])> {
         let (width, rest) = number(rest)?;
@@ -67,6 +67,20 @@ pub(crate) fn from_ppm(ppm: &[u8]) -> Result<Vec<u8>> {
     let (width, height, depth, pixels) = header().ok_or_else(|| bad("its header is cut"))?;
     if depth != 255 || !(1..=MAX_SIDE).contains(&width) || !(1..=MAX_SIDE).contains(&height) {
         return Err(bad("its size or depth is impossible"));
+    }
+    if pixels.len() < width as usize * 3 * height as usize {
+        return Err(bad("it is cut off"));
+    }
+    encode(width, height, pixels)
+}
+
+/// A picture from its pixels, three bytes (red, green, blue) for each, row by row from the top.
+///
+/// # Errors
+/// [`Code::WireMalformed`] if there are fewer than that, or its sides are impossible.
+pub fn encode(width: u32, height: u32, pixels: &[u8]) -> Result<Vec<u8>> {
+    if !(1..=MAX_SIDE).contains(&width) || !(1..=MAX_SIDE).contains(&height) {
+        return Err(bad("its size is impossible"));
     }
     let row = width as usize * 3;
     if pixels.len() < row * height as usize {

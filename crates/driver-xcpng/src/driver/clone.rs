@@ -1,0 +1,67 @@
+//! Copies of VMs that are off: their disks share blocks with the original's, or are copied in full.
+
+use super::{XcpngDriver, checks::allowed, pool::Pool, uuid};
+use crate::settings::{self, Settings};
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use vmoon_core::{
+    Code, Error, Result,
+    driver::{Clones, Handle, Plan},
+    name::escape,
+    spec::Problems,
+};
+use vmoon_xapi::records::PowerState;
+
+/// What a copy may have otherwise.
+const OTHERWISE: [&str; 3] = ["copy", "sr", "description"];
+
+impl Pool {
+    async fn plan_copy(&self, name: &str, uuid: &str, given: &Map<String, Value>) -> Result<Plan> {
+        let (_, vm) = self.known(uuid).await?;
+        let mut problems = Problems::default();
+        for setting in given.keys().filter(|setting| !OTHERWISE.contains(&setting.as_str())) {
+            let what =
+                format!("a copy has this as its original does; {} can be said, and the rest changed afterwards", OTHERWISE.join(", "));
+            problems.add(format!("settings.{}", escape(setting)), what);
+        }
+        let facts = self.facts().await?;
+        let mut settings = Settings { original: Some(vm.uuid.clone()), template_name: vm.name_label.clone(), ..Settings::default() };
+        settings::copying(given, &facts, &mut settings, &mut problems);
+        problems.or(())?;
+        let mut reasons = Vec::new();
+        match vm.power_state {
+            PowerState::Halted => {}
+            PowerState::Suspended => {
+                reasons.push("it is suspended, and its memory belongs to its disks: resume and stop it first".to_owned())
+            }
+            _ => reasons.push("it runs, and its disks change while they are copied: stop it first".to_owned()),
+        }
+        if let Err(error) = allowed(&vm, if settings.full { "copy" } else { "clone" }, "copy the VM") {
+            reasons.push(error.to_string());
+        }
+        if !reasons.is_empty() {
+            let message = format!("{} cannot be copied: {}", escape(&vm.name_label), reasons.join("; "));
+            return Err(Error::new(Code::MachineNotCopyable, message).detail(reasons.into()));
+        }
+        let how = if settings.full { "in full" } else { "sharing blocks with it" };
+        let steps = vec![
+            format!("copy {} as {name}, {how}, with interfaces of its own addresses", escape(&vm.name_label)),
+            "tag it and its disks as made by vmoon".into(),
+            "beware: the system in it is the same, with its host name, SSH host keys and machine id; a seed is not given to it again"
+                .into(),
+        ];
+        let settings = serde_json::to_value(&settings).map_err(|error| Error::internal("a plan cannot be written").source(error))?;
+        Ok(Plan { name: name.to_owned(), steps, settings })
+    }
+}
+
+#[async_trait]
+impl Clones for XcpngDriver {
+    async fn plan(&self, name: &str, original: &Handle) -> Result<Plan> {
+        self.0.plan_copy(name, &uuid(original)?, &Map::new()).await
+    }
+
+    async fn plan_with(&self, name: &str, original: &Handle, settings: &Map<String, Value>) -> Result<Plan> {
+        self.0.plan_copy(name, &uuid(original)?, settings).await
+    }
+}
