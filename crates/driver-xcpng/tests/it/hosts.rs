@@ -30,9 +30,11 @@ async fn a_running_vm_moves_to_another_host_and_is_told_why_it_cannot() {
     let server = pool().await;
     let driver = driver(&server, ring(&server));
     server.sim.add_host("other", "127.0.0.9", "");
-    server
-        .sim
-        .insert("SR", json!({"name_label": "nfs", "type": "nfs", "content_type": "user", "shared": true, "physical_size": 1i64 << 40}));
+    let nfs = json!({"name_label": "nfs", "type": "nfs", "content_type": "user", "shared": true, "physical_size": 1i64 << 40});
+    let nfs = server.sim.insert("SR", nfs);
+    for host in client(&server).get::<Vec<String>>("host.get_all", vec![]).await.unwrap() {
+        server.sim.insert("PBD", json!({"host": host, "SR": nfs, "currently_attached": true}));
+    }
     let given = json!({"template": "linux-lua", "copy": "full", "sr": "nfs"});
     let (_, on_nfs) = make(&driver, "on-nfs", given).await.unwrap();
     let (_, on_local) = make(&driver, "on-local", json!({"template": "linux-lua"})).await.unwrap();
