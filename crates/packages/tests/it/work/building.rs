@@ -182,6 +182,15 @@ fn compilers_and_build_tools_are_confined() {
     assert_eq!(run_lua("lua5.4", &environment, "print((require('m')))"), "7\n");
     assert!(!target.exists() && fs::read_to_string(&victim).unwrap() == "whole");
     assert_eq!(victim.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    // Nor may it leave a link beside what luarocks installs: we, who take it over, could read what it leads to.
+    let makefile = format!(
+        "all:\n\techo 'return 7' > m.lua\ninstall:\n\tmkdir -p $(LUADIR) $(LUADIR)/../../../../../../share/lua/5.4\n\tcp m.lua $(LUADIR)/m.lua\n\t\
+         ln -s {} $(LUADIR)/../../../../../../share/lua/5.4/linked.lua\n",
+        secret.display()
+    );
+    let rock = shop.rock("linker", "1-1", &[("Makefile", &makefile)], "{ type = 'make', install_variables = { LUADIR = '$(LUADIR)' } }");
+    let error = shop.sync(&environment, &[rock]).unwrap_err();
+    assert!(error.code() == Code::PackageBuild && error.message().contains("linked.lua, which is no file"), "{}", error.chain());
     listener.set_nonblocking(true).unwrap();
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody connected");
 }
