@@ -30,18 +30,11 @@ async fn a_running_vm_moves_to_another_host_and_is_told_why_it_cannot() {
     let server = pool().await;
     let driver = driver(&server, ring(&server));
     server.sim.add_host("other", "127.0.0.9", "");
-    let nfs = json!({"name_label": "nfs", "type": "nfs", "content_type": "user", "shared": true, "physical_size": 1i64 << 40});
-    let nfs = server.sim.insert("SR", nfs);
-    for host in client(&server).get::<Vec<String>>("host.get_all", vec![]).await.unwrap() {
-        server.sim.insert("PBD", json!({"host": host, "SR": nfs, "currently_attached": true}));
-    }
-    let given = json!({"template": "linux-lua", "copy": "full", "sr": "nfs"});
-    let (_, on_nfs) = make(&driver, "on-nfs", given).await.unwrap();
-    let (_, on_local) = make(&driver, "on-local", json!({"template": "linux-lua"})).await.unwrap();
+    // Both hosts reach the storage that the pool has.
+    let (_, on_nfs) = make(&driver, "on-nfs", json!({"template": "linux-lua"})).await.unwrap();
     let migrate = driver.migrate().unwrap();
     assert_eq!(migrate.migrate(&on_nfs, "other").await.unwrap_err().code(), Code::MachineStopped);
     driver.start(&on_nfs).await.unwrap();
-    driver.start(&on_local).await.unwrap();
     let here = driver.describe(&on_nfs).await["host"].as_str().unwrap().to_owned();
     let there = if here == "other" { "sim-host-1" } else { "other" };
     let places = migrate.places(&on_nfs).await.unwrap();
@@ -50,11 +43,15 @@ async fn a_running_vm_moves_to_another_host_and_is_told_why_it_cannot() {
     migrate.migrate(&on_nfs, there).await.unwrap();
     assert_eq!(driver.describe(&on_nfs).await["host"], there);
     assert!(matches!(driver.observe(&on_nfs).await.observed, Observed::On(_)), "it runs all the time");
-    // One whose disks are on one host.
+    // One whose disks are where one host is.
+    let local = server.sim.insert("SR", json!({"name_label": "one", "type": "ext", "content_type": "user", "physical_size": 1i64 << 40}));
+    server.sim.insert("PBD", json!({"host": reference(&server, "host", &here).await, "SR": local, "currently_attached": true}));
+    let (_, on_local) = make(&driver, "on-local", json!({"template": "linux-lua", "copy": "full", "sr": "one"})).await.unwrap();
+    driver.start(&on_local).await.unwrap();
     let places = migrate.places(&on_local).await.unwrap();
-    let other = places.iter().find(|place| place.name == "other").unwrap();
+    let other = places.iter().find(|place| place.name == there).unwrap();
     assert!(other.refusal.as_deref().unwrap().contains("does not reach the storage"), "{places:?}");
-    let error = migrate.migrate(&on_local, "other").await.unwrap_err();
+    let error = migrate.migrate(&on_local, there).await.unwrap_err();
     assert!(error.to_string().contains("does not reach the storage"), "{error}");
     assert_eq!(migrate.migrate(&on_nfs, "none\n").await.unwrap_err().code(), Code::HostNotFound);
     server.sim.add_host("other", "127.0.0.8", "");
