@@ -13,6 +13,8 @@ pub mod replay;
 pub mod seed;
 mod server;
 mod sim;
+#[cfg(test)]
+mod spoilt;
 mod store;
 mod values;
 mod verbs;

@@ -63,7 +63,7 @@ impl AsyncWrite for Console {
 
 /// The head of an answer.
 #[derive(Debug, PartialEq, Eq)]
-struct Head {
+pub(crate) struct Head {
     status: u16,
     location: Option<String>,
 }
@@ -120,7 +120,7 @@ async fn connect(mut stream: TlsStream<TcpStream>, place: &Place, session: &str)
 }
 
 /// Reads the head of an answer. What the recordings show is `HTTP/1.1 200 OK` and a few lines.
-fn parse(head: &[u8]) -> Result<Head> {
+pub(crate) fn parse(head: &[u8]) -> Result<Head> {
     let bad = || Error::protocol("what answers at a console's place is no HTTP");
     let head = String::from_utf8_lossy(head);
     let mut lines = head.split("\r\n");

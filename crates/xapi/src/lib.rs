@@ -33,6 +33,8 @@ pub mod records;
 mod rpc;
 pub mod rrd;
 mod secret;
+#[cfg(test)]
+mod spoilt;
 pub mod task;
 pub mod transfer;
 pub mod trust;

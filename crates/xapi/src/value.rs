@@ -151,7 +151,8 @@ impl Time {
         let (date, time) = digits.split_once('T')?;
         let time = time.split('.').next()?;
         let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<i64>().ok()).flatten();
-        if date.len() != 8 || time.len() != 6 {
+        // Not only digits: a letter of several bytes would be cut in the middle.
+        if date.len() != 8 || time.len() != 6 || !date.is_ascii() || !time.is_ascii() {
             return None;
         }
         let (year, month, day) = (number(&date[..4])?, number(&date[4..6])?, number(&date[6..])?);
@@ -212,7 +213,16 @@ mod tests {
         assert_eq!(of("20261120T18:36:45Z"), Some(1_795_199_805));
         assert_eq!(of("2026-11-20T18:36:45.123Z"), Some(1_795_199_805));
         assert_eq!(of("20000229T23:59:60Z"), Some(951_868_800));
-        for bad in ["", "now", "20261320T00:00:00Z", "2026112T00:00:00Z", "20261120T1é:00:00Z", "20261120", "20261120T+1:00:00Z"] {
+        for bad in [
+            "",
+            "now",
+            "20261320T00:00:00Z",
+            "2026112T00:00:00Z",
+            "20261120T1é:00:00Z",
+            "é1831120T10:00:00Z",
+            "20261120",
+            "20261120T+1:00:00Z",
+        ] {
             assert_eq!(of(bad), None, "{bad}");
         }
     }

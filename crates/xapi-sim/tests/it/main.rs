@@ -5,6 +5,7 @@ mod faults;
 mod lives;
 mod names;
 mod others;
+mod replays;
 mod streams;
 
 use std::time::Duration;

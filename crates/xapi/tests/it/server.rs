@@ -25,6 +25,10 @@ pub(crate) struct World {
     pub(crate) logins: u32,
     /// Every method, in order.
     pub(crate) calls: Vec<String>,
+    /// The same as they came.
+    pub(crate) bodies: Vec<Value>,
+    /// Calls that are being answered, and how many those were at most.
+    pub(crate) busy: [usize; 2],
     pub(crate) vms: BTreeMap<String, Value>,
     /// Events by their number, which is the token.
     pub(crate) events: Vec<Value>,
@@ -40,6 +44,8 @@ pub(crate) struct World {
 pub(crate) enum Reply {
     Failure(Vec<&'static str>),
     Raw(u16, &'static str, Vec<u8>),
+    /// The same, with the request's id in the place of `"ID"`.
+    Fixture(u16, String, String),
     /// The connection is closed without an answer.
     Drop,
     /// Never.
@@ -171,8 +177,16 @@ async fn answer(
     let special = {
         let mut world = world.lock().unwrap();
         world.calls.push(method.clone());
+        world.bodies.push(call.clone());
+        world.busy[0] += 1;
+        world.busy[1] = world.busy[1].max(world.busy[0]);
         world.instead.get_mut(&method).and_then(|replies| (!replies.is_empty()).then(|| replies.remove(0)))
     };
+    // The others come meanwhile.
+    for _ in 0..if method == "VM.get_all_records" { 50 } else { 0 } {
+        tokio::task::yield_now().await;
+    }
+    world.lock().unwrap().busy[0] -= 1;
     let mut response = Response::builder().header("content-type", "application/json");
     if let Some((_, Some(fingerprint))) = &world.lock().unwrap().slave_of
         && asks
@@ -183,6 +197,10 @@ async fn answer(
         Some(Reply::Failure(code)) => failure(id, &code),
         Some(Reply::Raw(status, kind, bytes)) => {
             return Ok(Response::builder().status(status).header("content-type", kind).body(Full::new(bytes.into())).unwrap());
+        }
+        Some(Reply::Fixture(status, kind, body)) => {
+            let body = body.replace("\"ID\"", &id.to_string());
+            return Ok(Response::builder().status(status).header("content-type", kind).body(Full::new(body.into())).unwrap());
         }
         Some(Reply::Drop) => return Err(std::io::ErrorKind::ConnectionReset.into()),
         Some(Reply::Silence) => std::future::pending::<Value>().await,
