@@ -1,7 +1,7 @@
 //! Attaching to a life of a session: the lease is taken, and it is known how the session stands before anybody sends it anything.
 
 use super::{
-    ATTACH, FOLLOW, RELAY, script,
+    AGAIN, ATTACH, BEGIN, BEGIN_AND_ATTACH, FOLLOW, RELAY, script,
     wire::{self, Envelope, Piece, State},
 };
 use crate::{Connection, connect::ANSWER};
@@ -29,11 +29,35 @@ pub(super) struct Attached {
     pub(super) ended: Option<Exit>,
 }
 
+/// A life that is begun before it is attached to, unless it is there: made by an attempt whose answer was lost.
+pub(super) struct Begin<'a> {
+    pub(super) base: &'a str,
+    pub(super) life: &'a str,
+    /// The program file, whose end is the line `END`.
+    pub(super) program: &'a [u8],
+}
+
 /// Attaches to the life in `dir`; `None` if there is none.
-pub(super) async fn attach(connection: &Connection, dir: &str, lua: &str, from: Offset) -> Result<Option<Attached>> {
+pub(super) async fn attach(
+    connection: &Connection,
+    dir: &str,
+    lua: &str,
+    from: Offset,
+    begin: Option<Begin<'_>>,
+) -> Result<Option<Attached>> {
     let lease = random::key()[..24].to_owned();
     let session = connection.session().await?;
-    let line = script(ATTACH, &[dir, &lease, &from.to_string(), lua, RELAY, FOLLOW]);
+    let from = from.to_string();
+    let mut arguments = vec![dir, &lease, &from, lua, RELAY, FOLLOW];
+    let size = begin.as_ref().map_or(0, |begin| begin.program.len()).to_string();
+    let text = match &begin {
+        Some(begin) => {
+            arguments.extend([begin.base, begin.life, BEGIN, AGAIN, &size]);
+            BEGIN_AND_ATTACH
+        }
+        None => ATTACH,
+    };
+    let line = script(text, &arguments);
     let (reader, writer) = session.channel.split();
     let lost = |error: russh::Error| connection.lost().source(error);
     let mut this = Attached {
@@ -51,7 +75,11 @@ pub(super) async fn attach(connection: &Connection, dir: &str, lua: &str, from: 
     };
     let exchange = async {
         this.writer.exec(true, line).await.map_err(lost)?;
-        this.greet().await
+        if let Some(begin) = &begin {
+            // Nothing else is sent before the session has said how it stands, so reading ahead there takes nothing away.
+            this.writer.data(begin.program).await.map_err(lost)?;
+        }
+        this.greet(dir).await
     };
     match timeout(ANSWER, exchange).await {
         Ok(Ok(true)) => Ok(Some(this)),
@@ -66,7 +94,7 @@ pub(super) async fn attach(connection: &Connection, dir: &str, lua: &str, from: 
 
 impl Attached {
     /// Waits until it is known how the session stands: it runs a command, or it has answered us and so obeys nobody else's line any more.
-    async fn greet(&mut self) -> Result<bool> {
+    async fn greet(&mut self, dir: &str) -> Result<bool> {
         let mut greeted = false;
         let mut said = Vec::new();
         loop {
@@ -74,6 +102,12 @@ impl Attached {
             while let Some(piece) = self.envelope.next()? {
                 match piece {
                     Piece::None => return Ok(false),
+                    Piece::NotBegun => {
+                        let why = String::from_utf8_lossy(&said).trim().escape_debug().to_string();
+                        let what = format!("{} could not begin a session in {dir}: {why}", self.connection.name());
+                        return Err(Error::new(Code::DriverFailed, what)
+                            .hint("the directory must be writable, on a file system with FIFOs and room"));
+                    }
                     Piece::BadOffset => return Err(Error::new(Code::WireMalformed, "the session's stream has no frame at that offset")),
                     Piece::Hello(state) => (self.state, greeted, asks) = (state, true, true),
                     Piece::Gap(at) => self.gap = Some(at),

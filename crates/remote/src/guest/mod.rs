@@ -31,8 +31,9 @@ use vmoon_core::{
 use vmoon_lua_wire::program;
 
 const LOOK: &str = concat!(include_str!("alive.sh"), include_str!("look.sh"));
-const START: &str = include_str!("start.sh");
 const ATTACH: &str = concat!(include_str!("alive.sh"), include_str!("attach.sh"));
+/// Begins a life and attaches to it, in one go: each script on the host costs a channel, a login shell and several round trips.
+const BEGIN_AND_ATTACH: &str = concat!(include_str!("start.sh"), include_str!("alive.sh"), include_str!("attach.sh"));
 const GUEST: &str = include_str!("guest.lua");
 /// As arguments of `-e`, which may not begin with a dash, as their comments do.
 const RELAY: &str = concat!(" ", include_str!("relay.lua"));
@@ -189,27 +190,19 @@ impl Guest {
         let mut upload = format!("{}\n{GUEST}", GUEST.len()).into_bytes();
         upload.extend_from_slice(&program::preamble(&format!("{dir}/int"), &options));
         upload.extend_from_slice(b"END\n");
-        let line = script(START, &[&seen.base, &life.to_string(), &lua, BEGIN, AGAIN]);
-        let ended = connection.run(&line, &upload, SCRIPT).await?;
-        // 72: it is there, made by an attempt whose answer was lost.
-        if !matches!(ended.code, Some(0 | 72)) {
-            let why = String::from_utf8_lossy(&ended.stderr);
-            return Err(Error::new(
-                Code::DriverFailed,
-                format!("{} could not begin a session in {dir}: {}", connection.name(), why.trim().escape_debug()),
-            )
-            .hint("the directory must be writable, on a file system with FIFOs"));
-        }
+        let life_text = life.to_string();
+        let begin = attach::Begin { base: &seen.base, life: &life_text, program: &upload };
+        let attached = attach::attach(&connection, &dir, &lua, 0, Some(begin)).await?;
         if let Some(seen) = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             (seen.life, seen.lives) = (life, true);
         }
-        attach::attach(&connection, &dir, &lua, 0).await?.ok_or_else(|| Error::new(Code::DriverFailed, format!("{dir} is gone again")))
+        attached.ok_or_else(|| Error::new(Code::DriverFailed, format!("{dir} is gone again")))
     }
 
     async fn attach(&self, connection: &Connection, seen: &Seen, life: u64, from: Offset) -> Result<Option<SessionLink>> {
         let lua = seen.lua.as_deref().ok_or_else(|| no_lua(connection))?;
         let dir = format!("{}/{life}", seen.base);
-        Ok(attach::attach(connection, &dir, lua, from).await?.map(|attached| pump::running(self.clone(), life, from, attached)))
+        Ok(attach::attach(connection, &dir, lua, from, None).await?.map(|attached| pump::running(self.clone(), life, from, attached)))
     }
 
     /// Ends a life by force, if it is there.

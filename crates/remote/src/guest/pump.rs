@@ -364,7 +364,7 @@ impl Pump {
                 Piece::Letters(bytes) => self.letters.extend_from_slice(bytes),
                 Piece::Gap(at) => self.gap(at),
                 Piece::Ended(exit) => self.end(exit),
-                Piece::None | Piece::Hello(_) | Piece::BadOffset => {
+                Piece::None | Piece::NotBegun | Piece::Hello(_) | Piece::BadOffset => {
                     return Err(Error::new(Code::WireMalformed, "the session's host greets twice"));
                 }
             }

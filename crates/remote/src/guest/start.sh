@@ -1,13 +1,25 @@
-# Begins a session: $1 its base, $2 the number of this life, $3 the interpreter, $4 and $5 what it runs first and then over and over; the program comes on standard input.
+# Begins a session, as a function: $1 its base, $2 the number of this life, $3 the interpreter, $4 and $5 what it runs first and then over and over, $6 the
+# size of the program, which comes on standard input and is read to its end whatever happens. 72: that life is there already.
+start() {
 umask 077
-mkdir -p "$1" || exit 71
+mkdir -p "$1" || return 71
 dir=$1/$2
-mkdir "$dir" 2>/dev/null || exit 72
-cat >"$dir/prog" && [ "$(tail -c 4 "$dir/prog")" = END ] && mkfifo "$dir/in" "$dir/up" || { rm -rf "$dir"; exit 73; }
+VMOON_SIZE=$6 VMOON_PROG=$dir/prog
+mkdir "$dir" 2>/dev/null || VMOON_PROG=
+export VMOON_SIZE VMOON_PROG
+"$3" -e 'local n, to = tonumber(os.getenv("VMOON_SIZE")), os.getenv("VMOON_PROG")
+local s = io.read(n) or ""
+if #s ~= n or s:sub(-4) ~= "END\n" then os.exit(1) end
+if to ~= "" then
+  local f = assert(io.open(to, "wb"))
+  assert(f:write(s) and f:close())
+end' && { [ -z "$VMOON_PROG" ] || mkfifo "$dir/in" "$dir/up"; } || { [ -z "$VMOON_PROG" ] || rm -rf "$dir"; return 73; }
+[ -n "$VMOON_PROG" ] || return 72
+unset VMOON_SIZE VMOON_PROG
 boot=unknown
 { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
-echo "$boot" >"$dir/boot" && : >"$dir/s.1" && : >"$dir/s.2" || { rm -rf "$dir"; exit 73; }
-echo "$2" >"$1/life.new" && mv -f "$1/life.new" "$1/life" || { rm -rf "$dir"; exit 73; }
+echo "$boot" >"$dir/boot" && : >"$dir/s.1" && : >"$dir/s.2" || { rm -rf "$dir"; return 73; }
+echo "$2" >"$1/life.new" && mv -f "$1/life.new" "$1/life" || { rm -rf "$dir"; return 73; }
 [ "$2" -le 2 ] || rm -rf "$1/$(($2 - 2))"
 VMOON_DIR=$dir
 export VMOON_DIR
@@ -43,3 +55,5 @@ else
 fi
 # Who is told that it has begun can also interrupt and end it.
 read -r up <&4
+exec 4<&-
+}

@@ -44,6 +44,8 @@ pub(crate) struct State {
 pub(crate) enum Piece<'a> {
     /// There is no such session.
     None,
+    /// It could not be begun; why is on standard error.
+    NotBegun,
     Hello(State),
     /// The stream before this offset is gone.
     Gap(u64),
@@ -99,6 +101,7 @@ impl Envelope {
                 return Ok(Some(if word == "o" { Piece::Stream(&self.bytes[body]) } else { Piece::Letters(&self.bytes[body]) }));
             }
             "none" => Piece::None,
+            "f" => Piece::NotBegun,
             "h" => Piece::Hello(hello(fields).ok_or_else(bad)?),
             "g" => Piece::Gap(fields.parse().ok().filter(|at| *at <= MAX_OFFSET).ok_or_else(bad)?),
             "x" => Piece::BadOffset,
