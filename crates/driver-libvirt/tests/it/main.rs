@@ -8,6 +8,7 @@ mod life;
 mod lost;
 mod place;
 mod remote;
+mod repair;
 mod session;
 mod snapshots;
 mod storage;
