@@ -340,6 +340,11 @@ pub trait Driver: Send + Sync {
     /// Checks requirements; feeds `vmoon doctor`. Never fails: a failure is a finding.
     async fn probe(&self) -> Vec<Check>;
 
+    /// Who is at the other end, where that can be told from others: two connections of one kind with the same answer show the same machines.
+    async fn identity(&self) -> Option<String> {
+        None
+    }
+
     /// Makes what [`Driver::probe`] found missing and this driver knows how to make without touching what is there; the user has asked for it. Says what it has
     /// done, or with `dry_run` would do, one sentence each; nothing where all is well. MUST be safe to repeat.
     async fn repair(&self, dry_run: bool) -> Result<Vec<String>> {

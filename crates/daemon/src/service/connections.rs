@@ -79,6 +79,7 @@ impl Service {
         let driver = self.context.connections.make(&connection, access.clone())?;
         // What does not answer now, or does not let us in, is not kept.
         list(&*driver, &connection.name).await?;
+        self.leads_elsewhere(&*driver, &connection).await?;
         if let (Some(secret), SecretPlace::Stored) = (&secret, connection.secret) {
             self.secrets().put(id, secret)?;
         }
@@ -106,6 +107,20 @@ impl Service {
         self.context.connections.add(&self.context, entry.clone());
         self.settled(&entry).await;
         Ok(self.connection_view(&entry))
+    }
+
+    /// Refuses a second name for what a connection leads to already: every machine there would be shown twice. What cannot be told is let pass.
+    async fn leads_elsewhere(&self, driver: &dyn Driver, connection: &Connection) -> Result<()> {
+        let ask = async |driver: &dyn Driver| tokio::time::timeout(SETTLE, driver.identity()).await.ok().flatten();
+        let Some(identity) = ask(driver).await else { return Ok(()) };
+        for other in self.context.connections.all().iter().filter(|other| other.kind == connection.kind) {
+            if ask(&*other.driver).await.as_ref() == Some(&identity) {
+                let text = format!("connection {} leads to the same machines already", other.name);
+                return Err(Error::new(Code::ConnectionExists, text)
+                    .hint(format!("use it, or remove it first: vmoon connection rm {}", other.name)));
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the first list of a connection, but not for ever.

@@ -383,8 +383,12 @@ impl Inner {
         let what = "remove the device from the running machine";
         let (client, domain) = (&subject.client, &subject.domain);
         let alias = part.element.first("alias").and_then(|alias| alias.attribute("name")).unwrap_or_default();
-        let mut events = client.watch(&[Topic::DEVICE_REMOVED, Topic::DEVICE_REMOVAL_FAILED]).await.doing(what)?;
-        client.detach(domain, &part.element.to_text(), Affect::LIVE).await.doing(what)?;
+        let mut events = client.watch(&[Topic::DEVICE_REMOVED, Topic::DEVICE_REMOVAL_FAILED, Topic::LIFE]).await.doing(what)?;
+        match client.detach(domain, &part.element.to_text(), Affect::LIVE).await {
+            // It ended meanwhile, and holds nothing any more.
+            Err(error) if error.refusal().is_some() && !client.is_active(domain).await.unwrap_or(true) => return Ok(()),
+            asked => asked.doing(what)?,
+        }
         let until = Instant::from_std(clock::instant()) + RELEASE;
         loop {
             let text = match client.domain_xml(domain, Xml::NONE).await {
@@ -392,7 +396,9 @@ impl Inner {
                 Err(error) if error.is_not_found() => return Ok(()),
                 Err(error) => return Err(failed(what, error)),
             };
-            if device::parts(&Element::parse(&text)?).iter().all(|other| other.name != part.name) {
+            let there = device::parts(&Element::parse(&text)?).iter().any(|other| other.name == part.name);
+            // What has ended holds nothing any more.
+            if !there || !client.is_active(domain).await.doing(what)? {
                 return Ok(());
             }
             let heard = async {
@@ -408,6 +414,7 @@ impl Inner {
                         {
                             return false;
                         }
+                        Event::Domain { domain: of, what: DomainEvent::Life(..) } if of.uuid == domain.uuid => return true,
                         Event::Everything | Event::Closed(_) => return true,
                         _ => {}
                     }

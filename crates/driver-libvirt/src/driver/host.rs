@@ -1,7 +1,10 @@
 //! What the hypervisor offers, asked for when a machine is planned.
 
 use super::{Inner, errors::Doing as _};
-use crate::caps::{self, DomainCaps, Host, Network, Pool};
+use crate::{
+    caps::{self, DomainCaps, Host, Network, Pool},
+    xml::Element,
+};
 use tokio::{sync::Mutex, task::JoinSet};
 use vmoon_core::Result;
 use vmoon_libvirt_wire::{
@@ -20,6 +23,14 @@ struct Fixed {
 pub(crate) struct Cache(Mutex<Option<(Client, Fixed)>>);
 
 impl Inner {
+    /// The host's own UUID with what is asked of it. A session is another one for each user, and nothing says whose: it has none.
+    pub(crate) async fn identity(&self) -> Option<String> {
+        let endpoint = &self.link.endpoint;
+        let client = self.link.client().await.ok().filter(|_| !endpoint.session && endpoint.uri.starts_with("qemu:"))?;
+        let described = Element::parse(&client.capabilities().await.ok()?).ok()?;
+        Some(format!("{} {}", described.text_at("host/uuid").filter(|uuid| !uuid.is_empty())?, endpoint.uri))
+    }
+
     /// The host and what is on it: capabilities once for each connection, pools and networks each time.
     pub(crate) async fn host(&self) -> Result<Host> {
         let client = self.link.client().await?;

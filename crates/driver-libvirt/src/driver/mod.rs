@@ -15,6 +15,7 @@ mod look;
 mod make;
 mod media;
 mod merge;
+mod overlays;
 mod probe;
 mod repair;
 mod screen;
@@ -100,6 +101,10 @@ impl Driver for LibvirtDriver {
 
     async fn probe(&self) -> Vec<Check> {
         self.0.probe().await
+    }
+
+    async fn identity(&self) -> Option<String> {
+        self.0.identity().await
     }
 
     async fn repair(&self, dry_run: bool) -> Result<Vec<String>> {

@@ -1,5 +1,5 @@
 //! Snapshots. Inside the disks' files where all of them are qcow2 and the firmware allows it, with memory if the machine runs; else in overlays beside them,
-//! disks only. libvirt before 9.9 cannot return to overlays: then we do, by a fresh overlay over what was frozen.
+//! with memory in a file of its own. libvirt before 9.9 cannot return to overlays: then we do (`overlays`).
 
 use super::{
     Inner,
@@ -8,10 +8,10 @@ use super::{
     storage::Storage,
 };
 use crate::{
-    render::{NAMESPACE, PREFIX, Tag, lead_to},
+    render::{NAMESPACE, PREFIX, Tag},
     xml::Element,
 };
-use std::{collections::HashSet, path::Path};
+use std::path::Path;
 use vmoon_core::{
     Code, Error, Result,
     ability::{NewSnapshot, Snapshot},
@@ -19,7 +19,7 @@ use vmoon_core::{
 };
 use vmoon_libvirt_wire::{
     self as wire, Client, Domain, ErrorCode,
-    flags::{Affect, Define, Destroy, Revert, SnapshotCreate, SnapshotDelete, Snapshots, Xml},
+    flags::{Affect, Revert, SnapshotCreate, SnapshotDelete, Snapshots, Xml},
 };
 use vmoon_sys::clock;
 
@@ -56,8 +56,8 @@ pub(crate) fn writable(domain: &Element) -> Vec<Writable> {
 enum Way {
     /// Inside the files: with memory if the machine runs.
     Internal,
-    /// Overlays, disks only.
-    External,
+    /// Overlays, and the memory in a file beside them or not at all.
+    External { memory: bool },
 }
 
 /// Chooses the way, or says why there is none. Pure.
@@ -71,22 +71,13 @@ fn way(domain: &Element, disks: &[Writable], running: bool, memory: Option<bool>
     let uefi = domain.first("os").is_some_and(|os| {
         os.attribute("firmware") == Some("efi") || os.first("loader").and_then(|loader| loader.attribute("type")) == Some("pflash")
     });
-    let refusal = if uefi && libvirt < INTERNAL_WITH_UEFI {
-        Some("libvirt before 10.9 keeps no memory of machines with UEFI in a way that it can return to")
-    } else if disks.iter().any(|disk| !disk.qcow2) {
-        Some("one of its disks is raw; memory is kept in qcow2 disks only")
-    } else {
-        None
-    };
-    match (refusal, memory) {
-        (Some(refusal), Some(true)) => {
-            Err(Error::new(Code::DriverUnsupported, refusal).hint("make it without memory, or with the machine off"))
-        }
-        (Some(_), _) => Ok(Way::External),
+    let inside = !(uefi && libvirt < INTERNAL_WITH_UEFI) && disks.iter().all(|disk| disk.qcow2);
+    Ok(match (inside, running, memory) {
         // libvirt keeps a running machine inside of its files only together with its memory.
-        (None, Some(false)) if running => Ok(Way::External),
-        (None, _) => Ok(Way::Internal),
-    }
+        (true, true, Some(false)) => Way::External { memory: false },
+        (true, ..) => Way::Internal,
+        (false, running, memory) => Way::External { memory: running && memory != Some(false) },
+    })
 }
 
 /// Whether a snapshot's XML says that it is in overlays.
@@ -100,6 +91,7 @@ fn view(snapshot: &Element, current: Option<&str>) -> Option<Snapshot> {
     let external = is_external(snapshot);
     let running = snapshot.text_at("state").is_some_and(|state| state != "shutoff");
     let note = match (external, memory, running) {
+        (true, true, _) => "in overlays and a file beside the disks; firmware keeps the variables it has",
         (true, false, true) => "disks only, in overlays: returning to it is like returning after a power cut",
         (true, _, _) => "in overlays beside the disks",
         _ => "",
@@ -114,8 +106,14 @@ fn view(snapshot: &Element, current: Option<&str>) -> Option<Snapshot> {
     })
 }
 
+/// Where the memory of a snapshot in overlays is: beside the first disk.
+fn memory_file(disk: &Writable, uuid: uuid::Uuid, label: &str) -> String {
+    let directory = Path::new(&disk.file).parent().and_then(Path::to_str).unwrap_or_default();
+    format!("{directory}/snapshot-{uuid}-memory.{label}.raw")
+}
+
 /// The overlay of a disk for a snapshot: beside the disk, with the machine's id in its name, so that it goes with the machine.
-fn overlay(disk: &Writable, uuid: uuid::Uuid, label: &str) -> String {
+pub(super) fn overlay(disk: &Writable, uuid: uuid::Uuid, label: &str) -> String {
     let directory = Path::new(&disk.file).parent().and_then(Path::to_str).unwrap_or_default();
     format!("{directory}/snapshot-{uuid}-{}.{label}.qcow2", disk.target)
 }
@@ -150,33 +148,30 @@ impl Inner {
         let xml = Element::parse(&client.domain_xml(&domain, Xml::NONE).await.doing(what)?)?;
         let disks = writable(&xml);
         let libvirt = client.libvirt_version().await.doing(what)?;
-        let mut asked = Element::new("domainsnapshot").leaf("name", &new.name);
-        let flags = match way(&xml, &disks, running, new.memory, libvirt)? {
-            Way::Internal => SnapshotCreate::NONE,
-            Way::External => {
-                let mut list = Element::new("disks");
-                let label = format!("{}-{:x}", new.name, clock::now_ms());
-                for disk in &disks {
-                    let file = overlay(disk, domain.uuid, &label);
-                    let entry = Element::new("disk").with("name", &disk.target).with("snapshot", "external");
-                    let entry = entry.child(Element::new("driver").with("type", "qcow2"));
-                    list = list.child(entry.child(Element::new("source").with("file", file)));
-                }
-                asked = asked.child(list);
-                SnapshotCreate::DISK_ONLY | SnapshotCreate::ATOMIC
+        let made = match way(&xml, &disks, running, new.memory, libvirt)? {
+            Way::Internal => {
+                let asked = Element::new("domainsnapshot").leaf("name", &new.name);
+                client.snapshot_create(&domain, &asked.to_text(), SnapshotCreate::NONE).await
             }
-        };
-        let text = asked.to_text();
-        let made = if flags == SnapshotCreate::NONE || !running {
-            client.snapshot_create(&domain, &text, flags).await
-        } else {
-            // With the guest's file systems at rest where its agent can do that.
-            match client.snapshot_create(&domain, &text, flags | SnapshotCreate::QUIESCE).await {
-                Err(error) if error.refusal().is_some() => {
-                    tracing::debug!(%error, "the guest's file systems cannot be brought to rest");
-                    client.snapshot_create(&domain, &text, flags).await
+            Way::External { memory: true } => {
+                let (asked, file) = outside(&new.name, &disks, domain.uuid, true);
+                let made = client.snapshot_create(&domain, &asked.to_text(), SnapshotCreate::ATOMIC).await;
+                if made.is_err()
+                    && let Some(file) = &file
+                {
+                    Storage { client: &client, local: self.link.endpoint.is_local() }.delete(file).await?;
                 }
-                made => made,
+                match made {
+                    // Some devices cannot be saved. Nobody has said that memory must be kept.
+                    Err(error) if new.memory.is_none() && error.refusal().is_some() => {
+                        tracing::info!(%error, "the memory cannot be kept");
+                        disks_only(&client, &domain, &outside(&new.name, &disks, domain.uuid, false).0, running).await
+                    }
+                    made => made,
+                }
+            }
+            Way::External { memory: false } => {
+                disks_only(&client, &domain, &outside(&new.name, &disks, domain.uuid, false).0, running).await
             }
         };
         let made = made.doing(what)?;
@@ -196,7 +191,8 @@ impl Inner {
         let described = Element::parse(&text)?;
         let libvirt = client.libvirt_version().await.doing(what)?;
         if is_external(&described) && libvirt < REVERTS_EXTERNAL {
-            return self.revert_to_overlays(&client, &domain, &described, &text).await;
+            self.revert_to_overlays(&client, &domain, &described, &text).await?;
+            return self.another_life(&client, &domain).await;
         }
         match client.revert(&snapshot, Revert::NONE).await {
             Err(error) if error.code() == Some(ErrorCode::SNAPSHOT_REVERT_RISKY) => {
@@ -204,57 +200,18 @@ impl Inner {
             }
             done => done.doing(what)?,
         }
-        // What runs now is another life: its past is not that of the streams before.
+        self.another_life(&client, &domain).await
+    }
+
+    /// What runs now is another life: its past is not that of the streams before.
+    async fn another_life(&self, client: &Client, domain: &Domain) -> Result<()> {
+        let what = "return to the snapshot";
         let Ok(now) = client.domain(domain.uuid).await else { return Ok(()) };
         if now.id >= 0
-            && let Some(tag) = look::tag(&client, &now).await.doing(what)?
+            && let Some(tag) = look::tag(client, &now).await.doing(what)?
         {
             let element = Tag { life: Some(clock::now_ms()), ..tag }.element().to_text();
             client.set_metadata(&now, Some(&element), PREFIX, NAMESPACE, Affect::LIVE).await.doing(what)?;
-        }
-        Ok(())
-    }
-
-    /// Returns to disks that were frozen: a fresh overlay over each, the definition led to it, and what was written since deleted where no other snapshot
-    /// is based on it. The machine is off afterwards.
-    async fn revert_to_overlays(&self, client: &Client, domain: &Domain, snapshot: &Element, text: &str) -> Result<()> {
-        let what = "return to the snapshot";
-        let memory = snapshot.first("memory").and_then(|memory| memory.attribute("snapshot"));
-        if memory == Some("external") {
-            return Err(Error::new(
-                Code::DriverUnsupported,
-                "libvirt before 9.9 cannot return to a snapshot with memory in a file of its own",
-            ));
-        }
-        let storage = Storage { client, local: self.link.endpoint.is_local() };
-        // The domain as it was, whose disks are what is frozen now.
-        let frozen = snapshot.first("domain").map(writable).unwrap_or_default();
-        if frozen.is_empty() {
-            return Err(Error::new(Code::DriverFailed, "libvirt does not say which disks the snapshot has"));
-        }
-        let mut stored = Element::parse(&client.domain_xml(domain, Xml::INACTIVE | Xml::SECURE).await.doing(what)?)?;
-        let before = writable(&stored);
-        match client.destroy(domain, Destroy::NONE).await {
-            Err(error) if error.code() != Some(ErrorCode::OPERATION_INVALID) => return Err(failed(what, error)),
-            _ => {}
-        }
-        let name = snapshot.text_at("name").unwrap_or_default();
-        let label = format!("{name}-{:x}", clock::now_ms());
-        for disk in &frozen {
-            let fresh = overlay(disk, domain.uuid, &label);
-            storage.overlay(&disk.file, &fresh).await?;
-            lead_to(&mut stored, &disk.target, &fresh, "qcow2");
-        }
-        client.define(&stored.to_text(), Define::NONE).await.doing(what)?;
-        client.snapshot_create(domain, text, SnapshotCreate::REDEFINE | SnapshotCreate::CURRENT).await.doing(what)?;
-        // What nothing is based on any more.
-        let mut kept: HashSet<String> = writable(&stored).into_iter().map(|disk| disk.file).collect();
-        for other in client.snapshots(domain, Snapshots::NONE).await.doing(what)? {
-            let described = Element::parse(&client.snapshot_xml(&other, Xml::NONE).await.doing(what)?)?;
-            kept.extend(described.first("domain").map(writable).unwrap_or_default().into_iter().map(|disk| disk.file));
-        }
-        for disk in before.into_iter().filter(|disk| !kept.contains(&disk.file)) {
-            storage.delete(&disk.file).await?;
         }
         Ok(())
     }
@@ -264,21 +221,59 @@ impl Inner {
         let client = self.link.client().await?;
         let domain = self.domain(&client, handle).await?;
         let Some(snapshot) = find(&client, &domain, name).await? else { return Ok(()) };
+        let described = match client.snapshot_xml(&snapshot, Xml::NONE).await {
+            Ok(text) => Element::parse(&text)?,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(failed(what, error)),
+        };
         match client.snapshot_delete(&snapshot, SnapshotDelete::NONE).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) if error.is_unsupported() || error.code() == Some(ErrorCode::CONFIG_UNSUPPORTED) => {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) if is_external(&described) && (error.is_unsupported() || error.code() == Some(ErrorCode::CONFIG_UNSUPPORTED)) => {
                 tracing::debug!(%error, "libvirt does not delete the snapshot by itself");
-                let described = Element::parse(&client.snapshot_xml(&snapshot, Xml::NONE).await.doing(what)?)?;
-                if !is_external(&described) {
-                    return Err(failed(what, error));
-                }
                 self.merge(&client, &domain, &described).await?;
-                client.snapshot_delete(&snapshot, SnapshotDelete::METADATA_ONLY).await.doing(what)
+                client.snapshot_delete(&snapshot, SnapshotDelete::METADATA_ONLY).await.doing(what)?;
             }
-            Err(error) => Err(failed(what, error)),
+            Err(error) => return Err(failed(what, error)),
+        }
+        // An older libvirt merges the overlays and leaves the memory.
+        match described.first("memory").and_then(|memory| memory.attribute("file")) {
+            Some(file) => Storage { client: &client, local: self.link.endpoint.is_local() }.delete(file).await,
+            None => Ok(()),
         }
     }
+}
+
+/// A snapshot in overlays, as libvirt is asked for it, and the file of its memory.
+fn outside(name: &str, disks: &[Writable], uuid: uuid::Uuid, memory: bool) -> (Element, Option<String>) {
+    let label = format!("{name}-{:x}", clock::now_ms());
+    let mut list = Element::new("disks");
+    for disk in disks {
+        let file = overlay(disk, uuid, &label);
+        let entry = Element::new("disk").with("name", &disk.target).with("snapshot", "external");
+        let entry = entry.child(Element::new("driver").with("type", "qcow2"));
+        list = list.child(entry.child(Element::new("source").with("file", file)));
+    }
+    let mut asked = Element::new("domainsnapshot").leaf("name", name);
+    let file = disks.first().filter(|_| memory).map(|disk| memory_file(disk, uuid, &label));
+    if let Some(file) = &file {
+        asked = asked.child(Element::new("memory").with("snapshot", "external").with("file", file));
+    }
+    (asked.child(list), file)
+}
+
+/// Makes a snapshot of disks in overlays, with the guest's file systems at rest where its agent can do that.
+async fn disks_only(client: &Client, domain: &Domain, asked: &Element, running: bool) -> wire::Result<wire::Snapshot> {
+    let (text, flags) = (asked.to_text(), SnapshotCreate::DISK_ONLY | SnapshotCreate::ATOMIC);
+    if running {
+        match client.snapshot_create(domain, &text, flags | SnapshotCreate::QUIESCE).await {
+            Err(error) if error.refusal().is_some() => {
+                tracing::debug!(%error, "the guest's file systems cannot be brought to rest");
+            }
+            made => return made,
+        }
+    }
+    client.snapshot_create(domain, &text, flags).await
 }
 
 async fn find(client: &Client, domain: &Domain, name: &str) -> Result<Option<wire::Snapshot>> {
@@ -292,6 +287,7 @@ async fn find(client: &Client, domain: &Domain, name: &str) -> Result<Option<wir
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::lead_to;
 
     fn domain(os: &str, formats: &[&str]) -> Element {
         let disks: String = formats
@@ -312,12 +308,15 @@ mod tests {
     fn the_way_follows_from_firmware_disks_and_wishes() {
         let (bios, efi) = ("<os/>", "<os firmware='efi'/>");
         assert_eq!(chosen(bios, &["qcow2"], true, None, 9_000_000), Ok(Way::Internal));
-        assert_eq!(chosen(bios, &["qcow2"], true, Some(false), 9_000_000), Ok(Way::External));
+        let (disks, all) = (Ok(Way::External { memory: false }), Ok(Way::External { memory: true }));
+        assert_eq!(chosen(bios, &["qcow2"], true, Some(false), 9_000_000), disks);
         assert_eq!(chosen(bios, &["qcow2"], false, Some(false), 9_000_000), Ok(Way::Internal));
-        assert_eq!(chosen(bios, &["qcow2", "raw"], true, None, 9_000_000), Ok(Way::External));
-        assert_eq!(chosen(bios, &["raw"], true, Some(true), 9_000_000), Err(Code::DriverUnsupported));
-        assert_eq!(chosen(efi, &["qcow2"], true, None, 9_000_000), Ok(Way::External));
-        assert_eq!(chosen(efi, &["qcow2"], true, Some(true), 9_000_000), Err(Code::DriverUnsupported));
+        assert_eq!(chosen(bios, &["qcow2", "raw"], true, None, 9_000_000), all);
+        assert_eq!(chosen(bios, &["raw"], true, Some(true), 9_000_000), all);
+        assert_eq!(chosen(bios, &["raw"], false, None, 9_000_000), disks);
+        assert_eq!(chosen(efi, &["qcow2"], true, None, 9_000_000), all);
+        assert_eq!(chosen(efi, &["qcow2"], true, Some(true), 9_000_000), all);
+        assert_eq!(chosen(efi, &["qcow2"], true, Some(false), 9_000_000), disks);
         assert_eq!(chosen(efi, &["qcow2"], true, Some(true), 10_009_000), Ok(Way::Internal));
         assert_eq!(chosen(bios, &["qcow2"], false, Some(true), 9_000_000), Err(Code::MachineStopped));
         assert_eq!(chosen(bios, &[], true, None, 9_000_000), Err(Code::DriverUnsupported));

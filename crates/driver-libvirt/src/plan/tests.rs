@@ -1,7 +1,10 @@
 //! Plans of every template on hosts with and without KVM, and what is refused.
 
 use super::*;
-use crate::caps::tests::{host, host_with_kvm};
+use crate::{
+    caps::tests::{host, host_with_kvm},
+    model::NewVolume,
+};
 use serde_json::{Value, json};
 use vmoon_core::spec::MachineSpec;
 

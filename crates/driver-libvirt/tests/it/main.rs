@@ -4,6 +4,7 @@ mod access;
 mod contract;
 mod devices;
 mod foreign;
+mod gone;
 mod life;
 mod lost;
 mod place;

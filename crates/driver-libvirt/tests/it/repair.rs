@@ -1,6 +1,6 @@
 //! A fresh libvirt: what doctor says of it, and what it makes when asked to.
 
-use super::place::{Place, Unread, created, new_id, spec};
+use super::place::{Place, created, spec};
 use serde_json::json;
 use vmoon_core::driver::{Check, Driver, Verdict};
 use vmoon_libvirt_lab::Lab;
@@ -40,11 +40,9 @@ async fn what_a_fresh_libvirt_lacks_is_made_when_asked_for() {
     let again = driver.repair(false).await.unwrap();
     assert!(again.len() == 1 && again[0].contains("start"), "{again:?}");
 
-    // And the first machine is made in them.
+    // And the first machine can be made in them. It is not: the pool's directory is the lab's own, and we would write into that of this computer.
     let facts = driver.facts().await.unwrap();
-    let plan = driver.plan("first", &spec(settings), &facts).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let handle = driver.create(new_id(), &plan, &Unread).await.unwrap();
-    driver.delete(&handle).await.unwrap();
+    driver.plan("first", &spec(settings), &facts).unwrap_or_else(|problems| panic!("{problems:?}"));
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! Snapshots with and without memory, inside the disks and in overlays.
 
-use super::place::{Place, created};
+use super::{
+    life::guest,
+    place::{Place, created},
+    terminal::{Terminal, channel},
+};
 use serde_json::json;
 use vmoon_core::{
     Code,
@@ -56,10 +60,9 @@ async fn overlays_are_made_returned_to_and_merged() {
     let handle = created(&*driver, "raw", settings).await;
     let snapshots = driver.snapshots().unwrap();
     driver.start(&handle).await.unwrap();
-    assert_eq!(snapshots.create(&handle, &new("m", Some(true))).await.unwrap_err().code(), Code::DriverUnsupported);
     let images = || place.remains().into_iter().filter(|path| path.contains("/images/")).collect::<Vec<_>>();
     let before = images();
-    let made = snapshots.create(&handle, &new("one", None)).await.unwrap();
+    let made = snapshots.create(&handle, &new("one", Some(false))).await.unwrap();
     assert!(!made.memory && !made.note.is_empty(), "{made:?}");
     assert_eq!(images().len(), before.len() + 1, "an overlay beside the disk");
     // Merged while it runs: the overlay is gone, the machine has not noticed.
@@ -68,7 +71,7 @@ async fn overlays_are_made_returned_to_and_merged() {
     assert_eq!((images(), driver.observe(&handle).await.observed), (before.clone(), life));
     assert!(snapshots.list(&handle).await.unwrap().is_empty());
 
-    snapshots.create(&handle, &new("two", None)).await.unwrap();
+    snapshots.create(&handle, &new("two", Some(false))).await.unwrap();
     let overlay: Vec<String> = images().into_iter().filter(|path| !before.contains(path)).collect();
     snapshots.revert(&handle, "two").await.unwrap();
     assert!(matches!(driver.observe(&handle).await.observed, Observed::Off(_)));
@@ -76,6 +79,52 @@ async fn overlays_are_made_returned_to_and_merged() {
     assert!(after.len() == before.len() + 1 && !after.contains(&overlay[0]), "a fresh overlay in place of the old one: {after:?}");
     driver.start(&handle).await.unwrap();
     assert!(matches!(driver.observe(&handle).await.observed, Observed::On(_)));
+    driver.delete(&handle).await.unwrap();
+    assert_eq!(place.remains(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn memory_is_kept_beside_disks_that_cannot_hold_it_and_comes_back() {
+    let place = Place::new().await;
+    let driver = place.driver();
+    let mut settings = guest("name=raw");
+    settings["disk-format"] = "raw".into();
+    let handle = created(&*driver, "raw", settings).await;
+    let snapshots = driver.snapshots().unwrap();
+    let before = place.remains();
+    driver.start(&handle).await.unwrap();
+    let serial = channel(&*driver, &handle).await;
+    let mut terminal = Terminal::open(&*driver, &handle, &serial, 0).await;
+    terminal.wait_for("GUEST READY raw").await;
+    terminal.keys("kept=in-memory; echo set-$((1 + 1))\r").await;
+    terminal.wait_for("set-2").await;
+    // One that is deleted is merged while the guest runs, and its memory goes.
+    let running = place.remains();
+    snapshots.create(&handle, &new("brief", Some(true))).await.unwrap();
+    let images = |all: &[String]| all.iter().filter(|path| path.contains("/images/")).count();
+    assert_eq!(images(&place.remains()), images(&running) + 2, "an overlay and a memory: {:?}", place.remains());
+    snapshots.delete(&handle, "brief").await.unwrap();
+    assert_eq!(images(&place.remains()), images(&running), "{:?}", place.remains());
+    let made = snapshots.create(&handle, &new("here", None)).await.unwrap();
+    assert!(made.memory && made.current && !made.note.is_empty(), "{made:?}");
+    assert_eq!(channel(&*driver, &handle).await, serial, "it runs on as if nothing had been");
+    terminal.keys("kept=later; echo now-$kept-$((2 + 2))\r").await;
+    terminal.wait_for("now-later-4").await;
+
+    for stopped in [false, true] {
+        if stopped {
+            driver.stop(&handle, StopMode::Force).await.unwrap();
+        }
+        snapshots.revert(&handle, "here").await.unwrap();
+        let again = channel(&*driver, &handle).await;
+        assert_ne!(again, serial, "it is another life");
+        let mut terminal = Terminal::open(&*driver, &handle, &again, 0).await;
+        terminal.keys("echo back-$kept-$((3 + 3))\r").await;
+        terminal.wait_for("back-in-memory-6").await;
+    }
+    assert!(matches!(driver.observe(&handle).await.observed, Observed::On(_)));
+    driver.stop(&handle, StopMode::Force).await.unwrap();
+    assert!(place.remains().len() > before.len());
     driver.delete(&handle).await.unwrap();
     assert_eq!(place.remains(), Vec::<String>::new());
 }

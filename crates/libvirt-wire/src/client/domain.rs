@@ -123,6 +123,22 @@ impl Client {
         self.slow(P::DomainManagedSave, (domain, how)).await
     }
 
+    /// Goes on from a saved state that is a file of the host, as this definition: that of the file if `None`.
+    ///
+    /// # Errors
+    /// Those of a call.
+    pub async fn restore(&self, path: &str, xml: Option<&str>, how: Save) -> Result<()> {
+        self.slow(P::DomainRestoreFlags, (path, xml, how)).await
+    }
+
+    /// The definition in a saved state that is a file of the host, XML.
+    ///
+    /// # Errors
+    /// Those of a call.
+    pub async fn saved_xml(&self, path: &str, what: Xml) -> Result<String> {
+        self.slow(P::DomainSaveImageGetXmlDesc, (path, what)).await
+    }
+
     /// Whether there is a saved state.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::{ctx::Ctx, exit::Exit, out::time, repl};
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::Write as _,
     path::{Path, PathBuf},
 };
@@ -87,8 +87,12 @@ async fn view(ctx: &Ctx, machine: String) -> Result<Exit> {
         ctx.out.values(&values)?;
         return Ok(Exit::OK);
     }
-    match viewer() {
-        Some(program) => start(ctx, &program, offer),
+    match viewer(std::env::var_os("PATH")) {
+        Some(program) => {
+            start(&program, offer)?;
+            ctx.out.changed(&format!("{VIEWER} shows {}", escape(&offer.uri)))?;
+            Ok(Exit::OK)
+        }
         None => {
             ctx.out.line(&escape(&offer.uri))?;
             ctx.out.hint(&format!(
@@ -101,20 +105,17 @@ async fn view(ctx: &Ctx, machine: String) -> Result<Exit> {
 }
 
 /// Where the viewer is, if it is installed.
-fn viewer() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(VIEWER)).find(|program| program.is_file())
+fn viewer(path: Option<OsString>) -> Option<PathBuf> {
+    std::env::split_paths(&path?).filter(|dir| dir.is_absolute()).map(|dir| dir.join(VIEWER)).find(|program| program.is_file())
 }
 
-fn start(ctx: &Ctx, program: &Path, offer: &DisplayOffer) -> Result<Exit> {
+fn start(program: &Path, offer: &DisplayOffer) -> Result<()> {
     // The address is the driver's; an argument that looks like an option would be one.
     if offer.uri.starts_with('-') {
         return Err(Error::new(Code::WireMalformed, "the display's address is none"));
     }
     let viewer = Detached { exe: program, args: vec![OsStr::new(&offer.uri)], env: Vec::new(), stdio: [None; 3] };
-    viewer.spawn().map_err(|error| Error::io(format_args!("start {}", program.display()), error))?;
-    ctx.out.changed(&format!("{VIEWER} shows {}", escape(&offer.uri)))?;
-    Ok(Exit::OK)
+    viewer.spawn().map(drop).map_err(|error| Error::io(format_args!("start {}", program.display()), error))
 }
 
 /// Takes a picture.
@@ -130,4 +131,30 @@ pub(crate) async fn screenshot(ctx: &Ctx, args: ScreenshotArgs) -> Result<Exit> 
     let size = time::bytes(picture.data.0.len() as u64);
     ctx.out.changed(&format!("wrote {} ({}, {size})", args.file.display(), escape(&picture.media_type)))?;
     Ok(Exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A program that leaves a trace of its one argument stands in for the viewer.
+    #[test]
+    fn the_viewer_on_the_path_is_started_with_the_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bin, seen) = (dir.path().join("bin"), dir.path().join("seen & <b>"));
+        std::fs::create_dir(&bin).unwrap();
+        let path = || std::env::join_paths([Path::new("relative"), &dir.path().join("none"), &bin]).ok();
+        assert_eq!(viewer(path()), None);
+        symlink("/usr/bin/touch", bin.join(VIEWER)).unwrap();
+        let found = viewer(path()).expect("it is on the path");
+        let offer = |uri: &str| DisplayOffer { protocol: "vnc".into(), uri: uri.into() };
+        assert!(start(&found, &offer("--reference=/etc/shadow")).is_err(), "an option is no address");
+        start(&found, &offer(&seen.display().to_string())).unwrap();
+        let until = vmoon_sys::clock::instant() + std::time::Duration::from_secs(20);
+        while !seen.exists() {
+            assert!(vmoon_sys::clock::instant() < until, "it was not started");
+            std::thread::yield_now();
+        }
+    }
 }

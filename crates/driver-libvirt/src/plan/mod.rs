@@ -2,30 +2,17 @@
 //!
 //! What a template wishes and the host lacks is replaced and said; what the user asked for and the host lacks is refused.
 
+mod disks;
+mod hardware;
+
 use crate::{
-    caps::{DomainCaps, Host, Pool},
-    model::{Blueprint, Content, Cpu, Disk, Domain, Hardware, Kernel, Need, NewVolume, Nic, PoolRef, Source},
+    caps::{DomainCaps, Host},
+    model::{Blueprint, Content, Domain, Hardware, Kernel, Need, Nic, PoolRef},
     settings::{CloneKind, Net, Settings, template::Guest},
 };
 use vmoon_core::{Code, size, spec::Problem, spec::Problems};
 use vmoon_seed::{Seed, cloud::Cloud, windows::Answers};
 
-/// Hyper-V enlightenments in the order of libvirt's schema, with those each needs.
-const HYPERV: &[(&str, &[&str])] = &[
-    ("relaxed", &[]),
-    ("vapic", &[]),
-    ("spinlocks", &[]),
-    ("vpindex", &[]),
-    ("runtime", &[]),
-    ("synic", &["vpindex"]),
-    ("stimer", &["synic", "vpindex"]),
-    ("reset", &[]),
-    ("frequencies", &[]),
-    ("tlbflush", &["vpindex"]),
-    ("ipi", &["vpindex"]),
-];
-/// Those of a host with KVM whose libvirt does not say which it has.
-const HYPERV_OF_OLD: &[&str] = &["relaxed", "vapic", "spinlocks"];
 /// The most a Windows computer's name may have.
 const NETBIOS: usize = 15;
 
@@ -204,89 +191,6 @@ impl Planner<'_> {
         wanted
     }
 
-    fn cpu(&mut self) -> Cpu {
-        let has = |caps: &DomainCaps, mode: &str| caps.cpu_modes.iter().any(|known| known == mode);
-        match self.settings.cpu.as_deref() {
-            Some(mode @ ("host-passthrough" | "host-model" | "maximum")) => {
-                if !has(&self.caps, mode) {
-                    let modes = self.caps.cpu_modes.join(", ");
-                    self.add("cpu", format!("{mode} is not offered here; there is {modes}"));
-                }
-                Cpu::Mode(mode.into())
-            }
-            Some(model) => {
-                if !self.caps.cpu_models.is_empty() && !self.caps.cpu_models.iter().any(|known| known == model) {
-                    self.add("cpu", format!("the model {model} is not usable here; virsh domcapabilities lists those that are"));
-                }
-                Cpu::Model(model.into())
-            }
-            None => {
-                let wanted = if self.kvm { ["host-passthrough", "host-model"] } else { ["maximum", "host-model"] };
-                wanted.iter().find(|mode| has(&self.caps, mode)).map_or(Cpu::Default, |mode| Cpu::Mode((*mode).into()))
-            }
-        }
-    }
-
-    fn firmware(&mut self) -> (bool, bool) {
-        let mut efi = self.settings.efi;
-        if efi && !self.caps.firmware.iter().any(|kind| kind == "efi") {
-            let instead = if self.settings.secure_boot { "" } else { "the machine gets a BIOS" };
-            self.lacks("firmware", "the host has no UEFI firmware (Debian: apt-get install ovmf)".into(), instead);
-            efi = false;
-        }
-        let secure = self.settings.secure_boot && efi;
-        if secure && !self.caps.secure_boot {
-            self.add("secure-boot", "the host has no firmware that enforces it (Debian: apt-get install ovmf)");
-        }
-        (efi, secure)
-    }
-
-    fn tpm(&mut self) -> bool {
-        if self.settings.tpm && !(self.caps.has("tpm") && self.caps.offers("tpm.backendModel", "emulator")) {
-            self.add("tpm", "the host has no emulated TPM (Debian: apt-get install swtpm swtpm-tools)");
-        }
-        self.settings.tpm
-    }
-
-    fn hyperv(&self) -> Vec<String> {
-        if self.settings.guest != Guest::Windows {
-            return Vec::new();
-        }
-        let silent = self.caps.hyperv.is_empty() && self.kvm;
-        let has = |name: &str| {
-            if silent { HYPERV_OF_OLD.contains(&name) } else { self.caps.hyperv.iter().any(|known| known == name) }
-        };
-        // libvirt describes them for both kinds of domain; QEMU implements them with KVM alone.
-        let wanted = HYPERV.iter().filter(|(name, needs)| self.kvm && has(name) && needs.iter().all(|needed| has(needed)));
-        wanted.map(|(name, _)| (*name).to_owned()).collect()
-    }
-
-    fn graphics(&mut self) -> Option<String> {
-        let wanted = self.settings.graphics;
-        if wanted == "none" {
-            return None;
-        }
-        if self.caps.offers("graphics.type", wanted) {
-            return Some(wanted.into());
-        }
-        let offered = self.caps.list("graphics.type");
-        self.lacks("graphics", format!("{wanted} is not offered here; there is {offered}"), "the machine gets vnc");
-        Some("vnc".into())
-    }
-
-    fn video(&mut self, screen: bool) -> Option<String> {
-        match self.settings.video {
-            None if !screen => None,
-            Some(model) if self.caps.offers("video.modelType", model) => Some(model.into()),
-            Some(model) => {
-                let offered = self.caps.list("video.modelType");
-                self.lacks("video", format!("{model} is not offered here; there is {offered}"), "the machine gets vga");
-                Some("vga".into())
-            }
-            None => Some(if self.caps.offers("video.modelType", "virtio") { "virtio" } else { "vga" }.into()),
-        }
-    }
-
     fn nics(&mut self) -> Vec<Nic> {
         let settings = self.settings;
         let plain = settings.guest == Guest::Windows && settings.virtio_win.is_none();
@@ -313,127 +217,6 @@ impl Planner<'_> {
             self.add("forward", "this libvirt cannot forward ports: that needs passt and a libvirt that says so (9.2 or newer)");
         }
         nics
-    }
-
-    fn pool(&mut self, seed: bool) -> Option<Pool> {
-        let settings = self.settings;
-        let makes = settings.disk > 0 || settings.base.is_some() || seed || !settings.extra_disks.is_empty();
-        let names = settings.iso.iter().chain(&settings.virtio_win).any(|image| !image.starts_with('/'));
-        if !makes && !names {
-            return None;
-        }
-        let found = self.host.pools.iter().find(|pool| pool.name == settings.pool).cloned();
-        if found.is_none() {
-            let names: Vec<&str> = self.host.pools.iter().map(|pool| pool.name.as_str()).collect();
-            let known = if names.is_empty() {
-                "there is none yet; vmoon doctor --fix makes it".into()
-            } else {
-                format!("there is {}", names.join(", "))
-            };
-            self.add("pool", format!("there is no storage pool {}; {known}", settings.pool));
-        }
-        let pool = found?;
-        if !pool.active {
-            self.add(
-                "pool",
-                format!("the storage pool {0} is not active; start it: virsh -c {1} pool-start {0}", pool.name, self.host.uri),
-            );
-        }
-        if !pool.holds_files() && (settings.disk_format == "qcow2" || settings.base.is_some()) {
-            self.add("disk-format", format!("the pool {} is of kind {}, which holds raw disks without a base only", pool.name, pool.kind));
-        }
-        self.room(&pool);
-        Some(pool)
-    }
-
-    /// Whether the disks fit. What grows may be promised more than there is, not more than there can ever be.
-    fn room(&mut self, pool: &Pool) {
-        if pool.capacity == 0 {
-            return;
-        }
-        let settings = self.settings;
-        let disks = std::iter::once(("disk", settings.disk)).chain(settings.extra_disks.iter().map(|size| ("extra-disks", *size)));
-        let mut all = 0u64;
-        for (setting, size) in disks {
-            let limit = if settings.disk_format == "raw" { pool.available } else { pool.capacity };
-            if size > limit {
-                let what = if settings.disk_format == "raw" { "free" } else { "in all" };
-                self.add(setting, format!("{} do not fit: the pool {} has {} {what}", size::show(size), pool.name, size::show(limit)));
-            }
-            all = all.saturating_add(size);
-        }
-        if all > pool.available && settings.disk_format == "qcow2" {
-            self.beware.push(format!(
-                "the disks may grow to {}, and the pool {} has {} free",
-                size::show(all),
-                pool.name,
-                size::show(pool.available)
-            ));
-        }
-    }
-
-    /// Where an image of the user is: a path stays one, a name is that of a volume of the pool.
-    fn image(&mut self, setting: &str, image: &str, pool: Option<&Pool>, blueprint: &mut Blueprint) -> String {
-        let path = match (image.starts_with('/'), pool) {
-            (true, _) => image.to_owned(),
-            (false, Some(pool)) => format!("{}/{image}", pool.target),
-            (false, None) => String::new(),
-        };
-        blueprint.needs.push(Need { setting: setting.into(), path: path.clone() });
-        path
-    }
-
-    fn disks(&mut self, blueprint: &mut Blueprint, pool: Option<&Pool>) -> Vec<Disk> {
-        let settings = self.settings;
-        let windows = settings.guest == Guest::Windows;
-        let bus = settings.disk_bus.unwrap_or(if windows && settings.virtio_win.is_none() { "sata" } else { "virtio" });
-        if !self.caps.offers("disk.bus", bus) {
-            let offered = self.caps.list("disk.bus");
-            self.add("disk-bus", format!("{bus} is not offered here; there is {offered}"));
-        }
-        let mut names = Targets::default();
-        let mut disks = Vec::new();
-        let mut made = Vec::new();
-        if settings.disk > 0 {
-            let content = match &settings.base {
-                Some(base) => Content::Base { path: self.image("base", base, pool, blueprint), clone: settings.clone },
-                None => Content::Empty,
-            };
-            made.push((settings.disk, content, Some(1)));
-        }
-        made.extend(settings.extra_disks.iter().map(|size| (*size, Content::Empty, None)));
-        for (size, content, boot) in made {
-            let target = names.next(bus);
-            blueprint.volumes.push(NewVolume { target: target.clone(), format: settings.disk_format.into(), size, content });
-            let cache = settings.disk_cache.map(str::to_owned);
-            let format = settings.disk_format.into();
-            disks.push(Disk { target, bus: bus.into(), cdrom: false, readonly: false, format, cache, boot, source: Source::Made });
-        }
-        let drive = ["sata", "scsi", "usb"].into_iter().find(|bus| self.caps.offers("disk.bus", bus)).unwrap_or("sata");
-        for (setting, image) in
-            settings.iso.iter().map(|image| ("iso", image)).chain(settings.virtio_win.iter().map(|image| ("virtio-win", image)))
-        {
-            let path = self.image(setting, image, pool, blueprint);
-            // The first one is what is installed from, once the disk has nothing to boot.
-            let boot = (setting == "iso" && !disks.iter().any(|disk: &Disk| disk.cdrom)).then_some(2);
-            disks.push(cdrom(names.next(drive), drive, boot, Source::Path(path)));
-        }
-        match &blueprint.seed {
-            // Kernels of cloud images may lack drivers of SATA; all have virtio.
-            Some(Seed::Cloud(_)) => {
-                let bus = if self.caps.offers("disk.bus", "virtio") { "virtio" } else { drive };
-                let disk = Disk { cdrom: bus != "virtio", ..cdrom(names.next(bus), bus, None, Source::Made) };
-                blueprint.volumes.push(NewVolume { target: disk.target.clone(), format: "raw".into(), size: 0, content: Content::Seed });
-                disks.push(disk);
-            }
-            Some(Seed::Windows(_)) => {
-                let disk = cdrom(names.next(drive), drive, None, Source::Made);
-                blueprint.volumes.push(NewVolume { target: disk.target.clone(), format: "raw".into(), size: 0, content: Content::Seed });
-                disks.push(disk);
-            }
-            None => {}
-        }
-        disks
     }
 
     fn kernel(&mut self, blueprint: &mut Blueprint) -> Option<Kernel> {
@@ -495,30 +278,6 @@ impl Planner<'_> {
 fn plain(name: &str) -> String {
     let label: String = name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' }).take(63).collect();
     label.trim_matches('-').to_owned()
-}
-
-fn cdrom(target: String, bus: &str, boot: Option<u32>, source: Source) -> Disk {
-    Disk { target, bus: bus.into(), cdrom: true, readonly: true, format: "raw".into(), cache: None, boot, source }
-}
-
-/// Names of disks as guests have them: vda, vdb, sda.
-#[derive(Default)]
-struct Targets {
-    virtio: u8,
-    others: u8,
-}
-
-impl Targets {
-    fn next(&mut self, bus: &str) -> String {
-        let (prefix, count) = if bus == "virtio" { ("vd", &mut self.virtio) } else { ("sd", &mut self.others) };
-        let n = *count;
-        *count += 1;
-        let letter = |n: u8| char::from(b'a' + n % 26);
-        match n / 26 {
-            0 => format!("{prefix}{}", letter(n)),
-            first => format!("{prefix}{}{}", letter(first - 1), letter(n)),
-        }
-    }
 }
 
 #[cfg(test)]
