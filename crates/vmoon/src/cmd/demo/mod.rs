@@ -25,7 +25,7 @@ const END: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   vmoon demo xcpng                     a pool of XCP-ng with VMs that boot, until Ctrl-C
-  vmoon create demo:moon --set template=guest --until session
+  vmoon create demo:moon --set template=guest --set seed=yes --until session
   vmoon demo stop
 
 Only in a vmoon that was built with it: cargo build --release --features demo")]
