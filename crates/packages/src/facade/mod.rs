@@ -231,11 +231,19 @@ impl Packages {
     /// # Errors
     /// `environment.not_found`.
     pub fn choose(&self, name: &str) -> Result<EnvironmentInfo> {
-        let environment = self.all()?.find(&self.name(name)?)?;
+        let name = self.name(name)?;
+        // The one that is meant where none was chosen can be chosen before anything is in it.
+        let environment = match self.all()?.find(&name) {
+            Err(error) if error.code() == vmoon_core::Code::EnvironmentNotFound && name == DEFAULT_ENVIRONMENT => None,
+            found => Some(found?),
+        };
         let mut settings = self.settings()?;
-        settings.choose(environment.name());
+        settings.choose(&name);
         settings.write(&self.config.state)?;
-        self.info(&environment)
+        match environment {
+            Some(environment) => self.info(&environment),
+            None => self.create(&name, LuaVersion::V54, true),
+        }
     }
 
     /// The rocks of an environment, by name; with `newer` the servers are asked for newer versions.

@@ -82,6 +82,11 @@ fn an_environment_is_made_with_its_packages_or_not_at_all() {
     assert_eq!(names(&home), Vec::<String>::new());
     home.run(&["env", "bootstrap", "new", "--file", &good]).ok();
     assert_eq!((names(&home), home.rocks("new").len()), (vec!["new".to_owned()], 3));
+    // The choice can be taken back, whether or not there is anything in the environment that is meant then.
+    home.run(&["env", "use", "new"]).ok();
+    assert_eq!(home.value(&["pkg", "list"]).as_array().map(Vec::len), Some(3));
+    home.run(&["env", "use", "default"]).ok();
+    home.json(&["pkg", "list"]).fails("environment.not_found", 3);
     // What a list says takes no constraint away that was asked for.
     home.run(&["pkg", "install", "bxalpha < 2", "--env", "new"]).ok();
     let plain = set("plain.toml", "\"bxalpha\"");
