@@ -2,12 +2,14 @@
 //!
 //! `<state>/lua/<machine>/machine.json` and `work/` belong to the machine (`homes` says where the work directory of a copy is); `<state>/run/<boot>/<machine>/<life>/` belongs to one
 //! life of it: `start.json` (for a holder that is started as a program), `meta.json` (from the holder), `ring`, `spill`, `exit.json`,
-//! `status.json` (from its zygote), `layers.json` (what holds it), `sock`, `stderr`. The sockets of zygotes are beside the machines.
+//! `status.json` (from its zygote), `layers.json` (what holds an installed interpreter), `sock`, `stderr`. The sockets of zygotes are beside the machines.
 
 use crate::{forking::forget, host::store::Overflow, settings::Settings, zygote::Parent};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs, io,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -83,30 +85,48 @@ pub(crate) struct Meta {
     /// What lets it fork copies of itself; the holder has forgotten it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) fork_token: Option<u64>,
+    /// Which layers hold it, if it confined itself before it wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) layers: Option<Report>,
 }
 
 impl Meta {
-    /// Writes it. No trace of the token is left in the memory of the allocator.
+    /// Writes it to a new file, with one write(2): whoever reads it finds nothing, or all of it. No trace of the token is left in the memory
+    /// of the allocator.
     ///
     /// # Errors
-    /// As [`atomic::write`].
-    pub(crate) fn record(&self, path: &Path) -> Result<()> {
+    /// Those of the file system; nothing is in the file then.
+    pub(crate) fn write(&self, file: &File) -> io::Result<()> {
         // Enough for all of it, or growing would leave pieces behind.
         let mut text = Vec::with_capacity(4096);
-        serde_json::to_writer(&mut text, self).map_err(|error| Error::internal("a record has no JSON form").source(error))?;
-        let written = if text.len() <= 4096 { atomic::write_new(path, &text) } else { atomic::write(path, &text) };
+        serde_json::to_writer(&mut text, self)?;
+        let written = (&*file).write_all(&text).inspect_err(|_| {
+            let _ = file.set_len(0);
+        });
         forget(&mut text);
         written
     }
+
+    /// The same at that path, where nothing is yet.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn record(&self, path: &Path) -> Result<()> {
+        let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        new.and_then(|file| self.write(&file)).map_err(|error| Error::io(format_args!("write {}", path.display()), error))
+    }
 }
 
-/// Which layers hold the process, by the process itself.
+/// Which layers hold the process: of an installed interpreter, which confines itself after its holder is known, and of holders of older builds.
 pub(crate) const LAYERS: &str = "layers.json";
 /// The directory of files by which an installed interpreter is told something.
 pub(crate) const FLAGS: &str = "flags";
 
 /// How a process ended, by its zygote, which knows nothing else of it. What the holder or the driver has recorded says more.
 pub(crate) const STATUS: &str = "status.json";
+
+/// Where it is said that the driver is about to kill a process.
+pub(crate) const CONDEMNED: &str = "condemned";
 
 /// The variable in the environment of a holder and of all it starts, by which left-overs are found.
 pub(crate) const MARK: &str = "VMOON_LIFE";
@@ -152,7 +172,8 @@ impl Life {
 
     /// Which layers hold it; nothing if it has not come so far.
     pub(crate) fn layers(&self) -> Option<Report> {
-        atomic::read_json(&self.dir.join(LAYERS)).ok().flatten()
+        let told = self.meta().ok().flatten().and_then(|meta| meta.layers);
+        told.or_else(|| atomic::read_json(&self.dir.join(LAYERS)).ok().flatten())
     }
 
     /// Whether the process of an embedded runtime could start no other: the kernel has refused it since before it ran any code. With
@@ -164,12 +185,12 @@ impl Life {
 
     /// Says that it is about to be killed by us.
     pub(crate) fn condemn(&self) -> Result<()> {
-        atomic::write(&self.dir.join("condemned"), b"")
+        atomic::write(&self.dir.join(CONDEMNED), b"")
     }
 
     /// Whether that was said.
     pub(crate) fn is_condemned(&self) -> bool {
-        self.dir.join("condemned").exists()
+        self.dir.join(CONDEMNED).exists()
     }
 }
 

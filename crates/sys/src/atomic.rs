@@ -33,21 +33,6 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Writes `bytes` to a file that is not there yet, with one write(2): whoever reads it finds nothing, or all of a page. One step less on the disk than
-/// [`write()`], for small records of new directories.
-///
-/// # Errors
-/// As [`write()`]; `file.failed` if there is such a file.
-pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
-    let attempt = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes).inspect_err(|_| {
-            let _ = fs::remove_file(path);
-        })
-    };
-    attempt().map_err(|error| Error::io(format_args!("write {}", path.display()), error))
-}
-
 /// Writes `value` as JSON; see [`write()`].
 ///
 /// # Errors

@@ -11,7 +11,10 @@ use std::{
     io::ErrorKind,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 use vmoon_core::{
     Error, Result,
@@ -22,6 +25,30 @@ use vmoon_core::{
 const SEGMENT: u64 = 1 << 20;
 /// How much a transcript keeps, bytes.
 pub(crate) const CAP: u64 = 256 << 20;
+
+/// How many transcripts stay open between two appends, of all sessions together: descriptors are few, and most of ten thousand sessions are
+/// idle. The others open their file for each append, which takes some microseconds.
+const KEPT: usize = 1024;
+
+/// How many are kept open now.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// A file that stays open.
+#[derive(Debug)]
+struct Kept(File);
+
+impl Kept {
+    /// Keeps it, if there are not too many.
+    fn new(file: File) -> Option<Self> {
+        OPEN.fetch_update(Relaxed, Relaxed, |n| (n < KEPT).then_some(n + 1)).ok().map(|_| Self(file))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Relaxed);
+    }
+}
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -45,7 +72,8 @@ struct Index {
 #[derive(Debug)]
 pub(crate) struct Writer {
     index: Arc<Mutex<Index>>,
-    file: File,
+    /// The last segment, if it is open.
+    file: Option<Kept>,
     cap: u64,
 }
 
@@ -110,17 +138,22 @@ impl Writer {
             segments.push_back(Segment { start: 0, end: 0, bytes: 0 });
         }
         let last = segments.back_mut().ok_or_else(|| Error::internal("a transcript without a segment"))?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path(dir, last.start)).map_err(io)?;
-        let mut content = vec![0; last.bytes as usize];
-        file.read_exact_at(&mut content, 0).map_err(io)?;
-        let mut at = last.start;
-        let whole = walk(&content, |frame, _| {
-            visit(at, frame);
-            at += frame.stream_len();
-        });
-        file.set_len(whole as u64).map_err(io)?;
-        (last.end, last.bytes) = (at, whole as u64);
-        Ok(Self { index: Arc::new(Mutex::new(Index { dir: dir.into(), segments })), file, cap })
+        // A new one has no file yet: most sessions of many say nothing for long.
+        if last.bytes > 0 {
+            let file = OpenOptions::new().read(true).write(true).open(path(dir, last.start)).map_err(io)?;
+            let mut content = vec![0; last.bytes as usize];
+            file.read_exact_at(&mut content, 0).map_err(io)?;
+            let mut at = last.start;
+            let whole = walk(&content, |frame, _| {
+                visit(at, frame);
+                at += frame.stream_len();
+            });
+            if whole < content.len() {
+                file.set_len(whole as u64).map_err(io)?;
+            }
+            (last.end, last.bytes) = (at, whole as u64);
+        }
+        Ok(Self { index: Arc::new(Mutex::new(Index { dir: dir.into(), segments })), file: None, cap })
     }
 
     /// Stream offset after the last frame: what the holder is told is stored.
@@ -142,25 +175,39 @@ impl Writer {
         let io = |error| Error::io(format_args!("write the transcript {}", dir.display()), error);
         let rotate = bytes >= SEGMENT && end > start;
         if rotate {
-            self.file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path(&dir, end)).map_err(io)?;
+            // Made anew: a try before may have left something.
+            drop(self.file.take());
+            drop(OpenOptions::new().write(true).create(true).truncate(true).open(path(&dir, end)).map_err(io)?);
             bytes = 0;
         }
+        let opened = match &self.file {
+            Some(_) => None,
+            None => {
+                let at = path(&dir, if rotate { end } else { start });
+                Some(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(at).map_err(io)?)
+            }
+        };
+        let Some(file) = opened.as_ref().or(self.file.as_ref().map(|kept| &kept.0)) else {
+            return Err(Error::internal("no open transcript"));
+        };
         let mut written = 0;
         while written < frames.len() {
-            match self.file.write_at(&frames[written..], bytes + written as u64) {
+            match file.write_at(&frames[written..], bytes + written as u64) {
                 Ok(0) => return Err(io(ErrorKind::WriteZero.into())),
                 Ok(n) => written += n,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     // What was written of it lies behind `bytes`, where nobody looks, and is written over by the next try.
-                    let _ = self.file.set_len(bytes);
+                    let _ = file.set_len(bytes);
                     if rotate {
-                        self.file = OpenOptions::new().read(true).write(true).open(path(&dir, start)).map_err(io)?;
                         let _ = std::fs::remove_file(path(&dir, end));
                     }
                     return Err(io(error));
                 }
             }
+        }
+        if let Some(opened) = opened {
+            self.file = Kept::new(opened);
         }
         let mut index = lock(&self.index);
         if rotate {
@@ -332,13 +379,29 @@ mod tests {
     }
 
     #[test]
+    fn a_transcript_that_is_not_kept_open_is_appended_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), CAP, |_, _| {}).unwrap();
+        assert_eq!((std::fs::read_dir(dir.path()).unwrap().count(), all(&mut writer.reader(0), 100)), (0, vec![]), "nothing was said yet");
+        let mut want = Vec::new();
+        for i in 0..60 {
+            let frame = out(i, 40_000);
+            writer.append(&frame, frame.len() as u64).unwrap();
+            writer.file = None;
+            want.extend(frame);
+        }
+        assert!(std::fs::read_dir(dir.path()).unwrap().count() > 2);
+        assert_eq!(all(&mut writer.reader(0), 1 << 20), want);
+    }
+
+    #[test]
     fn a_torn_last_frame_is_cut_off_and_written_again() {
         for torn in [1, 5, HEADER, HEADER + 3] {
             let dir = tempfile::tempdir().unwrap();
             let mut writer = Writer::open(dir.path(), CAP, |_, _| {}).unwrap();
             let frame = out(1, 10);
             writer.append(&frame, frame.len() as u64).unwrap();
-            writer.file.write_at(&frame[..torn], frame.len() as u64).unwrap();
+            writer.file.as_ref().unwrap().0.write_at(&frame[..torn], frame.len() as u64).unwrap();
             drop(writer);
             let mut writer = Writer::open(dir.path(), CAP, |_, _| {}).unwrap();
             assert_eq!(writer.end(), frame.len() as u64, "{torn}");
@@ -398,7 +461,7 @@ mod tests {
         let mut writer = Writer::open(dir.path(), CAP, |_, _| {}).unwrap();
         let frame = out(1, 10);
         writer.append(&frame, frame.len() as u64).unwrap();
-        let good = std::mem::replace(&mut writer.file, OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let good = std::mem::replace(&mut writer.file, Kept::new(OpenOptions::new().write(true).open("/dev/full").unwrap()));
         assert_eq!(writer.append(&frame, frame.len() as u64).unwrap_err().code(), vmoon_core::Code::DiskFull);
         assert_eq!(writer.end(), frame.len() as u64);
         writer.file = good;

@@ -6,7 +6,7 @@ use crate::{
     forking::{Birth, Said, Talk, Told},
     homes,
     host::{BACKLOG, store},
-    layout::{LAYERS, Life, Meta, Record, Start},
+    layout::{Life, Meta, Record, Start},
     settings::{self, Settings},
     zygote,
 };
@@ -239,11 +239,6 @@ impl Inner {
             .map_err(|error| failed("make a socket", error))?;
         // What runs no code is narrowed no further, so that its own copies may be given any home it could have had.
         let ruleset = if kind == Kind::Frozen { None } else { ruleset(&start)? };
-        // What holds the original holds the copy.
-        match fs::copy(source_life.dir.join(LAYERS), life.dir.join(LAYERS)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("copy a record", error)),
-            _ => {}
-        }
 
         let unheard = |error: io::Error| {
             let why = if error.kind() == io::ErrorKind::BrokenPipe { "the process has ended" } else { "the process does not answer" };
@@ -266,6 +261,8 @@ impl Inner {
             runtime,
             zygote: source.zygote.clone(),
             fork_token: source.fork_token,
+            // What holds the original holds the copy.
+            layers: source_life.layers(),
         };
         if kind == Kind::Living
             && let Some(parent) = &meta.zygote

@@ -17,7 +17,7 @@ mod term;
 
 use crate::{
     forking::scrub,
-    layout::{LAYERS, Meta, Start},
+    layout::{Meta, Start},
     zygote::{Fork, Parent},
 };
 use hub::{
@@ -32,7 +32,6 @@ use rustix::{
 use std::{
     ffi::OsString,
     fs::File,
-    io::Write as _,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -40,7 +39,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vmoon_confine::{Layer, Prepared, Profile, Rules, Status};
+use vmoon_confine::{Layer, Prepared, Profile, Report, Rules, Status};
 use vmoon_core::driver::Exit;
 use vmoon_sys::{
     atomic, fork, passing,
@@ -185,14 +184,18 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     if let Some(limit) = start.work_size {
         hub.set_room(Room::new(&start.work, limit).map_err(|error| format!("could not open the work directory: {error}"))?);
     }
-    let mut meta = Meta { key, process: me, life: start.life, runtime: runtime_name(&start.runtime), zygote, fork_token: None };
+    let mut meta =
+        Meta { key, process: me, life: start.life, runtime: runtime_name(&start.runtime), zygote, fork_token: None, layers: None };
     let path = dir.join("meta.json");
 
     let engine: Box<dyn engine::Engine> = if embedded {
         let mut token = random::number();
         meta.fork_token = Some(token);
-        meta.record(&path).map_err(|error| error.chain())?;
-        confine(&start, &dir, token)?;
+        // Opened now, written when it is known what holds us.
+        let record = File::create_new(&path).map_err(|error| format!("could not make a file: {error}"))?;
+        meta.layers = confine(&start, &dir, token)?;
+        meta.write(&record).map_err(|error| format!("could not write a file: {error}"))?;
+        drop(record);
         wipe(&mut token);
         scrub::<{ 8 << 10 }>();
         meta.fork_token.as_mut().map(wipe);
@@ -235,14 +238,13 @@ fn release_stack() {
 /// Confines a machine with the embedded runtime: there is one thread, every file and socket is open, and no code of the user has
 /// run. From here on nothing opens a file by its path, reads `/proc` or makes a socket, but for a record that the ring's header has,
 /// too (`exit.json`).
-/// Whoever knows the token can have it forked.
-fn confine(start: &Start, dir: &Path, token: u64) -> Result<(), String> {
+/// Whoever knows the token can have it forked. Gives what holds it.
+fn confine(start: &Start, dir: &Path, token: u64) -> Result<Option<Report>, String> {
     let rules = &start.rules;
     if *rules == (Rules { profile: Profile::Trusted, ..Rules::default() }) {
-        return Ok(());
+        return Ok(None);
     }
     let io = |error: std::io::Error| format!("could not make a file: {error}");
-    let mut record = File::create(dir.join(LAYERS)).map_err(io)?;
     let broker = if rules.profile == Profile::Net && !rules.without.contains(&Layer::Broker) {
         let report = File::create(dir.join("connections")).map_err(io)?;
         let guard = vmoon_confine::net::start(&rules.hosts, Some(report.into())).map_err(|error| error.to_string())?;
@@ -256,9 +258,7 @@ fn confine(start: &Start, dir: &Path, token: u64) -> Result<(), String> {
         report.set(Layer::Broker, Status::On);
     }
     report.set(Layer::Lua, if start.lua.grants.is_trusted() { Status::off("switched off on request") } else { Status::On });
-    // The end of a life that could not write this is told by its ring.
-    let text = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
-    record.write_all(&text).map_err(io)
+    Ok(Some(report))
 }
 
 /// What the kernel can do and the filters for it, once for a zygote and all its children.

@@ -278,8 +278,8 @@ impl Zygote {
                 Reaped::Running | Reaped::Stranger => continue,
             };
             let dir = PathBuf::from(format!("/proc/self/fd/{}/{machine}/{life}", self.dir.as_raw_fd()));
-            // Who has ended it may have recorded that and removed the rest.
-            if !dir.join("exit.json").exists() {
+            // Who has ended it has said so before, or may have recorded that and removed the rest.
+            if !["exit.json", layout::CONDEMNED].iter().any(|said| dir.join(said).exists()) {
                 let _ = atomic::write_json(&dir.join(layout::STATUS), &exit);
             }
         }
