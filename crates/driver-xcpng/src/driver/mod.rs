@@ -170,7 +170,10 @@ impl Driver for XcpngDriver {
 
     fn plan(&self, name: &str, spec: &MachineSpec, host: &HostFacts) -> Result<Plan, Problems> {
         let mut problems = Problems::default();
-        let settings = settings::resolve(name, &spec.settings, &settings::facts(host), &mut problems);
+        let mut settings = settings::resolve(name, &spec.settings, &settings::facts(host), &mut problems);
+        if let Some(cloud) = &mut settings.seed {
+            cloud.entered &= self.0.guests().is_some();
+        }
         let steps = create::steps(name, &settings);
         problems.or(Plan { name: name.to_owned(), steps, settings: serde_json::to_value(settings).unwrap_or_default() })
     }
