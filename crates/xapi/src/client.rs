@@ -116,8 +116,10 @@ impl Client {
     /// # Errors
     /// As that; [`Error::Protocol`] if the result is of another shape.
     pub async fn get<T: DeserializeOwned>(&self, method: &str, params: Vec<Value>) -> Result<T> {
-        let value = self.call(method, params).await?;
-        serde_json::from_value(value).map_err(|error| Error::protocol(format!("{method}: {error}")))
+        self.call_as(method, params, self.0.config.deadline).await.map_err(|error| match error {
+            Error::Protocol(what) => Error::Protocol(format!("{method}: {what}")),
+            other => other,
+        })
     }
 
     /// The same as [`Self::call`], by a name that says that nothing is changed.
@@ -134,6 +136,10 @@ impl Client {
     /// # Errors
     /// As that.
     pub async fn call_within(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<Value> {
+        self.call_as(method, params, deadline).await
+    }
+
+    async fn call_as<T: DeserializeOwned>(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<T> {
         let work = async {
             let _place = self.0.places.acquire().await.map_err(|_| Error::Cancelled)?;
             self.with_session(method, &params, rpc::reads(method)).await
@@ -148,7 +154,7 @@ impl Client {
         timeout(deadline, self.with_session(method, &params, false)).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn with_session(&self, method: &str, params: &[Value], repeat: bool) -> Result<Value> {
+    async fn with_session<T: DeserializeOwned>(&self, method: &str, params: &[Value], repeat: bool) -> Result<T> {
         let (mut renewed, mut hops) = (false, 0);
         loop {
             let session = self.session().await?;
@@ -182,17 +188,17 @@ impl Client {
     }
 
     /// One exchange, without anything around it.
-    async fn raw(&self, host: &str, method: &str, params: &[Value]) -> Result<Value> {
+    async fn raw<T: DeserializeOwned>(&self, host: &str, method: &str, params: &[Value]) -> Result<T> {
         self.exchange(host, method, params).await.map(|(value, _)| value).map_err(|(error, _)| error)
     }
 
     /// The same, and which certificate the host says its coordinator has.
-    async fn exchange(
+    async fn exchange<T: DeserializeOwned>(
         &self,
         host: &str,
         method: &str,
         params: &[Value],
-    ) -> std::result::Result<(Value, Option<Fingerprint>), (Error, Option<Fingerprint>)> {
+    ) -> std::result::Result<(T, Option<Fingerprint>), (Error, Option<Fingerprint>)> {
         let plain = |error| (error, None);
         let id = self.0.ids.fetch_add(1, Ordering::Relaxed);
         let body = rpc::request(id, method, params).map_err(plain)?;
@@ -272,7 +278,8 @@ impl Client {
     /// The addresses of the pool's hosts; where they cannot be had, none: a login is worth more.
     async fn addresses(&self, session: &Session) -> Vec<String> {
         let found =
-            timeout(self.0.config.connect, self.raw(&session.host, "host.get_all_records", &[session.reference.clone().into()])).await;
+            timeout(self.0.config.connect, self.raw::<Value>(&session.host, "host.get_all_records", &[session.reference.clone().into()]))
+                .await;
         let records = match found {
             Ok(Ok(Value::Object(records))) => records,
             _ => return Vec::new(),
@@ -305,7 +312,7 @@ impl Client {
         let live = self.0.session.lock().await.live.take();
         if let Some(session) = live {
             let params = [session.reference.clone().into()];
-            let bye = self.raw(&session.host, "session.logout", &params);
+            let bye = self.raw::<Value>(&session.host, "session.logout", &params);
             if !matches!(timeout(GOODBYE, bye).await, Ok(Ok(_))) {
                 tracing::debug!(host = session.host, "the session could not be ended; XAPI ends it after a day");
             }

@@ -4,6 +4,10 @@
 //! what is no JSON are answered with HTTP status 500 and an HTML page.
 
 use crate::error::{Error, Failure, Result};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::{Value, json};
 
 /// What XAPI takes of one request (`xapi-consts/constants.ml`), bytes; beyond it, it closes the connection without a word.
@@ -18,11 +22,20 @@ pub(crate) fn request(id: u64, method: &str, params: &[Value]) -> Result<Vec<u8>
     if body.len() > MAX_REQUEST { Err(Error::TooLarge { size: body.len() }) } else { Ok(body) }
 }
 
+/// An answer as it is written.
+#[derive(Deserialize)]
+#[serde(bound = "T: DeserializeOwned")]
+struct Answer<T> {
+    result: Option<T>,
+    error: Option<Value>,
+    id: Option<Value>,
+}
+
 /// What an answer says.
 ///
 /// # Errors
 /// [`Error::Xapi`] if that is what it says, [`Error::Http`] for a page, [`Error::Protocol`] for anything else.
-pub(crate) fn answer(id: u64, status: u16, content_type: &str, body: &[u8]) -> Result<Value> {
+pub(crate) fn answer<T: DeserializeOwned>(id: u64, status: u16, content_type: &str, body: &[u8]) -> Result<T> {
     let page = || Error::Http { status, text: plain(body) };
     if status != 200 {
         return Err(page());
@@ -30,15 +43,22 @@ pub(crate) fn answer(id: u64, status: u16, content_type: &str, body: &[u8]) -> R
     if content_type.starts_with("text/html") {
         return Err(page());
     }
-    let mut answer: Value = serde_json::from_slice(body).map_err(|error| Error::protocol(format!("no JSON: {error}")))?;
-    let Some(object) = answer.as_object_mut() else { return Err(Error::protocol("a JSON value that is no object")) };
-    if object.get("id").is_some_and(|got| got.as_u64() != Some(id)) {
+    // A list would be taken for the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+        return Err(Error::protocol("a JSON value that is no object"));
+    }
+    // In one pass, straight into what is wanted: records have many fields that nobody asks for.
+    let answer: Answer<T> = serde_json::from_slice(body).map_err(|error| {
+        let what = if error.is_data() { "a result of another shape" } else { "no JSON" };
+        Error::protocol(format!("{what}: {error}"))
+    })?;
+    if answer.id.is_some_and(|got| got.as_u64() != Some(id)) {
         return Err(Error::protocol("the answer to another request"));
     }
-    if let Some(error) = object.get("error").filter(|error| !error.is_null()) {
-        return Err(Error::Xapi(failure(error)?));
+    if let Some(error) = answer.error {
+        return Err(Error::Xapi(failure(&error)?));
     }
-    object.remove("result").ok_or_else(|| Error::protocol("neither a result nor an error"))
+    answer.result.ok_or_else(|| Error::protocol("neither a result nor an error"))
 }
 
 /// Reads an error in the form of JSON-RPC 2.0, or of 1.0, where it is an array.
@@ -124,9 +144,9 @@ mod tests {
             assert!(check(body).unwrap_err().to_string().contains(what), "{body}");
         }
         let page = b"<!DOCTYPE html><html><body><h1>500 Internal Error</h1>\n<b>xapi</b></body></html>";
-        let Err(Error::Http { status: 500, text }) = answer(7, 500, "text/html", page) else { panic!() };
+        let Err(Error::Http { status: 500, text }) = answer::<Value>(7, 500, "text/html", page) else { panic!() };
         assert_eq!(text, "500 Internal Error xapi");
-        assert!(matches!(answer(7, 200, "text/html; charset=utf-8", b"<p>welcome"), Err(Error::Http { status: 200, .. })));
+        assert!(matches!(answer::<Value>(7, 200, "text/html; charset=utf-8", b"<p>welcome"), Err(Error::Http { status: 200, .. })));
     }
 
     #[test]

@@ -27,7 +27,7 @@ fn answers_that_are_spoilt_are_refused_or_read() {
         r#"{"jsonrpc":"2.0","result":{"uuid":"u","VCPUs_max":"4","other_config":{"a":"b"}},"id":7}"#,
         r#"{"result":["OpaqueRef:NULL"],"error":null,"id":7}"#,
     ];
-    let [_, refused] = feed(1, &samples, |bytes, _| rpc::answer(7, 200, "application/json", bytes).is_ok());
+    let [_, refused] = feed(1, &samples, |bytes, _| rpc::answer::<serde_json::Value>(7, 200, "application/json", bytes).is_ok());
     assert!(refused > ROUNDS / 2);
     feed(2, &["<html><body><h1>HTTP 500</h1>x &amp; y</body></html>"], |bytes, _| rpc::plain(bytes).chars().count() <= 400);
 }
