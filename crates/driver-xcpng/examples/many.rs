@@ -91,7 +91,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let made = futures_util::future::try_join_all((3..3 + VMS).map(create)).await?;
     let all = begin.elapsed();
     // One after the other, eight beside each other: what the pool itself needs.
-    let rounds = f64::from(VMS) / f64::from(AT_ONCE);
+    let rounds = f64::from(VMS.div_ceil(AT_ONCE));
     let ideal = one.as_secs_f64() * rounds;
     let told: u64 = made.iter().map(|(_, told)| told).sum();
     let line = json!({
