@@ -190,6 +190,9 @@ pub struct SessionView {
     /// Set while the transcript cannot be written: the machine waits, nothing is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<vmoon_core::error::ErrorRecord>,
+    /// Why its channel cannot be opened now, if that was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<vmoon_core::error::ErrorRecord>,
 }
 
 /// Whether a command is done.

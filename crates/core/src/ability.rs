@@ -92,6 +92,14 @@ pub trait Exec: Send + Sync {
     /// may not be run (a shell's 127 and 126 say the same);
     /// [`Code::OperationDeadline`](crate::Code::OperationDeadline) when it took too long; it may still run.
     async fn exec(&self, handle: &Handle, program: &Program) -> Result<Ended>;
+
+    /// The same as a user who has logged in there, where that is another way than [`Exec::exec`].
+    ///
+    /// # Errors
+    /// As [`Exec::exec`], and those of logging in.
+    async fn enter(&self, handle: &Handle, program: &Program) -> Result<Ended> {
+        self.exec(handle, program).await
+    }
 }
 
 /// An address of a machine.
@@ -114,6 +122,12 @@ pub struct Address {
 pub trait Addresses: Send + Sync {
     /// Every address known now, the most trustworthy first; none is not an error.
     async fn addresses(&self, handle: &Handle) -> Result<Vec<Address>>;
+
+    /// Where its SSH server may be reached, the best first, where that is not port 22 of its addresses.
+    async fn ssh(&self, handle: &Handle) -> Result<Option<Vec<(String, u16)>>> {
+        let _ = handle;
+        Ok(None)
+    }
 }
 
 /// Where a machine's screen can be seen.

@@ -395,6 +395,13 @@ pub trait Driver: Send + Sync {
     /// [`Code::SessionEnded`](crate::Code::SessionEnded) when that life of the channel is over and nothing is left.
     async fn open(&self, handle: &Handle, channel: &Channel, from: Offset) -> Result<SessionLink>;
 
+    /// Whether a session of this channel is opened when somebody wants to use it, and not as soon as its machine is seen running: what it costs is
+    /// then not paid for machines that nobody enters. A failure that trying again cannot help is told, and tried again when it is wanted again.
+    fn on_demand(&self, channel: &Channel) -> bool {
+        let _ = channel;
+        false
+    }
+
     /// What this machine can do. Derived from the accessors below and from the guest; no I/O.
     fn abilities(&self, handle: &Handle) -> Abilities;
 

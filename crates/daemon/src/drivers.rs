@@ -6,7 +6,10 @@ use crate::{
     environments,
     service::Connected,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use uuid::Uuid;
 use vmoon_core::{
     Code, ConnectionId, Error, Result,
@@ -17,6 +20,7 @@ use vmoon_driver_libvirt::{LibvirtConfig, LibvirtDriver};
 use vmoon_driver_lua::{LuaConfig, LuaDriver};
 use vmoon_driver_ssh::{Auth, SshConfig, SshDriver};
 use vmoon_driver_xcpng::{Keys, XcpngConfig, XcpngDriver};
+use vmoon_guest::Guests;
 use vmoon_packages::facade::Packages;
 use vmoon_sys::login::Login;
 
@@ -38,9 +42,20 @@ pub(crate) fn connect(config: &Config) -> Result<Vec<Connected>> {
     Ok(vec![Connected { connection, driver: Arc::new(lua) }])
 }
 
-/// Who makes the drivers of the connections that users add.
-pub(crate) fn makers(packages: Arc<Packages>) -> Vec<Arc<dyn Maker>> {
-    vec![Arc::new(Ssh(Arc::new(environments::Carried(packages)))), Arc::new(Libvirt), Arc::new(Xcpng)]
+/// Who makes the drivers of the connections that users add; `state` is the state directory.
+pub(crate) fn makers(state: &Path, packages: Arc<Packages>) -> Vec<Arc<dyn Maker>> {
+    let ssh = Ssh(Arc::new(environments::Carried(packages)));
+    vec![Arc::new(ssh), Arc::new(Libvirt { guests: guests_dir(state) }), Arc::new(Xcpng)]
+}
+
+/// Where it is kept how guests are entered.
+pub(crate) fn guests_dir(state: &Path) -> PathBuf {
+    state.join("guests")
+}
+
+/// How the guests of a connection are entered.
+fn guests(dir: &Path, connection: &Connection) -> Guests {
+    Guests::new(vmoon_guest::Config { dir: dir.to_owned(), connection: connection.id.to_string(), login: Login::from_env() })
 }
 
 /// Hosts that are reached over SSH, and the environments they use.
@@ -77,7 +92,9 @@ impl Maker for Ssh {
 }
 
 /// Virtual machines under libvirt.
-struct Libvirt;
+struct Libvirt {
+    guests: PathBuf,
+}
 
 impl Maker for Libvirt {
     fn kind(&self) -> &'static str {
@@ -97,6 +114,7 @@ impl Maker for Libvirt {
             identity: connection.identity.clone(),
             runtime,
             data: vmoon_sys::paths::data_home(),
+            guests: Some(guests(&self.guests, connection)),
         };
         Ok(Arc::new(LibvirtDriver::connect(&config)?))
     }

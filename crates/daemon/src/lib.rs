@@ -70,7 +70,7 @@ pub fn run(config: Config) -> Result<()> {
     let served = runtime.block_on(async {
         let tools = Tools { vmoon: config.host_exe.clone(), cache: config.paths.cache.clone() };
         let connections = drivers::connect(&config)?;
-        let makers = drivers::makers(service::packages::packages(&config.paths.state, &tools));
+        let makers = drivers::makers(&config.paths.state, service::packages::packages(&config.paths.state, &tools));
         let daemon = Daemon::start_equipped(&config.paths.state, connections, makers, hooks::Hooks::default(), quota, tools).await?;
         start::serve(&config.paths, daemon, config.ready_fd, signals).await
     });

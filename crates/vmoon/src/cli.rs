@@ -118,6 +118,8 @@ pub(crate) enum Verb {
     Attach(cmd::attach::Args),
     /// Run a program in a machine
     Exec(cmd::exec::Args),
+    /// Log in to a machine, or run a program in it as the user who logs in
+    Ssh(cmd::ssh::Args),
     /// Work on the serial console of a machine, or see its screen
     Console(cmd::console::Args),
     /// Take a picture of a machine's screen
@@ -236,6 +238,7 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Autostart(args) => cmd::set::autostart(ctx, args).await,
         Verb::Ip(args) => cmd::ready::run(ctx, args).await,
         Verb::Exec(args) => cmd::exec::run(ctx, args).await,
+        Verb::Ssh(args) => cmd::ssh::run(ctx, args).await,
         Verb::Console(args) => cmd::console::run(ctx, args).await,
         Verb::Screenshot(args) => cmd::console::screenshot(ctx, args).await,
         Verb::Wait(args) => cmd::wait::run(ctx, args).await,

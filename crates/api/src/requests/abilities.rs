@@ -151,6 +151,9 @@ pub struct Exec {
     /// How long it may take, milliseconds; 5 minutes if not said, at most a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// As a user who logs in to the guest, not by its agent.
+    #[serde(default)]
+    pub login: bool,
 }
 
 /// What a machine is waited for to have.
@@ -172,6 +175,9 @@ pub struct WaitReady {
     pub machine: String,
     /// What.
     pub until: Ready,
+    /// Of which channel the session is to be; `main` if the machine has it, else the first, if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
     /// Answer with what is missing after so many milliseconds (at most 60 000, 30 000 if not said).
     #[serde(default)]
     pub timeout_ms: Option<u64>,

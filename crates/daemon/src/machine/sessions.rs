@@ -69,11 +69,11 @@ impl Task {
                 // A life we did not see the end of.
                 Some(shared) => {
                     shared.machine(SessionInput::MachineEnded(self.row.exit.clone().unwrap_or(Exit::Lost))).await;
-                    if self.row.spec.is_none() {
+                    if !self.opens_at_once(&channel) {
                         continue;
                     }
                 }
-                None if self.row.spec.is_none() || known.iter().any(|s| s.row.channel == channel) => continue,
+                None if !self.opens_at_once(&channel) || known.iter().any(|s| s.row.channel == channel) => continue,
                 None => {}
             }
             let row = self.new_session(channel);
@@ -164,6 +164,11 @@ impl Task {
         self.publish();
     }
 
+    /// Whether a session of that channel is opened as soon as the machine runs. What we did not make is left in peace until somebody wants to use it.
+    fn opens_at_once(&self, channel: &Channel) -> bool {
+        self.row.spec.is_some() && !self.driver.on_demand(channel)
+    }
+
     fn new_session(&self, channel: Channel) -> SessionRow {
         SessionRow {
             id: SessionId::from_uuid(random::uuid()),
@@ -180,10 +185,11 @@ impl Task {
         let known = self.sessions.borrow().clone();
         let missing =
             |channel: &&Channel| !known.iter().any(|s| s.row.channel == **channel || (s.row.channel.name == channel.name && !s.ended()));
-        // What we did not make is left in peace until somebody wants to use it.
-        let ours = self.row.spec.is_some();
-        self.opening =
-            channels.iter().filter(|channel| ours && missing(channel)).map(|channel| self.new_session(channel.clone())).collect();
+        self.opening = channels
+            .iter()
+            .filter(|channel| self.opens_at_once(channel) && missing(channel))
+            .map(|channel| self.new_session(channel.clone()))
+            .collect();
     }
 
     pub(super) fn put_session(tx: &mut Tx<'_>, row: &SessionRow) -> rusqlite::Result<()> {

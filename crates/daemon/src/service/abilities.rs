@@ -6,7 +6,6 @@ use crate::{
     timer,
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use vmoon_api::{
     requests::{CreateSnapshot, Exec, Ready, RenameMachine, ResetMachine, SnapshotRef, TuneMachine, WaitReady},
     views::{DevicesView, ExecView, PictureView, ReadyView, WorkView},
@@ -18,7 +17,6 @@ use vmoon_core::{
     driver::{Handle, unsupported},
     machine::State,
     name::{self, escape},
-    session::SessionState,
 };
 
 /// How long a program may run if nothing is said, and at most.
@@ -28,8 +26,6 @@ const LONGEST_PROGRAM: Duration = Duration::from_secs(24 * 3600);
 const GRACE: Duration = Duration::from_secs(10);
 /// How long a question about a machine may take.
 const QUESTION: Duration = Duration::from_secs(30);
-/// How long a host may take to greet.
-const GREETING: Duration = Duration::from_secs(3);
 /// How long one look at what a machine has may take at least.
 const LOOK: Duration = Duration::from_secs(2);
 /// How rarely a machine is asked whether it is ready.
@@ -210,7 +206,9 @@ impl Service {
         let exec = machine.driver.exec().ok_or_else(|| lacks(&machine, "run programs from outside"))?;
         let deadline = request.deadline_ms.map_or(PROGRAM, Duration::from_millis).min(LONGEST_PROGRAM);
         let program = Program { argv: request.argv, stdin: request.stdin.0, deadline_ms: deadline.as_millis() as u64 };
-        let ended = tokio::time::timeout(deadline + GRACE, exec.exec(&handle(&machine)?, &program)).await.unwrap_or_else(|_| {
+        let handle = handle(&machine)?;
+        let running = if request.login { exec.enter(&handle, &program) } else { exec.exec(&handle, &program) };
+        let ended = tokio::time::timeout(deadline + GRACE, running).await.unwrap_or_else(|_| {
             Err(Error::new(Code::OperationDeadline, format!("{} s passed; the program may still run", deadline.as_secs_f32())))
         })?;
         Ok(ExecView {
@@ -233,10 +231,13 @@ impl Service {
         let machine = self.machine(&request.machine)?;
         let until = tokio::time::Instant::now() + patience(request.timeout_ms, 30_000);
         let mut tries = 0;
+        if request.until == Ready::Session {
+            super::ready::wake(&machine, request.channel.as_deref()).await;
+        }
         loop {
             // Also who waits for nothing learns what is missing.
             let limit = until.max(tokio::time::Instant::now() + LOOK);
-            let view = tokio::time::timeout_at(limit, self.readiness(&machine, request.until)).await;
+            let view = tokio::time::timeout_at(limit, self.readiness(&machine, request.until, request.channel.as_deref())).await;
             let view = match view {
                 Ok(view) => view?,
                 Err(_) => ReadyView { ready: false, address: None, missing: "it was not known in time".into() },
@@ -251,7 +252,7 @@ impl Service {
         }
     }
 
-    async fn readiness(&self, machine: &Arc<Machine>, goal: Ready) -> Result<ReadyView> {
+    async fn readiness(&self, machine: &Arc<Machine>, goal: Ready, channel: Option<&str>) -> Result<ReadyView> {
         let view = machine.view();
         let not = |missing: String, address| Ok(ReadyView { ready: false, address, missing });
         match view.state {
@@ -264,18 +265,11 @@ impl Service {
             _ => return not("it does not run yet".into(), None),
         }
         if goal == Ready::Session {
-            let live = machine.sessions().iter().any(|session| session.live.borrow().state == SessionState::Live);
-            if live {
-                return Ok(ReadyView { ready: true, address: None, missing: String::new() });
-            }
-            if let Some(channel) = machine.channels().first() {
-                machine.open(&channel.name).await?;
-                return not("its session is being opened".into(), None);
-            }
-            return not("it offers no channel yet".into(), None);
+            return super::ready::session(machine, channel).await;
         }
         let Some(addresses) = machine.driver.addresses() else { return Err(lacks(machine, "tell addresses")) };
-        let found = match within("asking for addresses", addresses.addresses(&handle(machine)?)).await {
+        let handle = handle(machine)?;
+        let found = match within("asking for addresses", addresses.addresses(&handle)).await {
             Ok(found) => found,
             Err(error) => return not(error.chain(), None),
         };
@@ -285,10 +279,12 @@ impl Service {
         if goal == Ready::Ip {
             return Ok(ReadyView { ready: true, address: Some(address), missing: String::new() });
         }
-        match greets(&address.ip).await {
-            Ok(()) => Ok(ReadyView { ready: true, address: Some(address), missing: String::new() }),
-            Err(why) => not(format!("{} port 22: {why}", address.ip), Some(address)),
-        }
+        let places = match within("asking for its SSH server", addresses.ssh(&handle)).await {
+            Ok(places) => places.unwrap_or_else(|| vec![(address.ip.clone(), 22)]),
+            Err(error) => return not(error.chain(), Some(address)),
+        };
+        let why = super::ready::greets(&places).await;
+        Ok(ReadyView { ready: why.is_none(), address: Some(address), missing: why.unwrap_or_default() })
     }
 
     pub(super) async fn displays(&self, text: &str) -> Result<Vec<vmoon_core::ability::DisplayOffer>> {
@@ -316,17 +312,6 @@ fn is_local(ip: &str) -> bool {
         Ok(std::net::IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
         Err(_) => true,
     }
-}
-
-/// Whether somebody greets as an SSH server there.
-async fn greets(ip: &str) -> Result<(), String> {
-    let greeting = async {
-        let mut stream = TcpStream::connect((ip, 22)).await.map_err(|error| error.to_string())?;
-        let mut bytes = [0; 4];
-        stream.read_exact(&mut bytes).await.map_err(|error| error.to_string())?;
-        if &bytes == b"SSH-" { Ok(()) } else { Err("what answers is no SSH server".to_owned()) }
-    };
-    tokio::time::timeout(GREETING, greeting).await.unwrap_or_else(|_| Err("nothing answers".to_owned()))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use vmoon_core::{
 };
 use vmoon_sys::{
     random,
+    records::Records,
     secrets::{Secret, Secrets},
 };
 
@@ -212,6 +213,8 @@ impl Service {
             self.context.connections.set_default(None);
         }
         self.secrets().remove(id)?;
+        // How its machines are entered.
+        Records::new(crate::drivers::guests_dir(&self.context.state).join(id.to_string())).clear()?;
         Ok(view)
     }
 

@@ -13,6 +13,7 @@ mod operations;
 pub(crate) mod packages;
 mod quota;
 mod raw;
+mod ready;
 mod resolve;
 mod sessions;
 mod usage;

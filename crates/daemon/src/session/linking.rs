@@ -21,6 +21,7 @@ const SEND_LIMIT: Duration = Duration::from_secs(30);
 
 impl Task {
     pub(super) fn open(&mut self) {
+        self.parked = false;
         let (driver, handle, channel) = (self.driver.clone(), self.handle.clone(), self.shared.row.channel.clone());
         let (from, wait) = (self.transcript.end(), timer::back_off(self.attempts));
         self.attempts += 1;
@@ -33,6 +34,7 @@ impl Task {
     pub(super) async fn opened(&mut self, opened: Result<SessionLink>) {
         match opened {
             Ok(link) => {
+                self.shared.live.send_if_modified(|live| live.trouble.take().is_some());
                 self.acked = self.transcript.end();
                 self.catch_up = (link.last_command, link.end);
                 let known = link.running.is_none_or(|number| self.commands.knows(number));
@@ -77,7 +79,20 @@ impl Task {
                         self.refuse(msg, error.to_record().into());
                     }
                 }
-                self.broken(None).await;
+                let record = error.to_record();
+                self.shared.live.send_if_modified(|live| {
+                    let news = live.trouble.as_ref() != Some(&record);
+                    live.trouble = Some(record);
+                    news
+                });
+                let hopeless = error.code().retry() == Retry::Never && self.driver.on_demand(&self.shared.row.channel);
+                if hopeless && self.ending.is_none() {
+                    // Nobody is helped by asking again and again, and a guest may lock out who does.
+                    self.parked = true;
+                    self.look.notify_one();
+                } else {
+                    self.broken(None).await;
+                }
             }
         }
     }

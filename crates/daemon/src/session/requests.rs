@@ -30,7 +30,12 @@ impl Task {
                     self.refuse(msg, Error::new(Code::SessionQueueFull, "too many requests wait for the session"));
                 } else {
                     self.inbox.push_back(msg);
+                    self.unpark();
                 }
+            }
+            Msg::Wake(answer) => {
+                self.unpark();
+                let _ = answer.send(Ok(()));
             }
             Msg::Resize(size) => {
                 self.size = Some(size);
@@ -68,7 +73,10 @@ impl Task {
             Msg::Input { data, end, answer } if self.shared.row.channel.kind == ChannelKind::Terminal => {
                 // Keys belong to no command, and nothing answers them but what the terminal shows.
                 let mut sent = true;
-                for piece in data.chunks(KEYS) {
+                // No key at all begins a shell that has not begun.
+                let none: &[u8] = &[];
+                let nothing = (data.is_empty() && !end).then_some(none);
+                for piece in nothing.into_iter().chain(data.chunks(KEYS)) {
                     sent = sent && self.send(Frame { tag: tag::INPUT, id: 0, payload: piece }).await;
                 }
                 if end {
@@ -106,7 +114,16 @@ impl Task {
                     let _ = answer.send(Err(self.not_live()));
                 }
             }
-            Msg::Watch { .. } | Msg::Look { .. } | Msg::Resize(_) | Msg::Machine(_) | Msg::Forget => {}
+            Msg::Watch { .. } | Msg::Look { .. } | Msg::Resize(_) | Msg::Wake(_) | Msg::Machine(_) | Msg::Forget => {}
+        }
+    }
+
+    /// Somebody wants to use it: if opening it was given up, it is tried again, and why it had failed is forgotten.
+    fn unpark(&mut self) {
+        if self.parked && self.state == SessionState::Opening {
+            self.attempts = 0;
+            self.shared.live.send_modify(|live| live.trouble = None);
+            self.open();
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Live {
     pub waiting_input: bool,
     /// Why the transcript cannot be written now.
     pub stalled: Option<ErrorRecord>,
+    /// Why the channel could not be opened when that was last tried.
+    pub trouble: Option<ErrorRecord>,
 }
 
 /// Who is attached.
@@ -107,6 +109,7 @@ impl Shared {
             viewers: attached.viewers,
             writer: attached.pen.is_some(),
             stalled: live.stalled,
+            trouble: live.trouble,
         }
     }
 
@@ -125,6 +128,15 @@ impl Shared {
     pub(crate) async fn machine(&self, input: vmoon_core::session::Input) {
         // A session that is over need not know.
         let _ = self.tx.send(Msg::Machine(input)).await;
+    }
+
+    /// Somebody wants to use it: a channel that could not be opened is tried again, if nothing else does that. Returns when it is.
+    pub(crate) async fn wake(&self) {
+        let (answer, done) = tokio::sync::oneshot::channel();
+        // A session that is over is not woken.
+        if self.tx.send(Msg::Wake(answer)).await.is_ok() {
+            let _ = done.await;
+        }
     }
 
     /// Ends the task, whatever it does: the session is dropped.

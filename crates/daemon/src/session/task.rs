@@ -101,6 +101,8 @@ pub(crate) enum Msg {
     },
     /// Columns and rows of the terminal of whoever writes, each u16 LE.
     Resize([u8; 4]),
+    /// Open the channel, if nobody tries that any more; answered when somebody does.
+    Wake(Answer<()>),
     /// Something happened to the machine.
     Machine(Input),
     /// The session is dropped, with its transcript.
@@ -156,6 +158,8 @@ pub(crate) struct Task {
     pub(super) link: Option<Link>,
     pub(super) opening: Option<Opening>,
     pub(super) attempts: u32,
+    /// Opening it has failed in a way that trying again would not help: the next who wants to use it makes it be tried.
+    pub(super) parked: bool,
     pub(super) transcript: Writer,
     pub(super) acked: u64,
     pub(super) commands: Commands,
@@ -204,7 +208,7 @@ impl Task {
         let (tx, rx) = mpsc::channel(INBOX);
         let written = transcript.end();
         let state = row.state.clone();
-        let live = Live { state: state.clone(), written, busy: None, queued: 0, waiting_input: false, stalled: None };
+        let live = Live { state: state.clone(), written, busy: None, queued: 0, waiting_input: false, stalled: None, trouble: None };
         let shared = Shared::new(row, machine_name, live, transcript.reader(0), tx);
         shared.activity.accepted(commands.last());
         if matches!(state, SessionState::Ended { .. }) {
@@ -221,6 +225,7 @@ impl Task {
             link: None,
             opening: None,
             attempts: 0,
+            parked: false,
             transcript,
             acked: written,
             commands,
@@ -314,6 +319,7 @@ impl Task {
             Msg::Watch { number, done: answer } | Msg::Look { number, answer } => self.answer_later(number, answer),
             Msg::Input { answer: Some(answer), .. } | Msg::Interrupt { answer: Some(answer), .. } => drop(answer.send(Err(why))),
             Msg::Ask { answer, .. } => drop(answer.send(Err(why))),
+            Msg::Wake(answer) => drop(answer.send(Err(why))),
             Msg::Input { .. } | Msg::Interrupt { .. } | Msg::Resize(_) | Msg::Machine(_) | Msg::Forget => {}
         }
     }

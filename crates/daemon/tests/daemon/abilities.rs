@@ -132,7 +132,7 @@ async fn an_address_is_waited_for_and_what_is_missing_is_told() {
     let (api, world) = running(&outside, &hosts).await;
     let id = api.show_machine(machine()).await.unwrap().id;
     let handle = world.find(id).unwrap();
-    let wait = |until, ms| WaitReady { machine: "vm".into(), until, timeout_ms: Some(ms) };
+    let wait = |until, ms| WaitReady { machine: "vm".into(), until, channel: None, timeout_ms: Some(ms) };
     assert!(api.list_addresses(machine()).await.unwrap().is_empty());
     let view = api.wait_ready(wait(Ready::Ip, 100)).await.unwrap();
     assert!(!view.ready && view.missing.contains("no address"), "{view:?}");

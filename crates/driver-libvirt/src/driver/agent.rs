@@ -78,8 +78,19 @@ impl<'a> Agent<'a> {
     }
 }
 
+/// Whether the detail of an error says that there is no agent: it was not even asked.
+pub(crate) fn is_absent(detail: &Value) -> bool {
+    detail["agent"] == "absent"
+}
+
 fn refused(command: &str, error: wire::Error) -> Error {
     let message = error.to_string();
+    // The words of `qemuDomainAgentAvailable`.
+    if message.contains("agent is not connected") || message.contains("agent is not configured") {
+        return Error::new(Code::GuestAgent, format!("the guest's agent is not there: {message}"))
+            .hint("install qemu-guest-agent in the guest and start it; it may also be booting")
+            .detail(json!({ "agent": "absent" }));
+    }
     if message.contains("has been disabled") || message.contains("not found") && message.contains("command") {
         return Error::new(Code::GuestAgent, format!("the guest's agent does not allow {command}")).hint(
             "its configuration in the guest blocks it: see block-rpcs or allow-rpcs of qemu-ga (/etc/sysconfig/qemu-ga, qemu-ga.conf)",

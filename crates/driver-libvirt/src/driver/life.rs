@@ -275,6 +275,7 @@ impl Inner {
             self.undefine(&client, domain.uuid).await?;
         }
         self.consoles.forget(uuid);
+        self.forget_inside(uuid);
         for file in files {
             storage.delete(&file).await?;
         }

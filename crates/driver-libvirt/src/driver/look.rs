@@ -208,7 +208,7 @@ impl Inner {
     pub(crate) async fn look(&self, handle: &Handle) -> Sighting {
         let Some(uuid) = uuid_of(handle) else { return Sighting { observed: Observed::Missing, complete: false } };
         match tokio::time::timeout(LIMIT, look_at(&self.link, uuid)).await {
-            Ok(Ok(Some(seen))) => seen.sighting,
+            Ok(Ok(Some(seen))) => self.with_inside(uuid, seen.sighting),
             Ok(Ok(None)) => Sighting { observed: Observed::Missing, complete: false },
             Ok(Err(error)) => {
                 tracing::debug!(domain = %uuid, error = %error.chain(), "cannot be looked at");
@@ -240,7 +240,8 @@ impl Inner {
                     None => continue,
                 }
             }
-            found.push(Found { handle: handle_of(uuid), id: seen.id, name: stats.domain.name, sighting: seen.sighting });
+            let sighting = self.with_inside(uuid, seen.sighting);
+            found.push(Found { handle: handle_of(uuid), id: seen.id, name: stats.domain.name, sighting });
         }
         Ok(found)
     }

@@ -19,6 +19,7 @@ use vmoon_libvirt_wire::{
     Domain,
     flags::{Affect, Define},
 };
+use vmoon_seed::cloud::Entry;
 
 /// The largest file of user-data, bytes: a seed is not for software.
 const USER_DATA: usize = 1 << 20;
@@ -73,7 +74,13 @@ impl Inner {
         self.name_is_free(&client, &blueprint.name, id).await?;
         let storage = Storage { client: &client, local: self.link.endpoint.is_local() };
         self.everything_is_there(&storage, &blueprint).await?;
-        let seed = self.seed(id, &blueprint).await?;
+        let seed = match self.seed(id, &blueprint).await {
+            Ok(seed) => seed,
+            Err(error) => {
+                self.forget_inside(id.uuid());
+                return Err(error);
+            }
+        };
 
         let mut left = Vec::new();
         let made = self.build(id, &blueprint, &storage, seed, journal, &mut left).await;
@@ -129,7 +136,14 @@ impl Inner {
                 .await?,
             ),
         };
-        seed.image(id, user_data).map(Some)
+        let entry = self.entry(id, seed)?;
+        let entry = entry.as_ref().map(|entry| Entry {
+            user: &entry.user,
+            key: &entry.key,
+            host_private: entry.host.private(),
+            host_public: entry.host.public(),
+        });
+        seed.image_with(id, user_data, entry).map(Some)
     }
 
     async fn build(
@@ -168,6 +182,7 @@ impl Inner {
 
     /// Takes back what a creation has left, newest first.
     async fn reverse(&self, id: MachineId, left: &[Left]) -> Result<()> {
+        self.forget_inside(id.uuid());
         let client = self.link.client().await?;
         let storage = Storage { client: &client, local: self.link.endpoint.is_local() };
         for step in left.iter().rev() {

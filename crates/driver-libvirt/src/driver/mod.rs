@@ -8,6 +8,7 @@ mod devices;
 mod display;
 mod endpoint;
 mod errors;
+mod guest;
 mod host;
 mod life;
 mod link;
@@ -40,6 +41,7 @@ use vmoon_core::{
     operation::{OpRecord, Undo},
     spec::{MachineSpec, Problems},
 };
+use vmoon_guest::Guests;
 
 /// The kind of machine.
 pub const KIND: &str = "libvirt";
@@ -57,6 +59,8 @@ pub struct LibvirtConfig {
     pub runtime: Option<std::path::PathBuf>,
     /// Where programs of this user keep what they make (`XDG_DATA_HOME`): a pool for `qemu:///session` is made below.
     pub data: Option<std::path::PathBuf>,
+    /// How the machines' guests are entered over SSH; without it they are not.
+    pub guests: Option<Guests>,
 }
 
 /// The driver of one libvirt.
@@ -70,6 +74,7 @@ pub(crate) struct Inner {
     consoles: console::Consoles,
     screens: screen::Screens,
     data: Option<std::path::PathBuf>,
+    guests: Option<Guests>,
 }
 
 impl LibvirtDriver {
@@ -88,6 +93,7 @@ impl LibvirtDriver {
             consoles: console::Consoles::default(),
             screens: screen::Screens::new(config.runtime.as_deref()),
             data: config.data.clone(),
+            guests: config.guests.clone(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -117,7 +123,8 @@ impl Driver for LibvirtDriver {
     }
 
     fn plan(&self, name: &str, spec: &MachineSpec, host: &HostFacts) -> Result<Plan, Problems> {
-        let settings = Settings::read(spec)?;
+        let mut settings = Settings::read(spec)?;
+        settings.ssh &= self.0.guests.is_some();
         let mut problems = Problems::default();
         let host: Host = serde_json::from_value(host.0.clone()).unwrap_or_else(|error| {
             problems.add("host", format!("what the host offers cannot be read: {error}"));
@@ -160,11 +167,19 @@ impl Driver for LibvirtDriver {
     }
 
     async fn open(&self, handle: &Handle, channel: &Channel, from: Offset) -> Result<SessionLink> {
-        self.0.open(handle, channel, from).await
+        match guest::is_inside(channel) {
+            true => self.0.open_inside(handle, channel, from).await,
+            false => self.0.open(handle, channel, from).await,
+        }
     }
 
-    fn abilities(&self, _: &Handle) -> Abilities {
-        Abilities { pause: true, suspend: true, eval: false, ..Abilities::default() }
+    fn on_demand(&self, channel: &Channel) -> bool {
+        guest::is_inside(channel)
+    }
+
+    fn abilities(&self, handle: &Handle) -> Abilities {
+        let eval = self.0.guests.as_ref().is_some_and(|guests| guests.is_known(&handle.0));
+        Abilities { pause: true, suspend: true, eval, ..Abilities::default() }
     }
 
     async fn describe(&self, handle: &Handle) -> Map<String, Value> {
@@ -269,7 +284,10 @@ impl ability::Snapshots for LibvirtDriver {
 #[async_trait]
 impl ability::Exec for LibvirtDriver {
     async fn exec(&self, handle: &Handle, program: &ability::Program) -> Result<ability::Ended> {
-        self.0.exec(handle, program).await
+        self.0.exec_somehow(handle, program).await
+    }
+    async fn enter(&self, handle: &Handle, program: &ability::Program) -> Result<ability::Ended> {
+        self.0.exec_inside(handle, program).await
     }
 }
 
@@ -277,6 +295,9 @@ impl ability::Exec for LibvirtDriver {
 impl ability::Addresses for LibvirtDriver {
     async fn addresses(&self, handle: &Handle) -> Result<Vec<ability::Address>> {
         self.0.addresses(handle).await
+    }
+    async fn ssh(&self, handle: &Handle) -> Result<Option<Vec<(String, u16)>>> {
+        self.0.ssh_places(handle).await.map(Some)
     }
 }
 

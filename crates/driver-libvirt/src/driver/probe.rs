@@ -207,6 +207,9 @@ impl Inner {
         if client.is_persistent(&domain).await.doing(what)? {
             facts.insert("autostart".into(), client.autostart(&domain).await.doing(what)?.into());
         }
+        if let Some(guests) = &self.guests {
+            facts.extend(guests.describe(&handle.0));
+        }
         Ok(facts)
     }
 }

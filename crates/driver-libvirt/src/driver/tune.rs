@@ -14,6 +14,7 @@ use vmoon_core::{
     size,
     spec::Problems,
 };
+use vmoon_guest::settings::Wanted as Inside;
 use vmoon_libvirt_wire::flags::{Affect, Define, Xml};
 
 /// What is to be changed.
@@ -70,7 +71,7 @@ fn wanted(settings: &Map<String, Value>) -> Result<Wanted, Problems> {
                 Value::String(text) if text.starts_with('/') && can_hold(text) => wanted.iso = Some(Some(text.clone())),
                 _ => problems.add(path, "must be the absolute path of an image, or none to take it out"),
             },
-            _ => problems.add(path, "cannot be changed on a machine that exists; memory, cpus, autostart, disk and iso can"),
+            _ => problems.add(path, "cannot be changed on a machine that exists; memory, cpus, autostart, disk, iso and ssh-… can"),
         }
     }
     problems.or(wanted)
@@ -132,15 +133,32 @@ fn set_cpus(domain: &mut Element, count: u32) {
 }
 
 impl Inner {
+    /// What concerns entering the guest, and the rest.
+    fn split(&self, settings: &Map<String, Value>) -> Result<(Inside, Wanted), Problems> {
+        let (mut rest, mut problems) = (settings.clone(), Problems::default());
+        let inside = Inside::take(&mut rest, &mut problems);
+        let read = wanted(&rest);
+        match read {
+            Ok(wanted) => problems.or((inside, wanted)),
+            Err(more) => {
+                problems.0.extend(more.0);
+                Err(problems)
+            }
+        }
+    }
+
     pub(crate) async fn tune(&self, handle: &Handle, settings: &Map<String, Value>, dry_run: bool) -> Result<Vec<Change>> {
-        let wanted = wanted(settings)?;
+        let (inside, wanted) = self.split(settings)?;
         let what = "change the machine";
         let client = self.link.client().await?;
         let domain = self.domain(&client, handle).await?;
+        if wanted == Wanted::default() {
+            return self.tune_inside(handle, &inside, dry_run);
+        }
         let running = domain.id >= 0;
         let later = if running { Effect::NextStart } else { Effect::Now };
         let mut stored = Element::parse(&client.domain_xml(&domain, Xml::INACTIVE | Xml::SECURE).await.doing(what)?)?;
-        let mut changes = Vec::new();
+        let mut changes = self.tune_inside(handle, &inside, true)?;
         let (mut redefine, mut live) = (false, None);
         if let Some(bytes) = wanted.memory {
             let before = stored.first("memory").and_then(bytes_of).unwrap_or(0);
@@ -215,6 +233,7 @@ impl Inner {
         if let Some(insertion) = &insertion {
             self.insert(&client, &domain, insertion).await?;
         }
+        self.tune_inside(handle, &inside, false)?;
         Ok(changes)
     }
 

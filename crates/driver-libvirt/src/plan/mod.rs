@@ -252,7 +252,7 @@ impl Planner<'_> {
                 ssh_keys: settings.ssh_keys.clone(),
                 packages: settings.packages.clone(),
                 user_data: settings.user_data.clone(),
-                ..Cloud::default()
+                entered: settings.ssh,
             }),
             Guest::Windows => {
                 if settings.virtio_win.is_none() && settings.disk_bus == Some("virtio") {

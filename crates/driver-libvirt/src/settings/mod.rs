@@ -56,6 +56,10 @@ const KNOWN: &[(&str, &str)] = &[
     ("hostname", "the guest's name (the machine's)"),
     ("user", "the user to make in the guest"),
     ("ssh-key", "public SSH keys that may log in, one or a list"),
+    (
+        "ssh",
+        "yes or no: whether the seed lets vmoon in for sessions inside the guest, with its own key and a host key made in advance (yes)",
+    ),
     ("packages", "packages to install at the first boot, one or a list"),
     ("user-data", "a file of cloud-init user-data, a path; it has the last word over user, ssh-key and packages"),
     ("locale", "Windows: the language, for example en-US"),
@@ -146,6 +150,8 @@ pub(crate) struct Settings {
     pub(crate) ssh_keys: Vec<String>,
     pub(crate) packages: Vec<String>,
     pub(crate) user_data: Option<String>,
+    /// Whether the seed lets us in.
+    pub(crate) ssh: bool,
     pub(crate) locale: String,
     pub(crate) time_zone: String,
     pub(crate) edition: String,
@@ -159,7 +165,8 @@ pub(crate) struct Settings {
 
 /// The settings and what they do.
 pub(crate) fn known() -> Vec<Setting> {
-    KNOWN.iter().map(|(name, help)| Setting { name: (*name).into(), help: (*help).into() }).collect()
+    let own = KNOWN.iter().map(|(name, help)| Setting { name: (*name).into(), help: (*help).into() });
+    own.chain(vmoon_guest::settings::known()).collect()
 }
 
 fn template<'a>(given: &Map<String, Value>, problems: &mut Problems) -> (&'a str, Option<&'a Template>) {
@@ -239,7 +246,13 @@ impl Settings {
         let given = &spec.settings;
         let mut problems = Problems::default();
         for name in given.keys().filter(|name| !KNOWN.iter().any(|(known, _)| known == name)) {
-            problems.add(format!("settings.{name}"), "is not a setting of libvirt machines");
+            problems.add(
+                format!("settings.{name}"),
+                match vmoon_guest::settings::is_known(name) {
+                    true => "is said of a machine that exists: vmoon set",
+                    false => "is not a setting of libvirt machines",
+                },
+            );
         }
         let (template_name, template) = template(given, &mut problems);
         let Some(template) = template else { return Err(problems) };
@@ -307,9 +320,14 @@ impl Settings {
         let packages = read.texts("packages", "a package's name", is_package).unwrap_or_default();
         let user_data = read.text("user-data", "an absolute path", is_path);
         let wanted = ["hostname", "user", "ssh-key", "user-data", "locale", "edition", "product-key", "time-zone"];
-        let asked = base.is_some() || wanted.iter().any(|name| given.contains_key(*name)) || given.contains_key("packages");
+        let ssh = read.flag("ssh");
+        let asked =
+            base.is_some() || ssh == Some(true) || wanted.iter().any(|name| given.contains_key(*name)) || given.contains_key("packages");
         let unattended = template.guest == Guest::Windows && given.contains_key("iso");
         let seed = read.flag("seed").unwrap_or(asked || unattended);
+        if !seed && ssh == Some(true) {
+            read.add("ssh", "is put in by a seed, and seed is no");
+        }
         if !seed {
             for name in wanted.iter().chain(&["packages"]).filter(|name| given.contains_key(**name)) {
                 read.add(name, "is told to the guest by a seed, and seed is no");
@@ -317,6 +335,7 @@ impl Settings {
         }
         for (name, guest) in [
             ("ssh-key", Guest::Linux),
+            ("ssh", Guest::Linux),
             ("packages", Guest::Linux),
             ("user-data", Guest::Linux),
             ("locale", Guest::Windows),
@@ -377,6 +396,7 @@ impl Settings {
             ssh_keys,
             packages,
             user_data,
+            ssh: seed && template.guest == Guest::Linux && ssh.unwrap_or(true),
             locale: read.text("locale", "a language, for example en-US", is_package).unwrap_or_else(|| "en-US".into()),
             time_zone: read.text("time-zone", "a time zone of Windows", |text| text.len() <= 64).unwrap_or_else(|| "UTC".into()),
             edition: read.text("edition", "an edition", |text| text.len() <= 64).unwrap_or_else(|| template.edition.clone()),

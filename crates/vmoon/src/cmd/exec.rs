@@ -30,13 +30,16 @@ pub(crate) struct Args {
     /// Give it our standard input, which is read to its end first (at most 16 MiB)
     #[arg(short = 'i', long)]
     stdin: bool,
+    /// Run it as the user who logs in over SSH, not by the guest's agent
+    #[arg(long)]
+    login: bool,
     /// How long it may take [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = time::parse_duration)]
     deadline: Option<Duration>,
 }
 
 /// The exit code of a failure of ours.
-fn code(error: &Error) -> u8 {
+pub(super) fn code(error: &Error) -> u8 {
     match error.code() {
         Code::FileNotFound => 127,
         Code::Permission => 126,
@@ -56,27 +59,34 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     }
 }
 
-async fn exec(ctx: &Ctx, args: Args) -> Result<ExecView> {
-    let mut argv = Vec::with_capacity(args.argv.len());
-    for arg in args.argv {
-        argv.push(arg.into_string().map_err(|_| Error::new(Code::Usage, "an argument is not valid UTF-8"))?);
-    }
+/// A program's words as text.
+pub(super) fn words(argv: Vec<OsString>) -> Result<Vec<String>> {
+    argv.into_iter().map(|arg| arg.into_string().map_err(|_| Error::new(Code::Usage, "an argument is not valid UTF-8"))).collect()
+}
+
+/// Our standard input to its end, if it is wanted.
+pub(super) fn input(wanted: bool) -> Result<Vec<u8>> {
     let mut stdin = Vec::new();
-    if args.stdin {
+    if wanted {
         let limit = MAX_PAYLOAD as u64 + 1;
         std::io::stdin().lock().take(limit).read_to_end(&mut stdin).map_err(|error| Error::io("read the standard input", error))?;
         if stdin.len() > MAX_PAYLOAD {
             return Err(Error::new(Code::CommandTooLarge, "the input is larger than 16 MiB").hint("copy it first"));
         }
     }
+    Ok(stdin)
+}
+
+async fn exec(ctx: &Ctx, args: Args) -> Result<ExecView> {
+    let (argv, stdin) = (words(args.argv)?, input(args.stdin)?);
     let deadline_ms = args.deadline.map(|deadline| time::wire_ms(deadline).map(u64::from)).transpose()?;
-    let request = Exec { machine: args.machine, argv, stdin: Data(stdin), deadline_ms };
+    let request = Exec { machine: args.machine, argv, stdin: Data(stdin), deadline_ms, login: args.login };
     // The answer comes when the program has ended; the daemon bounds how long that may take.
     ctx.daemon.hello().await?;
     ctx.daemon.client().exec(request).await
 }
 
-fn told(ctx: &Ctx, view: &ExecView) -> Result<Exit> {
+pub(super) fn told(ctx: &Ctx, view: &ExecView) -> Result<Exit> {
     match ctx.out.format() {
         Format::Json | Format::Yaml => ctx.out.one(view, "", &[])?,
         _ => {

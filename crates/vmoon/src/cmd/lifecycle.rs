@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vmoon_api::{
     Api as _,
-    requests::{MachineRef, MachineRequest},
+    requests::{MachineRef, MachineRequest, Ready},
     views::{MachineView, PlanView},
 };
 use vmoon_core::{
@@ -45,10 +45,14 @@ pub(crate) struct Common {
 #[command(after_help = "Examples:
   vmoon start lab
   vmoon start 'web*' db --timeout 90s
+  vmoon start web01 --until session
   vmoon start --all --no-wait")]
 pub(crate) struct StartArgs {
     #[command(flatten)]
     common: Common,
+    /// Then wait until they have an address (ip), greet by SSH (ssh), or have a session (session)
+    #[arg(long, value_name = "WHAT", value_parser = super::wait::ready, conflicts_with = "no_wait")]
+    until: Option<Ready>,
 }
 
 /// Arguments of `stop`.
@@ -132,7 +136,8 @@ pub(crate) async fn resume(ctx: &Ctx, args: ResumeArgs) -> Result<Exit> {
 
 /// Starts machines.
 pub(crate) async fn start(ctx: &Ctx, args: StartArgs) -> Result<Exit> {
-    each(ctx, args.common, Request::Start).await
+    let goal = args.until;
+    each_until(ctx, args.common, Request::Start, goal).await
 }
 
 /// Stops machines.
@@ -151,6 +156,10 @@ pub(crate) async fn restart(ctx: &Ctx, args: RestartArgs) -> Result<Exit> {
 }
 
 async fn each(ctx: &Ctx, common: Common, request: Request) -> Result<Exit> {
+    each_until(ctx, common, request, None).await
+}
+
+async fn each_until(ctx: &Ctx, common: Common, request: Request, goal: Option<Ready>) -> Result<Exit> {
     let selection = common.targets.find(&ctx.daemon).await?;
     let asked = Asked {
         request,
@@ -164,7 +173,14 @@ async fn each(ctx: &Ctx, common: Common, request: Request) -> Result<Exit> {
         let plan = |picked: Picked| async move { plan(ctx, &asked, picked).await };
         return bulk(ctx, selection.machines, selection.single, plan, show_plan, "planning").await;
     }
-    let work = |picked: Picked| async move { ask(ctx, &asked, picked).await };
+    let work = |picked: Picked| async move {
+        let mut done = ask(ctx, &asked, picked).await?;
+        if let Some(goal) = goal {
+            let ready = super::ready::wait(ctx, &done.machine.id.to_string(), &done.machine.name, goal, asked.until).await?;
+            done.text.push_str(&ready.address.map(|address| format!(", {}", escape(&address.ip))).unwrap_or_default());
+        }
+        Ok(done)
+    };
     bulk(ctx, selection.machines, selection.single, work, report, doing(asked.request)).await
 }
 

@@ -39,6 +39,7 @@ pub(crate) mod session;
 pub(crate) mod set;
 pub(crate) mod show;
 pub(crate) mod snapshot;
+pub(crate) mod ssh;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod version;

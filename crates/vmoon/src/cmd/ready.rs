@@ -72,13 +72,29 @@ fn what(goal: Ready) -> &'static str {
 /// # Errors
 /// `timeout`, with what is missing; `machine.stopped` if it does not run.
 pub(crate) async fn wait(ctx: &Ctx, machine: &str, name: &str, goal: Ready, until: Option<Instant>) -> Result<ReadyView> {
+    wait_for(ctx, machine, name, goal, None, until).await
+}
+
+/// The same for the session of that channel.
+///
+/// # Errors
+/// As [`wait`], and why the session cannot be opened if waiting would not help.
+pub(crate) async fn wait_for(
+    ctx: &Ctx,
+    machine: &str,
+    name: &str,
+    goal: Ready,
+    channel: Option<&str>,
+    until: Option<Instant>,
+) -> Result<ReadyView> {
+    let channel = channel.map(str::to_owned);
     let what = format!("waiting until {} {}", escape(name), what(goal));
     let mut interrupts = Interrupts::listen()?;
     let mut progress = Progress::new(&ctx.out, what.clone());
     let work = async {
         loop {
             let timeout_ms = Some(progress.interval().as_millis() as u64);
-            let request = WaitReady { machine: machine.to_owned(), until: goal, timeout_ms };
+            let request = WaitReady { machine: machine.to_owned(), until: goal, channel: channel.clone(), timeout_ms };
             let view = ctx.daemon.hold(async |client| client.wait_ready(request.clone()).await).await?;
             if view.ready {
                 return Ok(view);
@@ -92,7 +108,7 @@ pub(crate) async fn wait(ctx: &Ctx, machine: &str, name: &str, goal: Ready, unti
         Ok(view) => Ok(view),
         Err(Left::Late) => {
             // Why, as it is now.
-            let request = WaitReady { machine: machine.to_owned(), until: goal, timeout_ms: Some(0) };
+            let request = WaitReady { machine: machine.to_owned(), until: goal, channel, timeout_ms: Some(0) };
             let why = match ctx.daemon.hold(async |client| client.wait_ready(request.clone()).await).await {
                 Ok(view) if view.ready => return Ok(view),
                 Ok(view) => format!(": {}", escape(&view.missing)),

@@ -24,6 +24,8 @@ use vmoon_core::{
 
 /// How much of what was said before is shown first, bytes, unless something else is asked for.
 const TAIL: u64 = 4096;
+/// The channel of a shell.
+const SHELL: &str = "shell";
 /// Ctrl-C, which leaves where nothing can be typed.
 const INTERRUPT: u8 = 0x03;
 
@@ -114,11 +116,13 @@ pub(super) async fn attach(ctx: &Ctx, session: SessionView, from: Option<u64>, m
         let leave = if writes { "Ctrl-] d" } else { "Ctrl-] d or Ctrl-C" };
         ctx.out.note(&format!("attached to {name} · detach: {leave}"));
     }
+    // A shell begins with the first key, and whoever is here wants to see its prompt.
+    let begins = writes && session.name == SHELL && session.written == 0;
     let mut terminal = Terminal { ctx, name: name.clone(), link, raw: None, writes, prefix: Prefix::default(), screen };
     if keyboard {
         terminal.raw = Some(Raw::take().map_err(|error| Error::io("use the terminal", error))?);
     }
-    let left = terminal.run(keyboard).await;
+    let left = terminal.run(keyboard, begins).await;
     // Before anything is printed: a raw terminal would show it as a staircase.
     terminal.raw = None;
     if keyboard {
@@ -190,7 +194,7 @@ struct Terminal<'a> {
 }
 
 impl Terminal<'_> {
-    async fn run(&mut self, keyboard: bool) -> Result<Leave> {
+    async fn run(&mut self, keyboard: bool, begins: bool) -> Result<Leave> {
         let mut resized = signal(SignalKind::window_change()).map_err(|error| Error::io("listen for the terminal's size", error))?;
         let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| Error::io("listen for Ctrl-C", error))?;
         let mut hung_up = signal(SignalKind::hangup()).map_err(|error| Error::io("listen for the terminal's end", error))?;
@@ -205,6 +209,9 @@ impl Terminal<'_> {
         let mut piped = if !keyboard && self.writes { Some(piped()) } else { None };
         let mut buffer = vec![0; 64 << 10];
         self.tell_size().await?;
+        if begins {
+            self.link.send(tag::INPUT, 0, Vec::new()).await?;
+        }
         loop {
             tokio::select! {
                 news = self.link.next() => if let Some(left) = self.heed(news?).await? {
