@@ -8,6 +8,7 @@ mod debs;
 mod environments;
 mod escapes;
 mod files;
+mod guests;
 mod home;
 mod limits;
 mod machines;

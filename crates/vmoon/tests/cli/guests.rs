@@ -1,0 +1,207 @@
+//! Machines under libvirt that are worked in like Lua machines: from nothing to a session, through the daemon's death and the guest's, to nothing.
+//!
+//! Everything runs in a lab of libvirt's, with a NAT network of its own, where the guests can be reached.
+
+use crate::home::{Home, Ran};
+use serde_json::Value;
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+use vmoon_libvirt_lab::Lab;
+
+const NETWORK: &str = "<network><name>inside</name><forward mode='nat'/><bridge name='vlab0'/><ip address='192.0.2.1' netmask='255.255.255.0'>\
+     <dhcp><range start='192.0.2.10' end='192.0.2.20'/></dhcp></ip></network>";
+
+/// A user's home in a lab.
+struct Place {
+    lab: Lab,
+    home: Home,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { lab: Lab::start(), home: Home::new() };
+        let images = place.lab.path().join("images");
+        fs::create_dir(&images).unwrap();
+        let network = place.lab.path().join("network.xml");
+        fs::write(&network, NETWORK).unwrap();
+        let (images, network) = (images.display().to_string(), network.display().to_string());
+        place.virsh(&["pool-define-as", "default", "dir", "--target", &images]);
+        place.virsh(&["pool-start", "default"]);
+        place.virsh(&["net-define", &network]);
+        place.virsh(&["net-start", "inside"]);
+        place.vmoon(&["connection", "add", "libvirt", "qemu:///system", "--name", "kvm"]).ok();
+        place
+    }
+
+    fn virsh(&self, args: &[&str]) -> String {
+        let out = self.lab.command("virsh").args(["-q", "-c", "qemu:///system"]).args(args).stdin(Stdio::null()).output().unwrap();
+        assert!(out.status.success(), "virsh {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+
+    /// The binary in the lab, with the environment of this home.
+    fn command(&self, args: &[&str]) -> Command {
+        let own = self.home.command(args);
+        let mut command = self.lab.command("env");
+        command.arg("-i");
+        for (name, value) in own.get_envs() {
+            if let Some(value) = value {
+                command.arg(format!("{}={}", name.display(), value.display()));
+            }
+        }
+        command.args(["USER=ada", "VMOON_NO_PROGRESS=1"]).arg(own.get_program()).args(own.get_args());
+        command.current_dir(self.home.path(".")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn vmoon(&self, args: &[&str]) -> Ran {
+        Ran::of(self.command(args).output().unwrap())
+    }
+
+    fn feed(&self, args: &[&str], bytes: &[u8]) -> Ran {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        Ran::of(child.wait_with_output().unwrap())
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let said = self.vmoon(&[&["-o", "json"], args].concat()).ok();
+        serde_json::from_str(&said).unwrap_or_else(|_| panic!("no JSON: {said}"))
+    }
+
+    /// Makes and starts a machine, and waits until it has a session.
+    fn create(&self, name: &str, words: &str, settings: &[&str]) {
+        let guest = Lab::guest();
+        let own = [
+            format!("kernel={}", guest.kernel.display()),
+            format!("initrd={}", guest.initrd.display()),
+            format!("cmdline=console=ttyS0 quiet {words}"),
+        ];
+        let fixed = ["memory=192MiB", "cpus=1", "disk=0", "firmware=bios", "network=inside", "accelerator=tcg", "graphics=none"];
+        let target = format!("kvm:{name}");
+        let mut args = vec!["create", &target, "--until", "session", "--timeout", "5m"];
+        for setting in fixed.iter().chain(settings).copied().chain(own.iter().map(String::as_str)) {
+            args.extend(["--set", setting]);
+        }
+        self.vmoon(&args).ok();
+    }
+
+    fn kill_daemon(&self) {
+        let pid = fs::read_to_string(self.home.path("state/vmoon/daemon.lock")).unwrap();
+        let killed = self.lab.command("kill").args(["-9", pid.trim()]).status().unwrap();
+        assert!(killed.success());
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Everything else ends with the lab.
+        let _ = self.vmoon(&["daemon", "stop"]);
+    }
+}
+
+/// The whole story of issue and user: create, start, session, `x = 42`, later `print(x)`, another terminal, the daemon's death, the guest's, nothing left.
+#[test]
+fn a_guest_is_a_machine_with_lua_from_nothing_to_nothing() {
+    let place = Place::new();
+    // Its agent is mute: its address is that of its lease, and programs go over SSH.
+    place.create("web01", "mute", &["seed=yes", "hostname=web01"]);
+    let shown = place.json(&["show", "web01"]);
+    assert!(shown["facts"]["ssh_user"] == "vmoon" && shown["facts"]["ssh_identity"] == "vmoon's own key", "{shown}");
+
+    place.vmoon(&["eval", "web01", "x = 42"]).ok();
+    assert_eq!(place.vmoon(&["eval", "web01", "print(x)"]).ok(), "42\n");
+    let attached = place.feed(&["attach", "web01"], b"print(x + 1)\n").ok();
+    assert!(attached.contains("43"), "{attached}");
+    assert_eq!(place.vmoon(&["ssh", "web01", "--", "hostname"]).ok(), "web01\n");
+    assert_eq!(place.vmoon(&["ssh", "web01", "--", "sh", "-c", "echo $USER; exit 3"]).code, 3);
+    assert_eq!(place.feed(&["ssh", "web01", "-i", "--", "tr", "a-z", "A-Z"], b"a & b <c>\n").ok(), "A & B <C>\n");
+    assert_eq!(place.vmoon(&["exec", "web01", "--", "id", "-un"]).ok(), "vmoon\n", "there is no agent");
+    let serial = place.vmoon(&["session", "list", "-o", "json"]).ok();
+    assert!(
+        serial.contains("\"serial\"") && serial.contains("\"main\"") && !serial.contains("\"shell\""),
+        "a shell is opened when it is wanted: {serial}"
+    );
+
+    // A shell that stays when its terminal goes.
+    place.feed(&["ssh", "web01"], b"echo shell-$((40 + 2)); y=7\n").ok();
+    place.vmoon(&["send", "web01/shell", "echo y is $y"]).ok();
+    let text = place.vmoon(&["logs", "web01/shell", "--until", "y is 7", "--timeout", "60s"]);
+    let text = if text.code == 2 { read_until(&place, "web01/shell", "y is 7") } else { text.ok() };
+    assert!(text.contains("y is 7"), "{text}");
+
+    place.kill_daemon();
+    assert_eq!(place.vmoon(&["eval", "web01", "print(x)"]).ok(), "42\n", "the session has not noticed");
+
+    // The guest boots anew behind our back.
+    place.virsh(&["reset", "web01"]);
+    place.vmoon(&["wait", "web01", "--until", "ssh", "--timeout", "5m"]).ok();
+    let mut tries = 0;
+    while place.vmoon(&["eval", "web01", "print(x)", "--timeout", "60s"]).out != "nil\n" {
+        tries += 1;
+        assert!(tries < 10, "no session after the boot: {:?}", place.vmoon(&["session", "list"]));
+    }
+    let sessions = place.vmoon(&["session", "list", "--ended", "-o", "json"]).ok();
+    assert!(sessions.contains("rebooted"), "{sessions}");
+
+    // Stopped and started: another life, the same host key.
+    place.vmoon(&["stop", "web01", "--force"]).ok();
+    let error = place.vmoon(&["-o", "json", "ssh", "web01", "--", "true"]);
+    assert!(error.err.contains("machine.stopped"), "{error:?}");
+    place.vmoon(&["start", "web01", "--until", "session", "--timeout", "5m"]).ok();
+    assert_eq!(place.vmoon(&["eval", "web01", "print(x)"]).ok(), "nil\n");
+
+    place.vmoon(&["rm", "web01", "--force", "--yes"]).ok();
+    let left = |path: &str| fs::read_dir(place.home.path(path)).map_or(0, Iterator::count);
+    assert_eq!(left("state/vmoon/guests"), 3, "the key, its public half and the connection's directory");
+    assert_eq!(fs::read_dir(place.lab.path().join("images")).unwrap().count(), 0);
+    place.vmoon(&["connection", "rm", "kvm"]).ok();
+    assert_eq!(left("state/vmoon/guests"), 2, "how machines of the connection were entered is forgotten");
+}
+
+fn read_until(place: &Place, session: &str, wanted: &str) -> String {
+    let mut said = String::new();
+    for _ in 0..200 {
+        said = place.vmoon(&["read", session]).ok();
+        if said.contains(wanted) {
+            break;
+        }
+    }
+    said
+}
+
+/// What is foreign is entered once somebody says how, and its key is confirmed first.
+#[test]
+fn a_foreign_guest_is_entered_when_somebody_says_how() {
+    let place = Place::new();
+    place.create(
+        "theirs",
+        "mute nolua",
+        &["seed=yes", "user=ada", "ssh=no", "ssh-key=ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ"],
+    );
+    let channels = place.vmoon(&["show", "theirs", "-o", "json"]).ok();
+    assert!(!channels.contains("ssh_user"), "{channels}");
+    let error = place.vmoon(&["-o", "json", "eval", "theirs", "return 1"]);
+    assert!(error.err.contains("session.channel"), "{error:?}");
+    place.vmoon(&["wait", "theirs", "--until", "ssh", "--timeout", "5m"]).ok();
+    // Nobody is asked where there is no terminal.
+    let error = place.vmoon(&["-o", "json", "ssh", "theirs", "--", "true"]);
+    let line = error.err.lines().last().unwrap_or_default();
+    let told: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{error:?}"));
+    let print = told["error"]["detail"]["fingerprint"].as_str().unwrap_or_else(|| panic!("{error:?}")).to_owned();
+    assert_eq!(told["error"]["code"], "connection.untrusted");
+    let set = format!("ssh-fingerprint={print}");
+    assert!(told["error"]["hint"].as_str().is_some_and(|hint| hint.ends_with(&format!("vmoon set theirs {set}"))), "{error:?}");
+    place.vmoon(&["set", "theirs", &set]).ok();
+    // The key is none of ours.
+    let error = place.vmoon(&["-o", "json", "ssh", "theirs", "--", "true"]);
+    assert!(error.err.contains("connection.auth") && error.err.contains("ssh-identity"), "{error:?}");
+    let problems = place.vmoon(&["-o", "json", "set", "theirs", "ssh-port=0", "memory=x", "ssh-user=a b"]);
+    assert!(["ssh-port", "memory", "ssh-user"].iter().all(|name| problems.err.contains(name)), "all problems at once: {problems:?}");
+    place.vmoon(&["set", "theirs", "ssh-user=", "ssh-fingerprint="]).ok();
+    assert!(!place.vmoon(&["show", "theirs", "-o", "json"]).ok().contains("ssh_user"));
+    place.vmoon(&["rm", "theirs", "--force", "--yes"]).ok();
+}
