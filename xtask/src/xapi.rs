@@ -27,7 +27,7 @@ pub(crate) fn check(root: &Path, folder: &str) -> Result<(), String> {
     cargo::run(root, &["run", "--quiet", "-p", "vmoon-xapi-sim", "--example", "check", "--", &folder])
 }
 
-fn absolute(path: &str) -> Result<String, String> {
+pub(crate) fn absolute(path: &str) -> Result<String, String> {
     let path = std::fs::canonicalize(path).map_err(|e| format!("{path}: {e}"))?;
     path.to_str().map(str::to_owned).ok_or_else(|| format!("{}: not a name in UTF-8", path.display()))
 }

@@ -1,7 +1,7 @@
 //! Attaching to a life of a session: the lease is taken, and it is known how the session stands before anybody sends it anything.
 
 use super::{
-    AGAIN, ATTACH, BEGIN, BEGIN_AND_ATTACH, FOLLOW, RELAY, script,
+    AGAIN, ATTACH, BEGIN, BEGIN_AND_ATTACH, FOLLOW, READ, RELAY, script,
     wire::{self, Envelope, Piece, State},
 };
 use crate::{Connection, connect::ANSWER};
@@ -48,7 +48,7 @@ pub(super) async fn attach(
     let lease = random::key()[..24].to_owned();
     let session = connection.session().await?;
     let from = from.to_string();
-    let mut arguments = vec![dir, &lease, &from, lua, RELAY, FOLLOW];
+    let mut arguments = vec![dir, &lease, &from, lua, READ, FOLLOW];
     let size = begin.as_ref().map_or(0, |begin| begin.program.len()).to_string();
     let text = match &begin {
         Some(begin) => {
@@ -95,7 +95,7 @@ pub(super) async fn attach(
 impl Attached {
     /// Waits until it is known how the session stands: it runs a command, or it has answered us and so obeys nobody else's line any more.
     async fn greet(&mut self, dir: &str) -> Result<bool> {
-        let mut greeted = false;
+        let (mut greeted, mut relayed) = (false, false);
         let mut said = Vec::new();
         loop {
             let mut asks = false;
@@ -117,8 +117,11 @@ impl Attached {
                 }
             }
             if asks {
-                // Also ends what an interrupt of an older connection may have left half done.
-                let line = format!("H {} .\n", self.lease);
+                // The program that relays lines comes before the first of them. That one also ends what an interrupt of an older connection may have left
+                // half done.
+                let relay = if relayed { String::new() } else { format!("{}\n{RELAY}", RELAY.len()) };
+                relayed = true;
+                let line = format!("{relay}H {} .\n", self.lease);
                 self.writer.data_bytes(line.into_bytes()).await.map_err(|error| self.connection.lost().source(error))?;
             }
             let mut state = self.state;

@@ -35,8 +35,10 @@ const ATTACH: &str = concat!(include_str!("alive.sh"), include_str!("attach.sh")
 /// Begins a life and attaches to it, in one go: each script on the host costs a channel, a login shell and several round trips.
 const BEGIN_AND_ATTACH: &str = concat!(include_str!("start.sh"), include_str!("alive.sh"), include_str!("attach.sh"));
 const GUEST: &str = include_str!("guest.lua");
-/// As arguments of `-e`, which may not begin with a dash, as their comments do.
-const RELAY: &str = concat!(" ", include_str!("relay.lua"));
+const RELAY: &str = include_str!("relay.lua");
+/// Reads the program above from standard input: dropbear takes no line of more than 9000 bytes (its `MAX_CMD_LEN`).
+const READ: &str = "assert((loadstring or load)(io.read(tonumber((io.read('*l')))),'=[relay]'))()";
+/// As an argument of `-e`, which may not begin with a dash, as its comment does.
 const FOLLOW: &str = concat!(" ", include_str!("follow.lua"));
 /// What the interpreter runs first: the program file says how long the first program is, and contains it.
 const BEGIN: &str = "local d=os.getenv('VMOON_DIR') local f=assert(io.open(d..'/prog','rb')) \
@@ -244,4 +246,20 @@ fn strange(connection: &Connection, stdout: &[u8], stderr: &[u8]) -> Error {
         format!("{} has no POSIX shell as we know it: it answered \"{}\" and \"{}\"", connection.name(), show(stdout), show(stderr)),
     )
     .hint("a login script that prints, or an account limited to one command, does this; exec and shell sessions may work all the same")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Dropbear refuses longer ones without a word: its `MAX_CMD_LEN`.
+    #[test]
+    fn no_line_is_longer_than_a_small_server_takes() {
+        let dir = "/".to_owned() + &"d".repeat(300);
+        let (lease, from) = ("f".repeat(24), u64::MAX.to_string());
+        let arguments = [&dir, &lease, &from, &dir, READ, FOLLOW, &dir, "1000000", BEGIN, AGAIN, "1000000"];
+        let begin = script(BEGIN_AND_ATTACH, &arguments).len();
+        assert!(begin < 9_000 && script(ATTACH, &arguments).len() < begin, "{begin}");
+        assert!(script(LOOK, &["o", "n"]).len() < 9_000);
+    }
 }

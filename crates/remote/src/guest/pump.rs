@@ -41,6 +41,8 @@ const PULSE: Duration = Duration::from_secs(20);
 const ACK_EVERY: u64 = 256 << 10;
 /// How many commands and how many bytes of them may wait for their turn.
 const MAX_QUEUE: (usize, usize) = (1_024, 64 << 20);
+/// Questions are numbered from here: above all commands, and a whole number in every Lua, which the daemon's own numbers are not.
+const QUESTIONS: u64 = 1 << 40;
 /// How long a line may take to leave.
 const SEND: Duration = Duration::from_secs(30);
 
@@ -89,8 +91,9 @@ struct Pump {
     queue: VecDeque<Order>,
     /// The one that was sent and is not accepted yet.
     sent: Option<Order>,
-    /// Questions that are not answered yet.
-    asks: Vec<Order>,
+    /// Questions that are not answered yet, each with its number there.
+    asks: Vec<(u64, Order)>,
+    asked: u64,
     /// Commands to interrupt as soon as they run.
     cut: BTreeSet<u64>,
     deadline: Option<Instant>,
@@ -120,6 +123,7 @@ impl Pump {
             queue: VecDeque::new(),
             sent: None,
             asks: Vec::new(),
+            asked: QUESTIONS,
             cut: BTreeSet::new(),
             deadline,
             grace: None,
@@ -291,8 +295,9 @@ impl Pump {
             tag::IS_COMPLETE if self.busy() => self.direct(tag::COMPLETENESS, order.id, b"b"),
             tag::COMPLETE if self.busy() => self.names(order.id, b"busy"),
             tag::IS_COMPLETE | tag::COMPLETE => {
-                self.line(order.tag, order.id, &order.payload).await?;
-                self.asks.push(order);
+                self.asked += 1;
+                self.line(order.tag, self.asked, &order.payload).await?;
+                self.asks.push((self.asked, order));
             }
             tag::INTERRUPT => {
                 let meant = match order.id {
@@ -454,8 +459,16 @@ impl Pump {
                                 self.reconcile(state).await?;
                             }
                         }
-                        tag::COMPLETENESS if self.answered(frame.id) => self.direct(frame.tag, frame.id, frame.payload),
-                        tag::NAMES if self.answered(frame.id) => self.names(frame.id, frame.payload),
+                        tag::COMPLETENESS => {
+                            if let Some(id) = self.answered(frame.id) {
+                                self.direct(frame.tag, id, frame.payload);
+                            }
+                        }
+                        tag::NAMES => {
+                            if let Some(id) = self.answered(frame.id) {
+                                self.names(id, frame.payload);
+                            }
+                        }
                         _ => {}
                     }
                 }
@@ -466,10 +479,10 @@ impl Pump {
         Ok(())
     }
 
-    fn answered(&mut self, id: u64) -> bool {
-        let before = self.asks.len();
-        self.asks.retain(|ask| ask.id != id);
-        self.asks.len() < before
+    /// The question that is answered by this number, if we have asked it: its own number.
+    fn answered(&mut self, number: u64) -> Option<u64> {
+        let at = self.asks.iter().position(|(asked, _)| *asked == number)?;
+        Some(self.asks.swap_remove(at).1.id)
     }
 
     fn names(&mut self, id: u64, payload: &[u8]) {
@@ -484,8 +497,8 @@ impl Pump {
         if let Some(sent) = self.sent.clone().filter(|sent| sent.id > there.last) {
             self.line(sent.tag, sent.id, &sent.payload).await?;
         }
-        for ask in self.asks.clone() {
-            self.line(ask.tag, ask.id, &ask.payload).await?;
+        for (number, ask) in self.asks.clone() {
+            self.line(ask.tag, number, &ask.payload).await?;
         }
         let again = {
             let mut inputs = self.inputs();
