@@ -238,7 +238,8 @@ fn a_cloud_image_is_entered() {
     assert_eq!(place.vmoon(&["eval", "cloud", "print(x, _VERSION)"]).ok().trim(), "42\tLua 5.4");
     assert_eq!(place.vmoon(&["ssh", "cloud", "--", "hostname"]).ok(), "cloud\n");
     assert_eq!(place.vmoon(&["ssh", "cloud", "--", "sudo", "-n", "id", "-u"]).ok(), "0\n");
-    let system = place.vmoon(&["ssh", "cloud", "--", "sh", "-c", ". /etc/os-release; echo $PRETTY_NAME; cloud-init --version; ssh -V 2>&1"]).ok();
+    let system =
+        place.vmoon(&["ssh", "cloud", "--", "sh", "-c", ". /etc/os-release; echo $PRETTY_NAME; cloud-init --version; ssh -V 2>&1"]).ok();
     let mut stderr = std::io::stderr();
     let _ = writeln!(stderr, "a session after {} s:\n{system}", took.as_secs());
     place.vmoon(&["rm", "cloud", "--force", "--yes"]).ok();
