@@ -45,7 +45,7 @@ pub(crate) fn connect(config: &Config) -> Result<Vec<Connected>> {
 /// Who makes the drivers of the connections that users add; `state` is the state directory.
 pub(crate) fn makers(state: &Path, packages: Arc<Packages>) -> Vec<Arc<dyn Maker>> {
     let ssh = Ssh(Arc::new(environments::Carried(packages)));
-    vec![Arc::new(ssh), Arc::new(Libvirt { guests: guests_dir(state) }), Arc::new(Xcpng)]
+    vec![Arc::new(ssh), Arc::new(Libvirt { guests: guests_dir(state) }), Arc::new(Xcpng { guests: guests_dir(state) })]
 }
 
 /// Where it is kept how guests are entered.
@@ -121,7 +121,9 @@ impl Maker for Libvirt {
 }
 
 /// Makes the drivers of XCP-ng and XenServer pools.
-struct Xcpng;
+struct Xcpng {
+    guests: PathBuf,
+}
 
 impl Maker for Xcpng {
     fn kind(&self) -> &'static str {
@@ -131,7 +133,8 @@ impl Maker for Xcpng {
     fn make(&self, connection: &Connection, access: Access) -> Result<Arc<dyn Driver>> {
         let user = connection.user.clone().unwrap_or_else(|| "root".into());
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let driver = XcpngDriver::new(XcpngConfig { uri: connection.uri.clone(), user, keys: Arc::new(access), guests: None, runtime })?;
+        let guests = Some(guests(&self.guests, connection));
+        let driver = XcpngDriver::new(XcpngConfig { uri: connection.uri.clone(), user, keys: Arc::new(access), guests, runtime })?;
         Ok(Arc::new(driver))
     }
 }

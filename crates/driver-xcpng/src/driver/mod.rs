@@ -252,6 +252,10 @@ impl Driver for XcpngDriver {
         }
     }
 
+    fn on_demand(&self, channel: &Channel) -> bool {
+        guest::is_inside(channel)
+    }
+
     fn abilities(&self, handle: &Handle) -> Abilities {
         let eval = uuid(handle).is_ok_and(|uuid| self.0.guests().is_some_and(|guests| guests.is_known(&uuid)));
         Abilities { pause: true, suspend: true, eval, ..Abilities::default() }
