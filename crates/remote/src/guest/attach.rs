@@ -1,7 +1,7 @@
 //! Attaching to a life of a session: the lease is taken, and it is known how the session stands before anybody sends it anything.
 
 use super::{
-    AGAIN, ATTACH, BEGIN, BEGIN_AND_ATTACH, FOLLOW, READ, RELAY, script,
+    AGAIN, ATTACH, BEGIN, BEGIN_AND_ATTACH, FOLLOW, READ, RELAY, lean, script,
     wire::{self, Envelope, Piece, State},
 };
 use crate::{Connection, connect::ANSWER};
@@ -48,7 +48,8 @@ pub(super) async fn attach(
     let lease = random::key()[..24].to_owned();
     let session = connection.session().await?;
     let from = from.to_string();
-    let mut arguments = vec![dir, &lease, &from, lua, READ, FOLLOW];
+    let follow = lean(FOLLOW);
+    let mut arguments = vec![dir, &lease, &from, lua, READ, &follow];
     let size = begin.as_ref().map_or(0, |begin| begin.program.len()).to_string();
     let text = match &begin {
         Some(begin) => {
@@ -57,7 +58,7 @@ pub(super) async fn attach(
         }
         None => ATTACH,
     };
-    let line = script(text, &arguments);
+    let line = script(&lean(text), &arguments);
     let (reader, writer) = session.channel.split();
     let lost = |error: russh::Error| connection.lost().source(error);
     let mut this = Attached {
