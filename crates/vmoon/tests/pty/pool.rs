@@ -1,6 +1,6 @@
 //! A pool of XCP-ng whose VMs boot: from a template to what people do with a VM, by the command line.
 
-use crate::home::Home;
+use crate::{home::Home, terminal::Terminal};
 use serde_json::Value;
 use std::{
     sync::{Arc, mpsc},
@@ -95,4 +95,52 @@ fn a_vm_from_a_template_boots_rests_and_goes() {
     home.ok(["rm", "lab:moon", "--yes"]);
     let left = pool.sim.names("VM");
     assert!(!left.iter().any(|name| name == "moon" || name == "before"), "{left:?}");
+}
+
+/// A terminal in the Lua session of the machine.
+fn attached(home: &Home) -> Terminal {
+    let mut terminal = Terminal::start(home.command(["attach", "lab:moon"]));
+    terminal.expect("attached to");
+    terminal.prompt();
+    terminal
+}
+
+#[test]
+fn lua_in_a_guest_outlives_its_terminals_and_the_daemon() {
+    let pool = Pool::start();
+    let home = pool.home();
+    home.ok(["create", "lab:moon", "--set", "template=guest", "--set", "seed=yes", "--until", "session"]);
+    assert_eq!(home.ok(["exec", "lab:moon", "--", "hostname"]), "moon\n");
+    home.ok(["eval", "lab:moon", "x = 42"]);
+    assert_eq!(home.ok(["eval", "lab:moon", "print(x)"]), "42\n");
+    assert_eq!(home.ok(["eval", "lab:moon", "return _VERSION"]), "Lua 5.4\n");
+
+    let mut terminal = attached(&home);
+    terminal.line("x = x + 1");
+    terminal.prompt();
+    terminal.send(b"\x1dd");
+    terminal.expect("detached");
+    assert!(terminal.wait().success());
+    // Somewhere else, and with another daemon: the first one is gone without a word.
+    rustix::process::kill_process(rustix::process::Pid::from_raw(home.daemon()).unwrap(), rustix::process::Signal::KILL).unwrap();
+    let mut terminal = attached(&home);
+    terminal.line("return 'still ' .. x");
+    terminal.expect("still 43");
+    terminal.send(b"\x1dd");
+    assert!(terminal.wait().success());
+
+    home.ok(["stop", "lab:moon"]);
+    home.ok(["rm", "lab:moon", "--yes"]);
+}
+
+#[test]
+fn a_guest_without_lua_says_so_and_has_a_shell() {
+    let pool = Pool::start();
+    let home = pool.home();
+    home.ok(["create", "lab:bare", "--set", "template=guest-nolua", "--set", "seed=yes", "--until", "ssh"]);
+    let refused = home.vmoon(["eval", "lab:bare", "return 1"], b"");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("Lua"), "{said}");
+    assert_eq!(home.ok(["exec", "lab:bare", "--", "echo", "a  b"]), "a  b\n");
+    home.ok(["rm", "lab:bare", "--force", "--yes"]);
 }
