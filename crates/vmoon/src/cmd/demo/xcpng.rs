@@ -182,7 +182,10 @@ fn tell(ctx: &Ctx, args: &Xcpng, view: &ConnectionView, about: &str) -> Result<(
     ctx.out.note(about);
     let template = if args.rows { "linux-lua" } else { TEMPLATES[0].0 };
     let mut lines = vec![
-        format!("vmoon create {name}:moon --set template={template}{}", if args.rows { " --start" } else { " --set seed=yes --until session" }),
+        format!(
+            "vmoon create {name}:moon --set template={template}{}",
+            if args.rows { " --start" } else { " --set seed=yes --until session" }
+        ),
         "vmoon list".to_owned(),
     ];
     if !args.rows {
