@@ -8,7 +8,19 @@ use std::path::Path;
 /// # Errors
 /// That of the test, or when a file is not there.
 pub(crate) fn run(root: &Path, image: &str, boot: Option<(&str, &str)>) -> Result<(), String> {
-    let args = ["test", "-p", "vmoon", "--test", "cli", "--", "--ignored", "--nocapture", "--exact", "guests::a_cloud_image_is_entered"];
+    let args = [
+        "test",
+        "-p",
+        "vmoon",
+        "--features",
+        "cloud-guest",
+        "--test",
+        "cli",
+        "--",
+        "--nocapture",
+        "--exact",
+        "guests::a_cloud_image_is_entered",
+    ];
     let mut command = cargo::command(root, &args);
     command.env("VMOON_CLOUD_IMAGE", absolute(image)?);
     if let Some((kernel, initrd)) = boot {

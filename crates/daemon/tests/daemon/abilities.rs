@@ -104,6 +104,7 @@ async fn programs_pass_on_how_they_end() {
         argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
         stdin: b"\xff\0in"[..].into(),
         deadline_ms: Some(1_000),
+        login: false,
     };
     let echoed = api.exec(exec(&["echo", "a b", "--help"])).await.unwrap();
     assert_eq!((echoed.code, echoed.stdout.0.as_slice()), (Some(0), &b"a b --help\n"[..]));

@@ -9,13 +9,13 @@ const ANSWER: &str = "void lua_pushstring(void *, const char *); \
     int luaopen_answer(void *L) { lua_pushstring(L, \"forty-two\"); return 1; }\n";
 
 /// A home with environments made by hand: what is tested here is how they are used, not how they are made.
-struct Place {
-    home: Home,
+pub(crate) struct Place {
+    pub(crate) home: Home,
     module: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = Home::new();
         let (source, module) = (home.path("answer.c"), home.path("answer.so"));
         fs::write(&source, ANSWER).unwrap();
@@ -25,7 +25,7 @@ impl Place {
     }
 
     /// Makes a generation of an environment, which becomes the current one; its module `greet` says its words.
-    fn generation(&self, name: &str, lua: &str, number: u64, words: &str) {
+    pub(crate) fn generation(&self, name: &str, lua: &str, number: u64, words: &str) {
         let dir = self.home.path("state/vmoon/environments").join(name);
         let tree = dir.join("generations").join(number.to_string());
         let (scripts, libraries) = (tree.join("share/lua").join(lua), tree.join("lib/lua").join(lua));
@@ -39,11 +39,11 @@ impl Place {
     }
 
     #[track_caller]
-    fn says(&self, args: &[&str]) -> String {
+    pub(crate) fn says(&self, args: &[&str]) -> String {
         self.home.run(args).ok().trim().to_owned()
     }
 
-    fn facts(&self, machine: &str) -> Value {
+    pub(crate) fn facts(&self, machine: &str) -> Value {
         let shown: Value = serde_json::from_str(&self.home.json(&["show", machine]).ok()).unwrap();
         shown["facts"].clone()
     }

@@ -10,6 +10,7 @@ mod escapes;
 mod files;
 mod guests;
 mod home;
+mod hosts;
 mod limits;
 mod machines;
 mod many;
