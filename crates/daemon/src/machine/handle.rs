@@ -176,6 +176,12 @@ impl Machine {
         }
     }
 
+    /// Whether a session's channel is offered in another life by now. Its last words may still be being read; it takes no more.
+    pub(crate) fn outlives(&self, shared: &session::Shared) -> bool {
+        let of = &shared.row.channel;
+        self.channels.borrow().iter().any(|channel| channel.name == of.name && channel.life != of.life)
+    }
+
     /// The channels it offers now.
     pub(crate) fn channels(&self) -> Vec<Channel> {
         self.channels.borrow().clone()

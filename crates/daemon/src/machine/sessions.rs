@@ -91,14 +91,15 @@ impl Task {
 
     /// Opens a session for a channel of a running machine that has none yet.
     pub(super) async fn open_channel(&mut self, name: &str) -> Result<Arc<session::Shared>> {
-        let live = |all: &[Arc<session::Shared>]| all.iter().find(|s| s.row.name == name && !s.ended()).cloned();
-        if let Some(shared) = live(&self.sessions.borrow()) {
-            return Ok(shared);
-        }
         let offered = self.channels.borrow().clone();
         let Some(channel) = offered.iter().find(|channel| channel.name == name) else {
             return Err(crate::service::no_channel(&self.row.name, name, &offered));
         };
+        // One of an earlier life may still be read for its last words.
+        let live = |all: &[Arc<session::Shared>]| all.iter().find(|s| s.row.channel == *channel && !s.ended()).cloned();
+        if let Some(shared) = live(&self.sessions.borrow()) {
+            return Ok(shared);
+        }
         let row = self.new_session(channel.clone());
         let stored = row.clone();
         self.context.store.run(move |tx| Self::put_session(tx, &stored)).await?;

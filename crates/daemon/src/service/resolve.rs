@@ -102,7 +102,8 @@ impl Service {
             _ => target.session(),
         };
         let named = || sessions.iter().rev().filter(|s| s.row.name == name);
-        named().find(|s| !s.ended()).or_else(|| named().next()).cloned().ok_or_else(|| {
+        let live = named().find(|s| !s.ended() && !machine.outlives(s)).or_else(|| named().find(|s| !s.ended()));
+        live.or_else(|| named().next()).cloned().ok_or_else(|| {
             let name = escape(&machine.view().name);
             Error::new(Code::SessionNotFound, format!("{name} has no session named \"{}\"", escape(target.session())))
                 .hint(format!("see `vmoon session list {name}`"))

@@ -41,6 +41,7 @@ impl Service {
     pub(super) async fn usable_session(&self, text: &str) -> Result<Arc<Shared>> {
         if let Ok(shared) = self.session(text)
             && !shared.ended()
+            && self.context.machine(shared.row.machine).is_none_or(|machine| !machine.outlives(&shared))
         {
             // The last words of a machine that is off may still be being read; that is no session to use.
             return match self.context.machine(shared.row.machine).map(|machine| machine.view().state) {
@@ -61,7 +62,8 @@ impl Service {
         let wait = async {
             loop {
                 let state = views.borrow_and_update().state;
-                let live = sessions.borrow_and_update().iter().rev().find(|s| s.row.name == name && !s.ended()).cloned();
+                let live =
+                    sessions.borrow_and_update().iter().rev().find(|s| s.row.name == name && !s.ended() && !machine.outlives(s)).cloned();
                 match (state, live) {
                     (_, Some(shared)) => return Ok(shared),
                     (State::Running | State::Starting | State::Resuming | State::Creating, None) => {}

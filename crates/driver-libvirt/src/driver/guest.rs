@@ -37,14 +37,6 @@ impl Running {
     }
 }
 
-/// The number of a machine's run: that of the life of its console.
-fn run_of(observed: &Observed) -> Option<u64> {
-    match observed {
-        Observed::On(channels) => channels.first().map(|channel| channel.life),
-        _ => None,
-    }
-}
-
 /// Ports of this computer that lead to the guest's SSH server, as passt forwards them.
 fn forwards(domain: &Element, ssh: u16) -> Vec<Place> {
     let cards = domain.first("devices").into_iter().flat_map(|devices| devices.named("interface"));
@@ -67,12 +59,10 @@ impl Inner {
         self.guests.as_ref().ok_or_else(|| Error::new(Code::DriverUnsupported, "guests are not entered here"))
     }
 
-    /// What is seen of a machine, with the channels inside its guest.
-    pub(crate) fn with_inside(&self, uuid: Uuid, mut sighting: Sighting) -> Sighting {
-        if let (Some(guests), Some(run)) = (&self.guests, run_of(&sighting.observed))
+    /// What is seen of a machine in a run, with the channels inside its guest.
+    pub(crate) fn with_inside(&self, uuid: Uuid, run: Option<u64>, mut sighting: Sighting) -> Sighting {
+        if let (Some(guests), Some(run)) = (&self.guests, run)
             && let Observed::On(channels) = &mut sighting.observed
-            // One of ours whose life has not been read yet bears libvirt's small number, which is none of its own.
-            && (uuid.get_version_num() != 7 || run > u64::from(u32::MAX))
         {
             channels.extend(guests.channels(&uuid.to_string(), run));
         }
@@ -110,16 +100,14 @@ impl Inner {
     async fn running(&self, handle: &Handle) -> Result<Running> {
         let client = self.link.client().await?;
         let domain = self.domain(&client, handle).await?;
-        let seen = look::look_at(&self.link, domain.uuid).await?.map(|seen| seen.sighting.observed);
+        let seen = look::look_at(&self.link, domain.uuid).await?.map(|seen| (seen.sighting.observed, seen.run));
         let name = escape(&domain.name);
         match seen {
-            Some(Observed::Paused) => {
+            Some((Observed::Paused, _)) => {
                 Err(Error::new(Code::MachinePaused, format!("{name} is paused")).hint(format!("resume it: vmoon resume {name}")))
             }
-            Some(observed) => match run_of(&observed) {
-                Some(run) => Ok(Running { key: domain.uuid.to_string(), name: domain.name, run }),
-                None => Err(Error::new(Code::MachineStopped, format!("{name} does not run")).hint(format!("start it: vmoon start {name}"))),
-            },
+            Some((Observed::On(_), Some(run))) => Ok(Running { key: domain.uuid.to_string(), name: domain.name, run }),
+            Some(_) => Err(Error::new(Code::MachineStopped, format!("{name} does not run")).hint(format!("start it: vmoon start {name}"))),
             None => Err(Error::new(Code::MachineBroken, "libvirt has no such machine any more")),
         }
     }

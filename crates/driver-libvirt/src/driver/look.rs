@@ -154,6 +154,12 @@ fn exit(reason: Option<i32>) -> Option<Exit> {
     }
 }
 
+/// libvirt's number of the domain's run. It is there from the first moment on, is kept through libvirt's restarts, and begins anew when the host
+/// does: then the guest's boot tells the runs apart.
+fn run(stats: &DomainStats) -> Option<u64> {
+    u64::try_from(stats.domain.id).ok()
+}
+
 fn sighting(stats: &DomainStats, saved: bool, tag: Option<&Tag>) -> Sighting {
     Sighting { observed: observed(stats, saved, tag), complete: tag.is_none_or(|tag| tag.complete) }
 }
@@ -165,6 +171,8 @@ fn blind(observed: Observed) -> Sighting {
 /// What was seen of one domain.
 pub(crate) struct Seen {
     pub(crate) sighting: Sighting,
+    /// libvirt's number of its run; none while it is off.
+    pub(crate) run: Option<u64>,
     /// Whose tag it bears.
     id: Option<MachineId>,
 }
@@ -192,7 +200,7 @@ pub(crate) async fn look_at(link: &Link, uuid: Uuid) -> Result<Option<Seen>> {
             match (saved, tag(&client, &stats.domain).await) {
                 (Ok(saved), Ok(tag)) => {
                     let sighting = sighting(&stats, saved, tag.as_ref());
-                    return Ok(Some(Seen { sighting, id: tag.map(|tag| tag.id) }));
+                    return Ok(Some(Seen { sighting, run: run(&stats), id: tag.map(|tag| tag.id) }));
                 }
                 (_, Err(error)) if error.code() == Some(ErrorCode::OPERATION_INVALID) && !last => {}
                 (Err(error), _) | (_, Err(error)) => return none_if_gone(error),
@@ -208,7 +216,7 @@ impl Inner {
     pub(crate) async fn look(&self, handle: &Handle) -> Sighting {
         let Some(uuid) = uuid_of(handle) else { return Sighting { observed: Observed::Missing, complete: false } };
         match tokio::time::timeout(LIMIT, look_at(&self.link, uuid)).await {
-            Ok(Ok(Some(seen))) => self.with_inside(uuid, seen.sighting),
+            Ok(Ok(Some(seen))) => self.with_inside(uuid, seen.run, seen.sighting),
             Ok(Ok(None)) => Sighting { observed: Observed::Missing, complete: false },
             Ok(Err(error)) => {
                 tracing::debug!(domain = %uuid, error = %error.chain(), "cannot be looked at");
@@ -232,7 +240,8 @@ impl Inner {
         for stats in all {
             let uuid = stats.domain.uuid;
             let tag = tags.get(&uuid);
-            let mut seen = Seen { sighting: sighting(&stats, saved.contains(&uuid), tag), id: tag.map(|tag| tag.id) };
+            let sighting = sighting(&stats, saved.contains(&uuid), tag);
+            let mut seen = Seen { sighting, run: run(&stats), id: tag.map(|tag| tag.id) };
             // One of ours whose tag was gone when it was to be read has just ended.
             if stats.domain.id >= 0 && may_be_ours(uuid) && tag.is_none() {
                 match look_at(&self.link, uuid).await? {
@@ -240,7 +249,7 @@ impl Inner {
                     None => continue,
                 }
             }
-            let sighting = self.with_inside(uuid, seen.sighting);
+            let sighting = self.with_inside(uuid, seen.run, seen.sighting);
             found.push(Found { handle: handle_of(uuid), id: seen.id, name: stats.domain.name, sighting });
         }
         Ok(found)

@@ -26,7 +26,7 @@ fn a_seed_is_obeyed_as_cloud_init_would() {
         "colour": "red",
     });
     let mut machine = Machine::boot(folder.path(), "", Some(("#cloud-config\n", &config)));
-    let said = machine.until("GUEST READY");
+    let said = machine.until("GUEST READY moon");
     for part in ["colour is left alone", "no name for a user: ../evil", "it's a `word`; $HOME", "of the shell: 42", "GUEST READY moon"] {
         assert!(said.contains(part), "{part}: {said}");
     }

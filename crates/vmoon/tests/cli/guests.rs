@@ -164,7 +164,7 @@ fn a_guest_is_a_machine_with_lua_from_nothing_to_nothing() {
     let left = |path: &str| fs::read_dir(place.home.path(path)).map_or(0, Iterator::count);
     assert_eq!(left("state/vmoon/guests"), 3, "the key, its public half and the connection's directory");
     assert_eq!(fs::read_dir(place.lab.path().join("images")).unwrap().count(), 0);
-    place.vmoon(&["connection", "rm", "kvm"]).ok();
+    place.vmoon(&["connection", "rm", "kvm", "--yes"]).ok();
     assert_eq!(left("state/vmoon/guests"), 2, "how machines of the connection were entered is forgotten");
 }
 

@@ -147,8 +147,8 @@ async fn nothing_is_written_into_the_current_directory() {
 
 /// Beyond descriptor 1024 their sessions fell silent.
 #[tokio::test]
-async fn six_hundred_sessions_all_answer() {
-    const SESSIONS: usize = 600;
+async fn eleven_hundred_sessions_all_answer() {
+    const SESSIONS: usize = 1_100;
     let home = Home::new();
     home.vmoon(&["list"]);
     for i in 0..SESSIONS {
