@@ -204,7 +204,7 @@ mod tests {
         ] {
             assert_eq!(lua_of(runtime), lua, "{runtime}");
         }
-        assert_eq!(environment().unfit("builtin"), None);
+        assert_eq!(environment().unfit("builtin-5.4"), None);
         let why = environment().unfit("luajit").unwrap();
         assert!(why.contains("Lua 5.4") && why.contains("luajit is Lua 5.1"), "{why}");
         assert!(environment().unfit("/opt/strange").unwrap().contains("cannot be told"));

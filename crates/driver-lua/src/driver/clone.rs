@@ -3,6 +3,7 @@
 
 use super::{Inner, LuaDriver, known, lives};
 use crate::{
+    flavour::Flavour,
     forking::{Birth, Said, Talk, Told},
     homes,
     host::{BACKLOG, store},
@@ -76,7 +77,7 @@ fn hindrances(settings: &Settings) -> Vec<String> {
 }
 
 /// What the process has that a copy would lack, or share.
-fn possessions(meta: &Meta, descriptors: &[i32], confined: bool) -> io::Result<Vec<String>> {
+fn possessions(meta: &Meta, descriptors: &[i32], settings: &Settings) -> io::Result<Vec<String>> {
     let pid = meta.process.pid;
     let mut why = Vec::new();
     let children = tree::count(&meta.process, None);
@@ -98,15 +99,22 @@ fn possessions(meta: &Meta, descriptors: &[i32], confined: bool) -> io::Result<V
     }
     open.sort_unstable();
     why.extend(open.into_iter().map(|(number, what)| format!("descriptor {number} is open ({what})")));
+    let confined = settings.confinement.profile != Profile::Trusted;
     if confined && let Some(parent) = &meta.zygote {
         // A module could keep the token, with which it could fork as often as it likes.
         let born_with = code(parent.process.pid)?;
-        let mut modules: Vec<String> = code(pid)?.into_iter().filter(|path| !born_with.contains(path)).collect();
+        // What a Lua that compiles has made is Lua, and no file holds it.
+        let compiles = Flavour::of(&settings.runtime).is_some_and(|flavour| flavour.compiles);
+        let made = |path: &str| compiles && path == NO_FILE;
+        let mut modules: Vec<String> = code(pid)?.into_iter().filter(|path| !born_with.contains(path) && !made(path)).collect();
         modules.sort_unstable();
         why.extend(modules.into_iter().map(|path| format!("C module {path} is loaded")));
     }
     Ok(why)
 }
+
+/// Code that no file holds.
+const NO_FILE: &str = "without a file";
 
 /// What a process has mapped for execution (proc_pid_maps(5)).
 fn code(pid: i32) -> io::Result<HashSet<String>> {
@@ -116,7 +124,7 @@ fn code(pid: i32) -> io::Result<HashSet<String>> {
         let executable = fields.nth(1)?.contains('x');
         executable.then(|| fields.skip(3).collect::<Vec<_>>().join(" "))
     };
-    Ok(maps.lines().filter_map(of).map(|path| if path.is_empty() { "without a file".into() } else { path }).collect())
+    Ok(maps.lines().filter_map(of).map(|path| if path.is_empty() { NO_FILE.into() } else { path }).collect())
 }
 
 impl Inner {
@@ -190,8 +198,8 @@ impl Inner {
         talk.say(tag::FORK, &Told::Ask { key: meta.key.clone() }, &[]).map_err(broken)?;
         let mut why = match talk.answer() {
             Ok(Said::Ready { descriptors, runtime }) => {
-                let confined = record.settings.confinement.profile != Profile::Trusted;
-                let why = possessions(meta, &descriptors, confined).map_err(|error| Error::io("look at the machine's process", error))?;
+                let why =
+                    possessions(meta, &descriptors, &record.settings).map_err(|error| Error::io("look at the machine's process", error))?;
                 if why.is_empty() {
                     return Ok((talk, runtime));
                 }
