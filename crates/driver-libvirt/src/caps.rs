@@ -3,9 +3,9 @@
 //! Sources: `virConnectGetDomainCapabilities` (schema `domaincaps.rng`), lists of pools and networks. Nothing is assumed that is
 //! not said there: firmware, Hyper-V enlightenments, TPM, graphics.
 
-use crate::xml::Element;
 use serde::{Deserialize, Serialize};
 use vmoon_core::Result;
+use vmoon_xml::Element;
 
 /// A host and what is on it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,6 @@ use crate::{
         Net,
         value::{Reader, is_name, is_path},
     },
-    xml::Element,
 };
 use serde_json::{Map, Value};
 use std::collections::HashSet;
@@ -17,6 +16,7 @@ use vmoon_core::{
     size,
     spec::Problems,
 };
+use vmoon_xml::Element;
 
 pub(crate) const DISK: &str = "disk";
 pub(crate) const CDROM: &str = "cdrom";

@@ -1,8 +1,8 @@
 //! What a machine will be, with everything decided: the domain and the volumes it needs. Plain data, stored in the plan. Pure.
 
 use crate::{
+    patch::Patch,
     settings::{CloneKind, Forward, Net, template::Guest},
-    xml::patch::Patch,
 };
 use serde::{Deserialize, Serialize};
 use vmoon_core::MachineId;

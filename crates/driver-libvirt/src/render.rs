@@ -6,9 +6,9 @@
 use crate::{
     model::{Blueprint, Cpu, Disk, Domain, Hardware, Nic, Source, mac},
     settings::{Net, template::Guest},
-    xml::Element,
 };
 use vmoon_core::{Error, MachineId, Result};
+use vmoon_xml::Element;
 
 /// The namespace of our elements in a domain's metadata.
 pub(crate) const NAMESPACE: &str = "urn:vmoon:libvirt:1";
@@ -68,7 +68,7 @@ impl Tag {
                 .split_once(':')
                 .is_some_and(|(prefix, name)| name == "machine" && element.attribute(&format!("xmlns:{prefix}")) == Some(NAMESPACE))
         });
-        metadata.children.push(crate::xml::Node::Element(ours));
+        metadata.children.push(vmoon_xml::Node::Element(ours));
     }
 }
 

@@ -11,6 +11,7 @@
 //! Nothing connects before somebody wants to be in the guest, and a connection that nobody uses is closed after a while.
 
 mod channel;
+pub mod console;
 mod enter;
 mod one;
 mod own;

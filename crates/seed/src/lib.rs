@@ -5,7 +5,6 @@ pub mod check;
 pub mod cloud;
 pub mod iso;
 pub mod windows;
-mod xml;
 
 use serde::{Deserialize, Serialize};
 use vmoon_core::{MachineId, Result};

@@ -23,9 +23,10 @@ const OURS: &[(&str, &[&str])] = &[
     ("remote", &["core", "sys", "lua-wire"]),
     ("guest", &["core", "sys", "remote"]),
     ("driver-ssh", &["core", "sys", "remote"]),
-    ("seed", &["core"]),
+    ("xml", &["core"]),
+    ("seed", &["core", "xml"]),
     ("driver-xcpng", &["core", "sys", "xapi", "seed", "guest"]),
-    ("driver-libvirt", &["core", "sys", "libvirt-wire", "seed", "guest"]),
+    ("driver-libvirt", &["core", "sys", "libvirt-wire", "xml", "seed", "guest"]),
     ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-xcpng", "xapi", "driver-libvirt", "guest", "packages"]),
     ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages", "guest-image", "xapi-sim"]),
     ("xtask", &[]),
@@ -54,7 +55,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("russh-sftp", &["remote"]),
     ("pubgrub", &["packages"]),
     ("ureq", &["packages"]),
-    ("quick-xml", &["driver-libvirt", "seed", "xapi", "xapi-sim"]),
+    ("quick-xml", &["xml", "xapi", "xapi-sim"]),
 ];
 
 pub(super) fn check(source: &Source, findings: &mut Vec<Finding>) {

@@ -67,7 +67,7 @@ async fn leases(client: &Client, domain: &Domain) -> Vec<Address> {
     let read = async || -> vmoon_libvirt_wire::Result<Vec<vmoon_libvirt_wire::Lease>> {
         let xml = client.domain_xml(domain, Xml::NONE).await?;
         let mut found = Vec::new();
-        let Ok(xml) = crate::xml::Element::parse(&xml) else { return Ok(found) };
+        let Ok(xml) = vmoon_xml::Element::parse(&xml) else { return Ok(found) };
         for card in xml.first("devices").into_iter().flat_map(|devices| devices.named("interface")) {
             let network = card.first("source").and_then(|source| source.attribute("network"));
             let mac = card.first("mac").and_then(|mac| mac.attribute("address"));

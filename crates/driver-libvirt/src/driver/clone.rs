@@ -6,13 +6,13 @@ use crate::{
     model::{Blueprint, Content, Hardware, NewVolume, PoolRef},
     render::Tag,
     settings::CloneKind,
-    xml::Element,
 };
 use vmoon_core::{
     Code, Error, Result,
     driver::{Handle, Plan},
 };
 use vmoon_libvirt_wire::flags::Xml;
+use vmoon_xml::Element;
 
 /// The definition without what names this one machine, and the disks that were its seed.
 fn anonymous(mut domain: Element) -> Element {

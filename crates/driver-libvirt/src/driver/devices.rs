@@ -12,7 +12,6 @@ use crate::{
     device::{self, Part, Wanted, WantedDisk},
     model::{Content, NewVolume, PoolRef, volume_name},
     settings::Net,
-    xml::Element,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +29,7 @@ use vmoon_libvirt_wire::{
     flags::{Affect, Snapshots, Xml},
 };
 use vmoon_sys::clock;
+use vmoon_xml::Element;
 
 /// How long a guest may take to let a device go.
 const RELEASE: Duration = Duration::from_secs(20);

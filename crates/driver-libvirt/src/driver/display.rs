@@ -1,7 +1,6 @@
 //! Screens: where they can be seen, and pictures of them.
 
 use super::{Inner, errors::Doing as _};
-use crate::xml::Element;
 use std::path::Path;
 use tokio::io::AsyncReadExt as _;
 use vmoon_core::{
@@ -10,6 +9,7 @@ use vmoon_core::{
     driver::Handle,
 };
 use vmoon_libvirt_wire::flags::Xml;
+use vmoon_xml::Element;
 
 /// The largest picture, bytes: four times that of an 8K screen, compressed.
 const MAX_PICTURE: u64 = 64 << 20;

@@ -6,7 +6,6 @@ use super::{
     errors::Doing as _,
     look::{self, handle_of, uuid_of},
 };
-use crate::xml::Element;
 use async_trait::async_trait;
 use uuid::Uuid;
 use vmoon_core::{
@@ -18,6 +17,7 @@ use vmoon_core::{
 use vmoon_guest::{Entry, Guests, MAIN, Machine, Place, Places, SHELL, USER, settings::Wanted};
 use vmoon_libvirt_wire::flags::Xml;
 use vmoon_seed::Seed;
+use vmoon_xml::Element;
 
 /// Whether a channel is one inside the guest.
 pub(crate) fn is_inside(channel: &Channel) -> bool {

@@ -1,16 +1,14 @@
 //! What the hypervisor offers, asked for when a machine is planned.
 
 use super::{Inner, errors::Doing as _};
-use crate::{
-    caps::{self, DomainCaps, Host, Network, Pool},
-    xml::Element,
-};
+use crate::caps::{self, DomainCaps, Host, Network, Pool};
 use tokio::{sync::Mutex, task::JoinSet};
 use vmoon_core::Result;
 use vmoon_libvirt_wire::{
     Client,
     flags::{Networks, Pools, Xml},
 };
+use vmoon_xml::Element;
 
 /// What does not change while a libvirt runs.
 #[derive(Clone)]

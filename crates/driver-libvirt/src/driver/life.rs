@@ -10,7 +10,6 @@ use super::{
 use crate::{
     model::is_made_for,
     render::{NAMESPACE, PREFIX, Tag},
-    xml::Element,
 };
 use std::{collections::HashSet, path::Path, time::Duration};
 use tokio::task::JoinSet;
@@ -21,6 +20,7 @@ use vmoon_libvirt_wire::{
     flags::{Affect, Destroy, Domains, Save, Shutdown, Start, Undefine, Xml},
 };
 use vmoon_sys::clock;
+use vmoon_xml::Element;
 
 /// How long the guest's agent may take to say that it will shut down.
 const ASK_AGENT: Duration = Duration::from_secs(4);
@@ -98,7 +98,7 @@ impl Inner {
             }
         };
         // The console is listened to before the guest can say anything.
-        self.consoles.listen(self, domain.uuid, life).await;
+        self.listen(domain.uuid, life).await;
         client.resume(domain).await.doing(what)
     }
 
@@ -274,7 +274,7 @@ impl Inner {
             self.end(&client, domain).await?;
             self.undefine(&client, domain.uuid).await?;
         }
-        self.consoles.forget(uuid);
+        self.consoles.forget(&uuid.to_string());
         self.forget_inside(uuid);
         for file in files {
             storage.delete(&file).await?;

@@ -2,10 +2,7 @@
 //! ours and kept until an event says that they may have changed.
 
 use super::{Inner, errors::Doing as _, link::Link};
-use crate::{
-    render::{NAMESPACE, Tag},
-    xml::Element,
-};
+use crate::render::{NAMESPACE, Tag};
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -21,6 +18,7 @@ use vmoon_libvirt_wire::{
     flags::{Affect, Domains, Stats, StatsHow},
     shutoff,
 };
+use vmoon_xml::Element;
 
 /// The channel that every running machine offers.
 pub(crate) const SERIAL: &str = "serial";

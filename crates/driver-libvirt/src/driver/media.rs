@@ -6,7 +6,6 @@ use super::{
     snapshots::{Writable, writable},
     storage::Storage,
 };
-use crate::xml::Element;
 use vmoon_core::{
     Code, Error, Result,
     ability::{Change, Effect},
@@ -16,6 +15,7 @@ use vmoon_libvirt_wire::{
     Client, Domain,
     flags::{Affect, VolumeResize},
 };
+use vmoon_xml::Element;
 
 /// A disk that is to be larger.
 pub(crate) struct Growth {
@@ -37,7 +37,7 @@ fn with_image(domain: &Element, image: Option<&str>) -> Option<(Element, String)
     drive.set("type", "file");
     drive.remove(|element| matches!(element.name.as_str(), "source" | "backingStore" | "alias" | "address"));
     if let Some(image) = image {
-        drive.children.insert(0, crate::xml::Node::Element(Element::new("source").with("file", image)));
+        drive.children.insert(0, vmoon_xml::Node::Element(Element::new("source").with("file", image)));
     }
     Some((drive, before))
 }

@@ -1,7 +1,6 @@
 //! Layers of a disk: writing one into the one below while the machine runs, with progress by events and no polling where libvirt tells.
 
 use super::{Inner, errors::Doing as _, storage::Storage};
-use crate::xml::Element;
 use std::time::Duration;
 use tokio::time::Instant;
 use vmoon_core::{Code, Error, Result};
@@ -10,6 +9,7 @@ use vmoon_libvirt_wire::{
     flags::{BlockAbort, BlockCommit, Xml},
 };
 use vmoon_sys::clock;
+use vmoon_xml::Element;
 
 /// How long one disk may take.
 const LIMIT: Duration = Duration::from_secs(3600);

@@ -6,7 +6,7 @@ use super::{
     snapshots::{overlay, writable},
     storage::Storage,
 };
-use crate::{render::lead_to, xml::Element};
+use crate::render::lead_to;
 use std::collections::HashSet;
 use vmoon_core::{Code, Error, Result};
 use vmoon_libvirt_wire::{
@@ -14,6 +14,7 @@ use vmoon_libvirt_wire::{
     flags::{Define, Destroy, Save, SnapshotCreate, Snapshots, Xml},
 };
 use vmoon_sys::clock;
+use vmoon_xml::Element;
 
 impl Inner {
     /// Returns to disks that were frozen: a fresh overlay over each, the definition led to it, and what was written since deleted where no other snapshot

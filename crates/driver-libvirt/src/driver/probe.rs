@@ -172,7 +172,7 @@ impl Inner {
         let client = self.link.client().await?;
         let domain = self.domain(&client, handle).await?;
         let text = client.domain_xml(&domain, Xml::NONE).await.doing(what)?;
-        let xml = crate::xml::Element::parse(&text)?;
+        let xml = vmoon_xml::Element::parse(&text)?;
         let mut facts = serde_json::Map::new();
         facts.insert("domain".into(), domain.name.clone().into());
         facts.insert("hypervisor".into(), self.link.endpoint.uri.clone().into());

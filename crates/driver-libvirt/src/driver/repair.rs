@@ -5,9 +5,10 @@ use super::{
     Inner,
     errors::{Doing as _, failed},
 };
-use crate::{caps::Host, xml::Element};
+use crate::caps::Host;
 use vmoon_core::{Code, Error, Result};
 use vmoon_libvirt_wire::{Client, flags::PoolStart};
+use vmoon_xml::Element;
 
 /// The name of the pool and of the network that are meant where none is named.
 pub(crate) const DEFAULT: &str = "default";

@@ -7,10 +7,7 @@ use super::{
     look,
     storage::Storage,
 };
-use crate::{
-    render::{NAMESPACE, PREFIX, Tag},
-    xml::Element,
-};
+use crate::render::{NAMESPACE, PREFIX, Tag};
 use std::path::Path;
 use vmoon_core::{
     Code, Error, Result,
@@ -22,6 +19,7 @@ use vmoon_libvirt_wire::{
     flags::{Affect, Revert, SnapshotCreate, SnapshotDelete, Snapshots, Xml},
 };
 use vmoon_sys::clock;
+use vmoon_xml::Element;
 
 /// Since when libvirt returns to snapshots in overlays by itself.
 const REVERTS_EXTERNAL: u64 = 9_009_000;

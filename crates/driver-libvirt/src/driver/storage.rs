@@ -6,7 +6,6 @@ use crate::{
     model::{Content, NewVolume, PoolRef, is_made_for},
     qcow2,
     settings::CloneKind,
-    xml::Element,
 };
 use std::path::Path;
 use tokio::io::AsyncWriteExt as _;
@@ -16,6 +15,7 @@ use vmoon_libvirt_wire::{
     flags::{PoolStart, VolumeCreate, VolumeDelete, VolumeResize},
 };
 use vmoon_sys::image;
+use vmoon_xml::Element;
 
 /// The name of a base is within the first bytes of an image; looking at many, no more is read.
 const NAME_IN: usize = 4096;

@@ -2,10 +2,7 @@
 //! that are meant and no others; what runs is changed where the hypervisor can, and what cannot be is said to be for the next start.
 
 use super::{Inner, errors::Doing as _};
-use crate::{
-    qcow2,
-    xml::{Element, can_hold},
-};
+use crate::qcow2;
 use serde_json::{Map, Value};
 use vmoon_core::{
     Code, Error, Result,
@@ -16,6 +13,7 @@ use vmoon_core::{
 };
 use vmoon_guest::settings::Wanted as Inside;
 use vmoon_libvirt_wire::flags::{Affect, Define, Xml};
+use vmoon_xml::{Element, can_hold};
 
 /// What is to be changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -102,7 +100,7 @@ fn set_memory(domain: &mut Element, bytes: u64) {
             element.attributes.clear();
             element.set("unit", "KiB");
             element.children.clear();
-            element.children.push(crate::xml::Node::Text(bytes.div_ceil(1024).to_string()));
+            element.children.push(vmoon_xml::Node::Text(bytes.div_ceil(1024).to_string()));
         }
     }
 }
@@ -112,7 +110,7 @@ fn set_cpus(domain: &mut Element, count: u32) {
     let element = domain.ensure("vcpu");
     element.attributes.retain(|(name, _)| name != "current");
     element.children.clear();
-    element.children.push(crate::xml::Node::Text(count.to_string()));
+    element.children.push(vmoon_xml::Node::Text(count.to_string()));
     // What lists single processors is of the old number.
     domain.remove(|element| element.name == "vcpus");
     let Some(topology) = domain.first_mut("cpu").and_then(|cpu| cpu.first_mut("topology")) else { return };

@@ -4,8 +4,8 @@ pub(crate) mod template;
 pub(crate) mod value;
 
 use crate::{
+    patch::{self, Patch},
     qcow2,
-    xml::{Element, patch, patch::Patch},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,6 +16,8 @@ use vmoon_core::{
     driver::Setting,
     spec::{MachineSpec, Problems},
 };
+use vmoon_seed::check::{is_hostname, is_package, is_ssh_key, is_user};
+use vmoon_xml::Element;
 
 /// The settings, with what they do.
 const KNOWN: &[(&str, &str)] = &[
@@ -208,33 +210,6 @@ pub(crate) fn is_mac(text: &str) -> bool {
     let bytes: Option<Vec<u8>> = parts.iter().map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok())?).collect();
     // An address of a group of cards cannot be that of one.
     bytes.is_some_and(|bytes| bytes.len() == 6 && bytes[0] & 1 == 0)
-}
-
-fn is_hostname(text: &str) -> bool {
-    text.len() <= 253
-        && text.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        })
-}
-
-fn is_user(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && !text.starts_with(['-', '.'])
-        && text.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-' | '.'))
-}
-
-fn is_ssh_key(text: &str) -> bool {
-    let known = ["ssh-ed25519 ", "ssh-rsa ", "ecdsa-sha2-", "sk-ssh-ed25519@", "sk-ecdsa-sha2-"];
-    known.iter().any(|kind| text.starts_with(kind))
-        && !text.trim_end().contains(['\n', '\r'])
-        && text.split(' ').nth(1).is_some_and(|key| key.len() > 30)
-}
-
-fn is_package(text: &str) -> bool {
-    text.len() <= 128 && text.chars().all(|char| char.is_ascii_alphanumeric() || "+-._:=~".contains(char)) && !text.starts_with('-')
 }
 
 impl Settings {

@@ -121,7 +121,7 @@ impl Reader<'_> {
 }
 
 fn fits(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_TEXT && crate::xml::can_hold(text)
+    !text.is_empty() && text.len() <= MAX_TEXT && vmoon_xml::can_hold(text)
 }
 
 /// An absolute path without `..`.

@@ -1,6 +1,6 @@
 //! The pool behind a connection: the client, made when it is needed and anew when what lets us in has changed, and what is read.
 
-use super::{XcpngConfig, console::Consoles, display::Screens, handle, lives::Lives, sighting, usage::Meters};
+use super::{XcpngConfig, display::Screens, handle, lives::Lives, sighting, usage::Meters};
 use crate::{
     errors::told,
     settings::{Facts, Named, Template},
@@ -18,6 +18,7 @@ use vmoon_core::{
     driver::{Found, Observed, Sighting},
     name::escape,
 };
+use vmoon_guest::console::Consoles;
 use vmoon_xapi::{
     Client, Config,
     records::{Console, Host, Network, Pool as PoolRecord, PowerState, Sr, Vm, VmGuestMetrics, VmMetrics},

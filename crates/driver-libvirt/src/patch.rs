@@ -3,10 +3,10 @@
 //! A path is names joined by `/`, from below the root: `devices/disk[target/@dev=vda]/driver`. A predicate compares an
 //! attribute (`@name`, also of a child: `target/@dev`) or takes the n-th of that name (`[2]`). That is all of it.
 
-use super::{Element, Node};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vmoon_core::spec::Problems;
+use vmoon_xml::{Element, Node};
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl Patch {
         for xml in [&self.append, &self.replace].into_iter().flatten() {
             Element::parse(xml).map_err(|error| error.message().to_owned())?;
         }
-        if self.set.as_deref().is_some_and(|text| !super::can_hold(text)) {
+        if self.set.as_deref().is_some_and(|text| !vmoon_xml::can_hold(text)) {
             return Err("the text has control characters, which XML cannot hold".into());
         }
         Ok(())

@@ -1,9 +1,7 @@
-//! XML as a tree: what libvirt says is read into it, what we say is written from it. Knows no libvirt.
+//! XML as a tree: what others say is read into it, what we say is written from it.
 //!
-//! Everything we did not make is kept as it was: editing a foreign domain changes the nodes we own and no others. Reading is
+//! Everything we did not make is kept as it was: editing a foreign document changes the nodes we own and no others. Reading is
 //! bounded in depth and size, so that hostile XML is an error and nothing worse.
-
-pub(crate) mod patch;
 
 use quick_xml::{
     Reader, Writer, XmlVersion,
@@ -14,38 +12,43 @@ use vmoon_core::{Code, Error, Result};
 
 /// The deepest nesting that is read.
 const MAX_DEPTH: usize = 64;
-/// The longest text that is read, bytes: the largest reply libvirt sends.
+/// The longest text that is read, bytes: the largest reply that libvirt sends.
 const MAX_BYTES: usize = 32 << 20;
 
 /// One element with its attributes and children, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Element {
-    pub(crate) name: String,
-    pub(crate) attributes: Vec<(String, String)>,
-    pub(crate) children: Vec<Node>,
+pub struct Element {
+    /// Its name, with its prefix.
+    pub name: String,
+    /// Its attributes, in their order.
+    pub attributes: Vec<(String, String)>,
+    /// What it holds, in its order.
+    pub children: Vec<Node>,
 }
 
 /// What an element holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Node {
+pub enum Node {
+    /// An element.
     Element(Element),
+    /// A text, without escapes.
     Text(String),
 }
 
 impl Element {
     /// An empty element. Names are ours, never a user's.
-    pub(crate) fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 
     /// With an attribute.
-    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.set(name, value);
         self
     }
 
     /// With an attribute if there is a value.
-    pub(crate) fn with_some(self, name: &str, value: Option<impl ToString>) -> Self {
+    pub fn with_some(self, name: &str, value: Option<impl ToString>) -> Self {
         match value {
             Some(value) => self.with(name, value),
             None => self,
@@ -53,30 +56,30 @@ impl Element {
     }
 
     /// With a child.
-    pub(crate) fn child(mut self, child: Element) -> Self {
+    pub fn child(mut self, child: Element) -> Self {
         self.children.push(Node::Element(child));
         self
     }
 
     /// With children.
-    pub(crate) fn all(mut self, children: impl IntoIterator<Item = Element>) -> Self {
+    pub fn all(mut self, children: impl IntoIterator<Item = Element>) -> Self {
         self.children.extend(children.into_iter().map(Node::Element));
         self
     }
 
     /// With a text.
-    pub(crate) fn text(mut self, text: impl ToString) -> Self {
+    pub fn text(mut self, text: impl ToString) -> Self {
         self.children.push(Node::Text(text.to_string()));
         self
     }
 
     /// With a child that holds nothing but a text.
-    pub(crate) fn leaf(self, name: &str, text: impl ToString) -> Self {
+    pub fn leaf(self, name: &str, text: impl ToString) -> Self {
         self.child(Element::new(name).text(text))
     }
 
     /// Sets an attribute.
-    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
+    pub fn set(&mut self, name: &str, value: impl ToString) {
         let value = value.to_string();
         match self.attributes.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,
@@ -85,12 +88,12 @@ impl Element {
     }
 
     /// An attribute's value.
-    pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
+    pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Its child elements.
-    pub(crate) fn elements(&self) -> impl Iterator<Item = &Element> {
+    pub fn elements(&self) -> impl Iterator<Item = &Element> {
         self.children.iter().filter_map(|node| match node {
             Node::Element(element) => Some(element),
             Node::Text(_) => None,
@@ -98,7 +101,7 @@ impl Element {
     }
 
     /// Its child elements, to change.
-    pub(crate) fn elements_mut(&mut self) -> impl Iterator<Item = &mut Element> {
+    pub fn elements_mut(&mut self) -> impl Iterator<Item = &mut Element> {
         self.children.iter_mut().filter_map(|node| match node {
             Node::Element(element) => Some(element),
             Node::Text(_) => None,
@@ -106,22 +109,22 @@ impl Element {
     }
 
     /// Its child elements of that name.
-    pub(crate) fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
         self.elements().filter(move |element| element.name == name)
     }
 
     /// The first child element of that name.
-    pub(crate) fn first(&self, name: &str) -> Option<&Element> {
+    pub fn first(&self, name: &str) -> Option<&Element> {
         self.elements().find(|element| element.name == name)
     }
 
     /// The first child element of that name, to change.
-    pub(crate) fn first_mut(&mut self, name: &str) -> Option<&mut Element> {
+    pub fn first_mut(&mut self, name: &str) -> Option<&mut Element> {
         self.elements_mut().find(|element| element.name == name)
     }
 
     /// The first child element of that name, made at the end if there is none.
-    pub(crate) fn ensure(&mut self, name: &str) -> &mut Element {
+    pub fn ensure(&mut self, name: &str) -> &mut Element {
         let at = self.children.iter().position(|node| matches!(node, Node::Element(element) if element.name == name));
         let at = at.unwrap_or_else(|| {
             self.children.push(Node::Element(Element::new(name)));
@@ -134,12 +137,12 @@ impl Element {
     }
 
     /// The element at the end of a path of names, `devices/disk`: the first of each.
-    pub(crate) fn at(&self, path: &str) -> Option<&Element> {
+    pub fn at(&self, path: &str) -> Option<&Element> {
         path.split('/').try_fold(self, |element, name| element.first(name))
     }
 
     /// All text directly inside, without the blanks around it.
-    pub(crate) fn content(&self) -> String {
+    pub fn content(&self) -> String {
         let mut all = String::new();
         for node in &self.children {
             if let Node::Text(text) = node {
@@ -150,12 +153,12 @@ impl Element {
     }
 
     /// The text at the end of a path, if it is there.
-    pub(crate) fn text_at(&self, path: &str) -> Option<String> {
+    pub fn text_at(&self, path: &str) -> Option<String> {
         self.at(path).map(Element::content)
     }
 
     /// Removes the child elements for which `unwanted` is true. Gives how many there were.
-    pub(crate) fn remove(&mut self, unwanted: impl Fn(&Element) -> bool) -> usize {
+    pub fn remove(&mut self, unwanted: impl Fn(&Element) -> bool) -> usize {
         let before = self.children.len();
         self.children.retain(|node| !matches!(node, Node::Element(element) if unwanted(element)));
         before - self.children.len()
@@ -165,7 +168,7 @@ impl Element {
     ///
     /// # Errors
     /// [`Code::WireMalformed`] if it is not one well-formed element, is nested too deeply, or declares entities.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
+    pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: String| Error::new(Code::WireMalformed, format!("the XML is malformed: {why}"));
         if text.len() > MAX_BYTES {
             return Err(bad(format!("it has {} bytes", text.len())));
@@ -226,8 +229,13 @@ impl Element {
         self
     }
 
+    /// The same with a declaration before it, as Windows Setup wants it.
+    pub fn to_document(&self) -> String {
+        format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n{}", self.to_text())
+    }
+
     /// The document, indented by two blanks, with a line end.
-    pub(crate) fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
         // Writing into memory does not fail.
         let _ = self.write(&mut writer);
@@ -266,7 +274,7 @@ fn element(start: &BytesStart<'_>) -> Result<Element, String> {
 }
 
 /// Whether XML 1.0 can hold the text at all: no control character but tab and line ends.
-pub(crate) fn can_hold(text: &str) -> bool {
+pub fn can_hold(text: &str) -> bool {
     !text.chars().any(|char| matches!(char, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}'))
 }
 
