@@ -373,6 +373,9 @@ pub struct ChangePackages {
     /// Make the environment if it is not there; it is there then when the change is done, and not before. Else it is an error.
     #[serde(default)]
     pub make: Option<MakeEnvironment>,
+    /// Names of rocks servers that are not asked this time, though one that is asked later may have the same rocks.
+    #[serde(default)]
+    pub without: Vec<String>,
 }
 
 /// What an environment is made for. 5.4 if nothing is said.

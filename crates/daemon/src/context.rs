@@ -1,11 +1,13 @@
 //! What every part of one daemon shares.
 
-use crate::{connections::Connections, hooks::Hooks, machine::Machine, operations::Operations, session::Shared, store::Store};
+use crate::{
+    connections::Connections, directory::Directory, hooks::Hooks, machine::Machine, operations::Operations, session::Shared, store::Store,
+};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     path::PathBuf,
     sync::{
-        Arc, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -23,7 +25,7 @@ pub(crate) struct Context {
     pub(crate) state: PathBuf,
     /// The connections.
     pub(crate) connections: Connections,
-    machines: RwLock<HashMap<MachineId, Arc<Machine>>>,
+    machines: RwLock<Directory<Arc<Machine>>>,
     /// How many of them we made.
     ours: AtomicU64,
 }
@@ -42,9 +44,13 @@ impl Context {
         })
     }
 
+    fn directory(&self) -> RwLockReadGuard<'_, Directory<Arc<Machine>>> {
+        self.machines.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Every machine, in no order.
     pub(crate) fn machines(&self) -> Vec<Arc<Machine>> {
-        self.machines.read().unwrap_or_else(|p| p.into_inner()).values().cloned().collect()
+        self.directory().all().cloned().collect()
     }
 
     /// How many machines there are that we made.
@@ -54,25 +60,40 @@ impl Context {
 
     /// The machines of a connection, in no order.
     pub(crate) fn machines_of(&self, connection: ConnectionId) -> Vec<Arc<Machine>> {
-        self.machines.read().unwrap_or_else(|p| p.into_inner()).values().filter(|m| m.connection == connection).cloned().collect()
+        self.directory().all().filter(|machine| machine.connection == connection).cloned().collect()
     }
 
     /// One machine.
     pub(crate) fn machine(&self, id: MachineId) -> Option<Arc<Machine>> {
-        self.machines.read().unwrap_or_else(|p| p.into_inner()).get(&id).cloned()
+        self.directory().get(id).cloned()
+    }
+
+    /// The machines of this name, of all connections.
+    pub(crate) fn machines_named(&self, name: &str) -> Vec<Arc<Machine>> {
+        self.directory().named(name).filter(|machine| machine.view().name == name).cloned().collect()
+    }
+
+    /// The session with this id.
+    pub(crate) fn session(&self, id: SessionId) -> Option<Arc<Shared>> {
+        self.directory().all().find_map(|machine| machine.session(id))
     }
 
     /// Makes a machine findable.
     pub(crate) fn add_machine(&self, machine: Arc<Machine>) {
-        let ours = u64::from(machine.ours);
-        if self.machines.write().unwrap_or_else(|p| p.into_inner()).insert(machine.id, machine).is_none() {
+        let (ours, name) = (u64::from(machine.ours), machine.view().name.clone());
+        if self.machines.write().unwrap_or_else(PoisonError::into_inner).add(machine.id, &name, machine) {
             self.ours.fetch_add(ours, Ordering::Relaxed);
         }
     }
 
+    /// A machine has another name.
+    pub(crate) fn rename_machine(&self, id: MachineId, name: &str) {
+        self.machines.write().unwrap_or_else(PoisonError::into_inner).rename(id, name);
+    }
+
     /// Forgets a machine that is gone.
     pub(crate) fn forget_machine(&self, id: MachineId) {
-        if let Some(machine) = self.machines.write().unwrap_or_else(|p| p.into_inner()).remove(&id) {
+        if let Some(machine) = self.machines.write().unwrap_or_else(PoisonError::into_inner).remove(id) {
             self.ours.fetch_sub(u64::from(machine.ours), Ordering::Relaxed);
         }
     }

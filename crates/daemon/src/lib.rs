@@ -7,6 +7,7 @@
 mod awake;
 pub mod connections;
 mod context;
+mod directory;
 mod drivers;
 mod environments;
 pub mod hooks;

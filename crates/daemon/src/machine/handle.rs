@@ -9,7 +9,7 @@ use tokio::{
 };
 use vmoon_api::views::{MachineView, PlanView};
 use vmoon_core::{
-    Code, ConnectionId, Error, MachineId, OperationId, Result,
+    Code, ConnectionId, Error, MachineId, OperationId, Result, SessionId,
     driver::{Channel, Driver, Handle, Sighting},
     machine::{Answer, Request},
     operation::{OpRecord, Progress},
@@ -195,6 +195,11 @@ impl Machine {
     /// Its sessions, oldest first.
     pub(crate) fn sessions(&self) -> Vec<Arc<session::Shared>> {
         self.sessions.borrow().clone()
+    }
+
+    /// Its session with this id.
+    pub(crate) fn session(&self, id: SessionId) -> Option<Arc<session::Shared>> {
+        self.sessions.borrow().iter().find(|shared| shared.row.id == id).cloned()
     }
 
     /// Follows which sessions it has.

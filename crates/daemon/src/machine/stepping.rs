@@ -274,7 +274,10 @@ impl Task {
 
     pub(super) fn publish(&mut self) {
         let view = view(&self.row, &self.entry.name, &*self.driver, self.operation.as_ref().map(|op| &op.record));
-        self.view.send_replace(Arc::new(view));
+        let before = self.view.send_replace(Arc::new(view));
+        if before.name != self.row.name {
+            self.context.rename_machine(self.row.id, &self.row.name);
+        }
         // Whoever waited for an operation finds the machine as it left it.
         for record in self.unpublished.drain(..) {
             self.context.operations.publish(&record);

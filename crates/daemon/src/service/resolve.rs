@@ -36,20 +36,13 @@ impl Service {
         {
             return Ok(machine);
         }
-        let mut named = Vec::new();
-        let mut prefixed = Vec::new();
-        for machine in self.context.machines() {
-            let view = machine.view();
-            if target.connection.as_ref().is_some_and(|c| *c != view.connection) {
-                continue;
-            }
-            if view.name == target.machine {
-                named.push(machine);
-            } else if could_be_id(&target.machine) && machine.id.to_string().starts_with(&target.machine.to_ascii_lowercase()) {
-                prefixed.push(machine);
-            }
+        let there = |machine: &Arc<Machine>| target.connection.as_ref().is_none_or(|c| *c == machine.view().connection);
+        let mut found = self.context.machines_named(&target.machine);
+        found.retain(there);
+        if found.is_empty() {
+            found = self.machines_like(&target.machine);
+            found.retain(there);
         }
-        let found = if named.is_empty() { prefixed } else { named };
         match found.as_slice() {
             [one] => Ok(one.clone()),
             [] => Err(self.unknown_machine(&target.machine)),
@@ -65,6 +58,17 @@ impl Service {
         }
     }
 
+    /// The machines whose name, or else whose id, is or begins with this text: for what is in no list, such as a name that changes just now.
+    fn machines_like(&self, text: &str) -> Vec<Arc<Machine>> {
+        let (named, mut others): (Vec<_>, Vec<_>) = self.context.machines().into_iter().partition(|machine| machine.view().name == text);
+        if !named.is_empty() {
+            return named;
+        }
+        let prefix = could_be_id(text).then(|| text.to_ascii_lowercase());
+        others.retain(|machine| prefix.as_ref().is_some_and(|prefix| machine.id.to_string().starts_with(prefix)));
+        others
+    }
+
     fn unknown_machine(&self, text: &str) -> Error {
         let near = self.context.machines().iter().map(|m| m.view().name.clone()).filter(|name| near(name, text)).min();
         let error = Error::new(Code::MachineNotFound, format!("no machine is named \"{}\"", escape(text)));
@@ -74,9 +78,17 @@ impl Service {
         }
     }
 
-    /// Finds a session by its id, a prefix of it, or `MACHINE[/SESSION]`: the live one, else the newest that ended.
+    /// Finds a session by its id, `MACHINE[/SESSION]`, or a prefix of its id: the live one, else the newest that ended.
     pub(super) fn session(&self, text: &str) -> Result<Arc<Shared>> {
-        if could_be_id(text) {
+        // Whole ids and names need no search.
+        let machine = text.parse().is_ok_and(|id| self.context.machine(id).is_some()) || !self.context.machines_named(text).is_empty();
+        if !machine
+            && let Ok(id) = text.parse()
+            && let Some(found) = self.context.session(id)
+        {
+            return Ok(found);
+        }
+        if !machine && could_be_id(text) {
             let fits: Vec<_> = self
                 .context
                 .machines()

@@ -203,7 +203,12 @@ impl Packages {
                             Error::new(Code::Usage, why).hint(format!("make one for it: vmoon env import NAME FILE --lua {}", target.lua))
                         );
                     }
-                    Ok(exactly(&target))
+                    let mut planned = exactly(&target);
+                    if !work.without.is_empty() {
+                        without(&subject.servers, &work.without)?;
+                        planned.notes.push("the lock says where each package comes from: no server was asked for others".to_owned());
+                    }
+                    Ok(planned)
                 }
                 Foreign::Pinned(intent, notes) => self.solved(subject, intent, notes, work, fetcher),
             },
@@ -226,7 +231,9 @@ impl Packages {
             solve::solve(request, rockspecs)
         };
         let solution = if intent.remove.is_empty() && !intent.orphans {
-            let questions = Questions { lua: subject.lua, servers: &subject.servers, lock: &subject.lock };
+            let servers = without(&subject.servers, &work.without)?;
+            notes.extend(work.without.iter().map(|server| format!("the server {server} was left out, as was asked for")));
+            let questions = Questions { lua: subject.lua, servers: &servers, lock: &subject.lock };
             let asked = self.ask(&questions, AGE, work)?;
             notes.extend(
                 asked
@@ -270,6 +277,15 @@ impl Packages {
             Err(_) => Ok(pinned(import_luarocks(&self.config.evaluator.rockspec(text.as_bytes())?)?)),
         }
     }
+}
+
+/// The servers that are not left out.
+fn without(servers: &[Server], left_out: &[String]) -> Result<Vec<Server>> {
+    if let Some(unknown) = left_out.iter().find(|name| servers.iter().all(|server| server.name != **name)) {
+        return Err(Error::new(Code::NotFound, format!("there is no rocks server named {}", escape(unknown)))
+            .hint("see them, in the order they are asked: vmoon pkg server list"));
+    }
+    Ok(servers.iter().filter(|server| !left_out.contains(&server.name)).cloned().collect())
 }
 
 /// What an import has.

@@ -65,6 +65,8 @@ pub struct Work {
     pub in_use: Vec<u64>,
     /// For which Lua an environment is made that is not there; without it, that it is not there is an error.
     pub make: Option<LuaVersion>,
+    /// Names of servers that are left out of it.
+    pub without: Vec<String>,
 }
 
 impl Work {

@@ -12,7 +12,7 @@ pub use rockspecs::ServerRockspecs;
 
 use crate::{
     constraint::Dependency,
-    index::{Entry, Index},
+    index::{Entry, Failure, Index},
     lock::{Lock, LockedRock},
     name::RockName,
     rockspec::Rockspec,
@@ -120,7 +120,7 @@ pub struct Solution {
 /// # Errors
 /// [`Code::PackageNotFound`] if no server has something that is wanted, naming all of them and the nearest names; [`Code::PackageConflict`] if no choice meets every
 /// constraint, with the explanation in its message, and as a list `explanation` in its detail; [`Code::Usage`] if the interpreter is wanted as a rock;
-/// [`Code::Cancelled`] if it was stopped; those of [`Rockspecs`].
+/// [`Code::Cancelled`] if it was stopped; those of [`Rockspecs`]; why a server could not be asked, where what it has might count before what was found.
 pub fn solve(request: Request<'_>, rockspecs: &dyn Rockspecs) -> Result<Solution> {
     let rocks = Rocks::new(request);
     check_wanted(&rocks)?;
@@ -132,7 +132,11 @@ pub fn solve(request: Request<'_>, rockspecs: &dyn Rockspecs) -> Result<Solution
             continue;
         }
         return match result {
-            Ok(selected) => Ok(solution(&rocks, selected.iter())),
+            Ok(selected) => {
+                let solution = solution(&rocks, selected.iter());
+                nobody_before(rocks.index(), &solution)?;
+                Ok(solution)
+            }
             Err(PubGrubError::NoSolution(tree)) => Err(explain::error(&rocks, tree)),
             Err(PubGrubError::ErrorRetrievingDependencies { source, .. })
             | Err(PubGrubError::ErrorChoosingVersion { source, .. })
@@ -161,6 +165,25 @@ fn solution<'a>(rocks: &Rocks<'_>, selected: impl Iterator<Item = (&'a Package, 
         solution.rocks.insert(name.clone(), Solved { version, origin, dependencies });
     }
     solution
+}
+
+/// Nothing is taken from a server while one that is asked before it could not say what it has: there the same name may stand for another rock, and whoever is
+/// able to keep a private server from answering must not be able to choose what is installed.
+fn nobody_before(index: &Index, solution: &Solution) -> Result<()> {
+    let place = |failure: &Failure| index.servers.iter().position(|server| server.name == failure.server);
+    let failed: Vec<(usize, &Failure)> = index.failures.iter().filter_map(|failure| Some((place(failure)?, failure))).collect();
+    for solved in solution.rocks.values() {
+        let Origin::Server { entry, .. } = &solved.origin else { continue };
+        let Some((_, failure)) = failed.iter().find(|(place, _)| *place < usize::from(entry.server.0)) else { continue };
+        let from = index.server(entry.server).map_or("", |server| server.name.as_str());
+        let why = format!(
+            "{} would come from the server {from}, but {} is asked before it and could not be asked: {}",
+            entry.name, failure.server, failure.error.message
+        );
+        let hint = format!("try again later, or do without it this time: --without-server {}", failure.server);
+        return Err(Error::new(failure.error.code, why).hint(hint));
+    }
+    Ok(())
 }
 
 /// What is wanted must be on some server at all; everything that is not is named at once.

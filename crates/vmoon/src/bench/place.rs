@@ -7,7 +7,7 @@ use std::{
     ffi::OsStr,
     fs, io,
     io::Read as _,
-    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -150,14 +150,15 @@ impl Place {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The process ids of the holders: processes of ours whose arguments name our directory.
+    /// The process ids of the holders: each says in its arguments what it is, and has our mark in its environment.
     pub(crate) fn holders(&self) -> Vec<i32> {
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-        let inside = |args: &[u8]| args.windows(self.dir.as_os_str().len()).any(|part| part == self.dir.as_os_str().as_bytes());
+        let has = |pid: i32, file: &str, part: &[u8]| {
+            fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|text| text.split(|b| *b == 0).any(|one| one == part))
+        };
         entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-            .filter(|pid| *pid != self.daemon())
-            .filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|args| inside(&args)))
+            .filter(|pid| has(*pid, "cmdline", b"lua-host") && has(*pid, "environ", self.mark.as_bytes()))
             .collect()
     }
 

@@ -114,6 +114,8 @@ enum Verb {
         #[arg(long)]
         list: bool,
         #[command(flatten)]
+        without: pkg::Without,
+        #[command(flatten)]
         making: Making,
     },
     /// Print an environment as a text from which it can be made anywhere: its lock, with checksums
@@ -135,6 +137,8 @@ enum Verb {
         /// The Lua version of a new environment, where the lock does not say it
         #[arg(long, value_name = "VERSION")]
         lua: Option<String>,
+        #[command(flatten)]
+        without: pkg::Without,
         #[command(flatten)]
         making: Making,
     },
@@ -248,10 +252,10 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             ctx.out.list(profiles, PROFILES, &View::default())?;
             Ok(Exit::OK)
         }
-        Verb::Bootstrap { name, set, file, lua, making, .. } => {
+        Verb::Bootstrap { name, set, file, lua, without, making, .. } => {
             let file = file.map(read).transpose()?;
             let change = Change::Bootstrap { profiles: set, file };
-            fill(ctx, &named(name), lua, &making, change).await
+            fill(ctx, &named(name), lua, (&making, without), change).await
         }
         Verb::Export { name } => {
             let request = EnvironmentRef { environment: named(name) };
@@ -263,9 +267,9 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             }
             Ok(Exit::OK)
         }
-        Verb::Import { name, file, lua, making } => {
+        Verb::Import { name, file, lua, without, making } => {
             let lock = read(file)?;
-            fill(ctx, &name, lua, &making, Change::Import { lock }).await
+            fill(ctx, &name, lua, (&making, without), Change::Import { lock }).await
         }
         Verb::Rollback { name, to, making } => {
             let request = pkg::request(&making.changing(), &named(name), Change::Rollback { generation: to })?;
@@ -370,8 +374,8 @@ async fn remove(ctx: &Ctx, names: &[String], yes: bool, missing_ok: bool, dry_ru
 }
 
 /// Brings packages into an environment, which is made if it is missing: with them, or not at all.
-async fn fill(ctx: &Ctx, name: &str, lua: Option<String>, making: &Making, what: Change) -> Result<Exit> {
-    let mut request = pkg::request(&making.changing(), name, what)?;
+async fn fill(ctx: &Ctx, name: &str, lua: Option<String>, (making, without): (&Making, pkg::Without), what: Change) -> Result<Exit> {
+    let mut request = pkg::request(&Changing { without, ..making.changing() }, name, what)?;
     match look(ctx, name).await {
         Ok(found) => {
             if let Some(lua) = lua.filter(|lua| *lua != found.lua) {

@@ -237,9 +237,20 @@ fn a_server_that_hangs_does_not_hang_who_asks() {
     home.json(&["pkg", "install", "bxalpha", "--env", "work", "--deadline", "1s"]).fails("operation.deadline", 1);
     assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
     assert!(home.rocks("work").is_empty());
-    // Offline nobody asks it, and the plan says so.
-    let plan = home.value(&["pkg", "install", "bxalpha", "--env", "work", "--offline", "--dry-run"]);
-    assert!(plan["notes"].to_string().contains("the server hangs was not asked"), "{plan}");
+    // What it has nobody knows, so nothing is taken from those after it, in the plan as in earnest; unless it is left out in so many words.
+    for offline in [&["--offline", "--dry-run"][..], &["--offline"]] {
+        let refused = home.json(&[&["pkg", "install", "bxalpha", "--env", "work"], offline].concat());
+        refused.fails_with_hint("package.offline", 7);
+        assert!(refused.err.contains("hangs is asked before it") && refused.err.contains("--without-server hangs"), "{refused:?}");
+    }
+    home.json(&["pkg", "install", "bxalpha", "--env", "work", "--without-server", "hang"]).fails_with_hint("not_found", 3);
+    let plan = home.value(&["pkg", "install", "bxalpha", "--env", "work", "--without-server", "hangs", "--dry-run"]);
+    assert!(plan["notes"].to_string().contains("the server hangs was left out"), "{plan}");
+    home.run(&["pkg", "install", "bxalpha", "--env", "work", "--without-server", "hangs"]).ok();
+    // What is installed needs nobody's advice, and the last server of all may be silent.
+    home.run(&["pkg", "server", "rm", "hangs", "--env", "work"]).ok();
+    home.run(&["pkg", "server", "add", "hangs", &url, "--env", "work"]).ok();
+    home.run(&["pkg", "install", "bxgamma", "--env", "work", "--offline"]).ok();
     home.run(&["pkg", "server", "rm", "hangs", "--env", "work"]).ok();
     home.run(&["pkg", "install", "bxalpha", "--env", "work"]).ok();
     drop(listener);

@@ -199,7 +199,7 @@ impl Service {
 
     pub(super) async fn plan_change(&self, request: ChangePackages) -> Result<PackagePlan> {
         let make = self.made_for(request.make).await?;
-        let work = Work { offline: request.offline, make, ..Work::default() };
+        let work = Work { offline: request.offline, make, without: request.without, ..Work::default() };
         self.with_packages(move |packages| packages.plan(&packages.name(&request.environment)?, &request.change, &work)).await
     }
 

@@ -84,12 +84,15 @@ impl Service {
     ) {
         let (name, ending) = (place.name.clone(), stop.clone());
         let tell = Arc::new(move |now: Progress| drop(told.send_replace(now)));
-        let work = Work { offline: request.offline, stop: stop.clone(), progress: Some(tell), in_use, make };
+        let without = request.without.clone();
+        let work = Work { offline: request.offline, stop: stop.clone(), progress: Some(tell), in_use, make, without };
         let done = self.with_packages(move |packages| packages.change(&name, &request.change, &work));
         tokio::pin!(done);
         let mut late = false;
         let deadline = tokio::time::sleep_until(tokio::time::Instant::now() + allowed);
         tokio::pin!(deadline);
+        // News is told so often at most; the end at once.
+        let mut next = tokio::time::Instant::now();
         let result = loop {
             tokio::select! {
                 biased;
@@ -98,13 +101,16 @@ impl Service {
                     late = true;
                     ending.stop();
                 }
-                changed = progress.changed() => {
+                changed = async {
+                    tokio::time::sleep_until(next).await;
+                    progress.changed().await
+                } => {
                     if changed.is_err() {
                         break done.await;
                     }
                     record.progress = progress.borrow_and_update().clone();
                     self.context.operations.publish(&record);
-                    crate::timer::pause(TELLING).await;
+                    next = tokio::time::Instant::now() + TELLING;
                 }
             }
         };

@@ -197,7 +197,7 @@ fn before_and_after(shop: &Shop) -> (Vec<LockedRock>, Vec<LockedRock>) {
 #[test]
 fn child_that_is_killed() {
     let [Ok(root), Ok(step)] = CHILD.map(std::env::var) else { return };
-    let shop = Shop::at(Path::new(&root), Arc::new(tempfile::tempdir().unwrap()));
+    let shop = Shop::at(Path::new(&root), Arc::new(tempfile::tempdir_in(&root).unwrap()));
     let step: usize = step.parse().unwrap();
     let kill = move |count: usize, _: &str| {
         if count == step {

@@ -34,6 +34,14 @@ impl Offline {
     }
 }
 
+/// Whom not to ask.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Without {
+    /// Do not ask this rocks server this time, for example one that does not answer
+    #[arg(long = "without-server", value_name = "SERVER", add = crate::cmd::completions::servers())]
+    servers: Vec<String>,
+}
+
 /// How an environment is changed.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Changing {
@@ -41,6 +49,9 @@ pub(crate) struct Changing {
     pub(crate) of: Of,
     #[command(flatten)]
     pub(crate) offline: Offline,
+    /// Whom not to ask; of the verbs that ask servers.
+    #[arg(skip)]
+    pub(crate) without: Without,
     /// Change the environment of this machine, which is made if it has none, and let the machine use the outcome
     #[arg(long, value_name = "MACHINE", conflicts_with = "env", add = crate::cmd::completions::machines())]
     pub(crate) machine: Option<String>,
@@ -57,7 +68,8 @@ pub(crate) struct Changing {
 /// What is asked of the daemon.
 pub(crate) fn request(changing: &Changing, environment: &str, change: Change) -> Result<ChangePackages> {
     let deadline_ms = changing.wait.deadline_ms()?;
-    Ok(ChangePackages { environment: environment.to_owned(), change, offline: changing.offline.wanted(), deadline_ms, make: None })
+    let without = changing.without.servers.clone();
+    Ok(ChangePackages { environment: environment.to_owned(), change, offline: changing.offline.wanted(), deadline_ms, make: None, without })
 }
 
 /// The plan.

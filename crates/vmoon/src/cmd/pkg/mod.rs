@@ -5,7 +5,7 @@ mod server;
 mod show;
 mod tree;
 
-pub(crate) use change::{Changing, Offline, apply, ask, ended, request, show_plan, tell};
+pub(crate) use change::{Changing, Offline, Without, apply, ask, ended, request, show_plan, tell};
 
 use crate::{
     ctx::Ctx,
@@ -102,6 +102,8 @@ enum Verb {
         #[arg(value_name = "PACKAGE", required = true, add = crate::cmd::completions::packages())]
         packages: Vec<String>,
         #[command(flatten)]
+        without: Without,
+        #[command(flatten)]
         changing: Changing,
     },
     /// Take newer versions of packages and of what they need
@@ -116,6 +118,8 @@ enum Verb {
         /// All of them
         #[arg(long, conflicts_with = "packages")]
         all: bool,
+        #[command(flatten)]
+        without: Without,
         #[command(flatten)]
         changing: Changing,
     },
@@ -189,8 +193,12 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         Verb::Search { words, of, offline, view } => show::search(ctx, &words, &of, offline, &view).await,
         Verb::Info { package, of, offline } => show::info(ctx, package, &of, offline).await,
         Verb::List { outdated, of, offline, view } => show::list(ctx, outdated, &of, offline, &view).await,
-        Verb::Install { packages, changing } => change::run(ctx, &changing, Change::Install { packages }).await,
-        Verb::Update { packages, all: _, changing } => change::run(ctx, &changing, Change::Update { packages }).await,
+        Verb::Install { packages, without, changing } => {
+            change::run(ctx, &Changing { without, ..changing }, Change::Install { packages }).await
+        }
+        Verb::Update { packages, all: _, without, changing } => {
+            change::run(ctx, &Changing { without, ..changing }, Change::Update { packages }).await
+        }
         Verb::Rm { packages, orphans, changing } => change::run(ctx, &changing, Change::Remove { packages, orphans }).await,
         Verb::Sync { changing } => change::run(ctx, &changing, Change::Sync).await,
         Verb::Tree { of } => tree::tree(ctx, &of).await,
