@@ -128,6 +128,12 @@ pub trait Addresses: Send + Sync {
         let _ = handle;
         Ok(None)
     }
+
+    /// Why no address of a machine that runs is known, where more can be said than that: in words, for people.
+    async fn missing(&self, handle: &Handle) -> Result<Option<String>> {
+        let _ = handle;
+        Ok(None)
+    }
 }
 
 /// Where a machine's screen can be seen.

@@ -29,6 +29,9 @@ pub struct RawAnswer {
     pub task: Option<String>,
     /// What it answered; null while a task does it, and where there is nothing to answer.
     pub result: Value,
+    /// What people should know about the call, for example that it could not be checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// How far a task is.

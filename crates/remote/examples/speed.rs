@@ -13,6 +13,9 @@ use vmoon_core::{
 use vmoon_remote::{Auth, Host, guest::Guest, route};
 use vmoon_sys::login::Login;
 
+/// How often a session is begun.
+const TURNS: usize = 11;
+
 async fn eval(link: &mut SessionLink, id: u64, code: &str) -> Result<Duration> {
     let payload = Eval { deadline_ms: 0, token: b"", code: code.as_bytes() }.to_vec();
     let begin = Instant::now();
@@ -46,14 +49,15 @@ async fn measure(words: &[String]) -> Result<()> {
         user_files: false,
     };
     let way = route::resolve(&wish, &Login::default())?;
-    let (mut connects, mut answers, mut again) = (Vec::new(), Vec::new(), Vec::new());
-    for turn in 0..5 {
+    let (mut connects, mut looks, mut answers, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for turn in 0..TURNS {
         let begin = Instant::now();
         let host = Host::new(way.clone());
         let connection = host.connection().await?;
         connects.push(begin.elapsed());
         let guest = Guest::new(host.clone(), "speed", &format!("turn{turn}"), None)?;
         let life = guest.look().await?.next_life();
+        looks.push(begin.elapsed());
         let mut link = guest.open(life, 0).await?;
         eval(&mut link, 1, "x = 1").await?;
         answers.push(begin.elapsed());
@@ -67,8 +71,9 @@ async fn measure(words: &[String]) -> Result<()> {
         guest.kill(life).await?;
     }
     println!(
-        "connected {:.1} ms, first answer of a new session {:.1} ms, of one that is there {:.1} ms",
+        "connected {:.1} ms, looked {:.1} ms, first answer of a new session {:.1} ms, of one that is there {:.1} ms",
         median(connects),
+        median(looks),
         median(answers),
         median(again)
     );

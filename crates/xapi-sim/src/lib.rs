@@ -5,6 +5,7 @@
 //! It keeps everything in memory. Its oddities are those that a real xapi 26.17 was seen to have.
 
 pub mod engine;
+mod events;
 pub mod fault;
 mod handlers;
 mod images;

@@ -1,8 +1,47 @@
 //! A copy of records, changed by events. Pure: what is read and when is in [`watch`](crate::watch).
+//!
+//! A record is kept as XAPI wrote it and is decoded when somebody looks at it, for what he looks at: most of its fields are never asked for, and as a tree of values
+//! a thousand VMs take many times as long to read, and as much memory.
 
-use serde::Deserialize;
-use serde_json::Value;
+use crate::error::{Error, Result};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
 use std::collections::{BTreeMap, HashMap};
+
+/// A record, not decoded yet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Record(Box<RawValue>);
+
+impl Record {
+    /// Decodes it, or those fields of it that the type has.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if it is of another shape.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(self.0.get()).map_err(|error| Error::protocol(format!("a record of another shape: {error}")))
+    }
+
+    /// The whole of it.
+    pub fn value(&self) -> Value {
+        // It was JSON when it came.
+        serde_json::from_str(self.0.get()).unwrap_or_default()
+    }
+}
+
+impl From<&Value> for Record {
+    fn from(value: &Value) -> Self {
+        // A value is always JSON: the keys of its maps are text.
+        Self(serde_json::value::to_raw_value(value).unwrap_or_default())
+    }
+}
+
+impl PartialEq for Record {
+    /// Whether both say the same; in which order their fields come does not count.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get() || self.value() == other.value()
+    }
+}
 
 /// One event of `event.from`. Events say what an object is now: those of one object are coalesced.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,7 +55,7 @@ pub struct Event {
     pub reference: String,
     /// The whole record; none for `del`.
     #[serde(default)]
-    pub snapshot: Option<Value>,
+    pub snapshot: Option<Record>,
 }
 
 /// An answer of `event.from`.
@@ -57,17 +96,17 @@ pub struct Change {
 /// The copy: records by class, in lower case, and reference.
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
-    records: HashMap<String, HashMap<String, Value>>,
+    records: HashMap<String, HashMap<String, Record>>,
 }
 
 impl Cache {
     /// The records of a class.
-    pub fn class(&self, class: &str) -> impl Iterator<Item = (&str, &Value)> {
+    pub fn class(&self, class: &str) -> impl Iterator<Item = (&str, &Record)> {
         self.records.get(&class.to_lowercase()).into_iter().flatten().map(|(reference, record)| (reference.as_str(), record))
     }
 
     /// One record.
-    pub fn get(&self, class: &str, reference: &str) -> Option<&Value> {
+    pub fn get(&self, class: &str, reference: &str) -> Option<&Record> {
         self.records.get(&class.to_lowercase())?.get(reference)
     }
 
@@ -77,7 +116,7 @@ impl Cache {
     }
 
     /// Replaces all records of a class; what changed by that.
-    pub fn replace(&mut self, class: &str, records: HashMap<String, Value>) -> Vec<Change> {
+    pub fn replace(&mut self, class: &str, records: HashMap<String, Record>) -> Vec<Change> {
         let class = class.to_lowercase();
         let old = self.records.insert(class.clone(), HashMap::new()).unwrap_or_default();
         let mut changes = Vec::new();
@@ -104,9 +143,15 @@ impl Cache {
             let Some(records) = self.records.get_mut(&class) else { continue };
             let what = match (event.operation.as_str(), event.snapshot) {
                 ("del", _) => records.remove(&event.reference).map(|_| What::Removed),
-                ("add" | "mod", Some(record)) => match records.insert(event.reference.clone(), record.clone()) {
-                    None => Some(What::Added),
-                    Some(before) => (before != record).then_some(What::Changed),
+                ("add" | "mod", Some(record)) => match records.get_mut(&event.reference) {
+                    None => {
+                        records.insert(event.reference.clone(), record);
+                        Some(What::Added)
+                    }
+                    Some(before) => {
+                        let before = std::mem::replace(before, record);
+                        (records.get(&event.reference) != Some(&before)).then_some(What::Changed)
+                    }
                 },
                 _ => None,
             };
@@ -133,8 +178,12 @@ mod tests {
     use serde_json::json;
 
     fn event(class: &str, operation: &str, reference: &str, record: Value) -> Event {
-        let snapshot = (!record.is_null()).then_some(record);
+        let snapshot = (!record.is_null()).then(|| Record::from(&record));
         Event { class: class.into(), operation: operation.into(), reference: reference.into(), snapshot }
+    }
+
+    fn records(all: &[(&str, Value)]) -> HashMap<String, Record> {
+        all.iter().map(|(reference, record)| ((*reference).to_owned(), Record::from(record))).collect()
     }
 
     fn shown(changes: &[Change]) -> Vec<String> {
@@ -146,7 +195,7 @@ mod tests {
     #[test]
     fn events_change_the_copy_and_nothing_is_told_twice() {
         let mut cache = Cache::default();
-        let first = HashMap::from([("a".to_owned(), json!({"n": 1})), ("b".to_owned(), json!({"n": 2}))]);
+        let first = records(&[("a", json!({"n": 1})), ("b", json!({"n": 2}))]);
         assert_eq!(shown(&cache.replace("VM", first.clone())), ["Added vm a", "Added vm b"]);
         assert!(cache.replace("VM", first).is_empty());
         let changes = cache.apply(vec![
@@ -161,16 +210,29 @@ mod tests {
         ]);
         assert_eq!(shown(&changes), ["Added vm c", "Changed vm a", "Removed vm b"]);
         assert_eq!(cache.count("VM"), 2);
-        assert_eq!(cache.get("vm", "a"), Some(&json!({"n": 3})));
+        assert_eq!(cache.get("vm", "a").map(Record::value), Some(json!({"n": 3})));
         // A restart sends everything again: only what is different is told.
-        let again = HashMap::from([("a".to_owned(), json!({"n": 4})), ("c".to_owned(), json!({}))]);
+        let again = records(&[("a", json!({"n": 4})), ("c", json!({}))]);
         assert_eq!(shown(&cache.replace("vm", again)), ["Changed vm a"]);
+    }
+
+    #[test]
+    fn a_record_is_the_same_in_another_order_and_is_read_for_what_is_wanted() {
+        let of = |text: &str| serde_json::from_str::<Record>(text).unwrap();
+        assert_eq!(of(r#"{"a": 1, "b": [2]}"#), of(r#"{"b":[2],"a":1}"#));
+        assert_ne!(of(r#"{"a": 1}"#), of(r#"{"a": "1"}"#));
+        #[derive(Deserialize)]
+        struct Part {
+            b: Vec<i64>,
+        }
+        assert_eq!(of(r#"{"a": {"deep": [null]}, "b": [2]}"#).read::<Part>().unwrap().b, [2]);
+        assert!(of(r#"{"b": 2}"#).read::<Part>().is_err());
     }
 
     #[test]
     fn a_missed_deletion_is_found_by_counting() {
         let mut cache = Cache::default();
-        cache.replace("VM", HashMap::from([("a".to_owned(), json!({}))]));
+        cache.replace("VM", records(&[("a", json!({}))]));
         let counts = |text: &str| serde_json::from_str::<BTreeMap<String, Value>>(text).unwrap();
         assert!(cache.astray(&counts(r#"{"vm": 1, "sr": 9}"#)).is_empty());
         assert!(cache.astray(&counts(r#"{"vm": "1"}"#)).is_empty());

@@ -72,6 +72,23 @@ impl Session {
     }
 }
 
+/// Says of which call an answer was that is none.
+fn named(method: &str, error: Error) -> Error {
+    match error {
+        Error::Protocol(what) => Error::Protocol(format!("{method}: {what}")),
+        other => other,
+    }
+}
+
+/// Hosts, as far as a login wants to know them.
+type Records = BTreeMap<String, Address>;
+
+#[derive(serde::Deserialize)]
+struct Address {
+    #[serde(default)]
+    address: String,
+}
+
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Client({} at {})", self.0.config.user, self.0.config.host)
@@ -116,10 +133,7 @@ impl Client {
     /// # Errors
     /// As that; [`Error::Protocol`] if the result is of another shape.
     pub async fn get<T: DeserializeOwned>(&self, method: &str, params: Vec<Value>) -> Result<T> {
-        self.call_as(method, params, self.0.config.deadline).await.map_err(|error| match error {
-            Error::Protocol(what) => Error::Protocol(format!("{method}: {what}")),
-            other => other,
-        })
+        self.call_as(method, params, self.0.config.deadline).await.map_err(|error| named(method, error))
     }
 
     /// The same as [`Self::call`], by a name that says that nothing is changed.
@@ -149,9 +163,10 @@ impl Client {
 
     /// A call that XAPI holds back until something happens: it takes no place of the others, and is not made again in a new session, where its token may mean
     /// something else.
-    pub(crate) async fn hold(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<Value> {
+    pub(crate) async fn hold<T: DeserializeOwned>(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<T> {
         let late = || Error::Deadline { what: method.to_owned(), waited: deadline };
-        timeout(deadline, self.with_session(method, &params, false)).await.unwrap_or_else(|_| Err(late()))
+        let answer = timeout(deadline, self.with_session(method, &params, false)).await.unwrap_or_else(|_| Err(late()));
+        answer.map_err(|error| named(method, error))
     }
 
     async fn with_session<T: DeserializeOwned>(&self, method: &str, params: &[Value], repeat: bool) -> Result<T> {
@@ -278,15 +293,10 @@ impl Client {
     /// The addresses of the pool's hosts; where they cannot be had, none: a login is worth more.
     async fn addresses(&self, session: &Session) -> Vec<String> {
         let found =
-            timeout(self.0.config.connect, self.raw::<Value>(&session.host, "host.get_all_records", &[session.reference.clone().into()]))
+            timeout(self.0.config.connect, self.raw::<Records>(&session.host, "host.get_all_records", &[session.reference.clone().into()]))
                 .await;
-        let records = match found {
-            Ok(Ok(Value::Object(records))) => records,
-            _ => return Vec::new(),
-        };
-        let address =
-            |record: &Value| record.get("address").and_then(Value::as_str).and_then(|address| beside(&session.host, address).ok());
-        records.values().filter_map(address).collect()
+        let Ok(Ok(records)) = found else { return Vec::new() };
+        records.values().filter_map(|record| beside(&session.host, &record.address).ok()).collect()
     }
 
     /// Gives up a session that has ended, unless there is a newer one.

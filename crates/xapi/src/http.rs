@@ -6,9 +6,10 @@ use crate::{
     trust::{Finding, Fingerprint, Roots, Trust, Verifier},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Request, StatusCode,
+    body::{Body as _, Incoming},
     client::conn::http1::{self, SendRequest},
     header::{CONTENT_TYPE, HOST, HeaderName},
 };
@@ -28,6 +29,8 @@ use tokio_rustls::{
 
 /// The port of hosts that say no other.
 const HTTPS: u16 = 443;
+/// How much room is made for an answer before it comes, bytes at most.
+const AHEAD: usize = 16 << 20;
 /// Kept connections to one host.
 const KEEP: usize = 8;
 /// Asks a member of a pool for the fingerprint of its coordinator, and has it (`xapi_globs.ml`, since 22.20 or so; ignored by older ones).
@@ -181,6 +184,26 @@ impl Http {
         Ok(sender)
     }
 
+    /// The whole of a body, within the limit. A long one is not copied when it is there: its length is said before it.
+    async fn whole(&self, host: &str, mut body: Incoming) -> Result<Vec<u8>> {
+        let large = || Error::protocol(format!("an answer of more than {} bytes", self.max_answer));
+        let said = body.size_hint().exact().unwrap_or(0);
+        if said > self.max_answer as u64 {
+            return Err(large());
+        }
+        // What is said is not there yet.
+        let mut all = Vec::with_capacity((said as usize).min(AHEAD));
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(|error| lost(host, error))?.into_data() {
+                if all.len() + data.len() > self.max_answer {
+                    return Err(large());
+                }
+                all.extend_from_slice(&data);
+            }
+        }
+        Ok(all)
+    }
+
     /// Posts a request of JSON and reads the whole answer. A kept connection that turns out to be closed before the request has left is replaced;
     /// after that nothing is sent twice.
     pub(crate) async fn post(&self, host: &str, path: &str, body: Bytes) -> Result<Answer> {
@@ -213,14 +236,11 @@ impl Http {
             let header = |name: &HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
             let content_type = header(&CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
             let coordinator = header(&TELL_THUMBPRINT).and_then(|text| text.parse().ok());
-            let body = Limited::new(body, self.max_answer).collect().await.map_err(|error| match error.downcast::<hyper::Error>() {
-                Ok(error) => lost(host, *error),
-                Err(_) => Error::protocol(format!("an answer of more than {} bytes", self.max_answer)),
-            })?;
+            let body = self.whole(host, body).await?;
             if parts.status == StatusCode::OK {
                 self.keep(host, connection);
             }
-            return Ok(Answer { status: parts.status.as_u16(), content_type, coordinator, body: body.to_bytes() });
+            return Ok(Answer { status: parts.status.as_u16(), content_type, coordinator, body: body.into() });
         }
     }
 }

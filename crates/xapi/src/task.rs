@@ -134,8 +134,8 @@ pub(crate) async fn follow(client: &Client, task: &str, progress: &mut impl FnMu
     let mut failures = 0;
     loop {
         let params = vec![json!([format!("task/{task}")]), token.clone().into(), json!(POLL.as_secs_f64())];
-        let batch: Batch = match client.hold("event.from", params, POLL * 2).await {
-            Ok(value) => serde_json::from_value(value).map_err(|error| Error::protocol(format!("event.from: {error}")))?,
+        let batch = match client.hold::<Batch>("event.from", params, POLL * 2).await {
+            Ok(batch) => batch,
             // The task goes on in XAPI while we are cut off, or after its restart is gone.
             Err(error) if error.is_of_the_connection() || error.is("SESSION_INVALID") || error.is("EVENT_FROM_TOKEN_PARSE_FAILURE") => {
                 failures += 1;
@@ -156,7 +156,7 @@ pub(crate) async fn follow(client: &Client, task: &str, progress: &mut impl FnMu
             }
             let Some(snapshot) = event.snapshot else { continue };
             seen = true;
-            let record: Record = serde_json::from_value(snapshot).map_err(|error| Error::protocol(format!("a task: {error}")))?;
+            let record: Record = snapshot.read()?;
             progress(record.progress.clamp(0.0, 1.0));
             if let Some(end) = end(record) {
                 return end;

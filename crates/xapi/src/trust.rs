@@ -113,6 +113,10 @@ impl Roots {
             tracing::debug!(%error, "a root certificate of the system cannot be read");
         }
         store.add_parsable_certificates(found.certs);
+        Self::of(store, provider)
+    }
+
+    fn of(store: RootCertStore, provider: Arc<CryptoProvider>) -> Self {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone()).build().ok();
         Self { verifier, provider }
     }
@@ -189,6 +193,44 @@ fn reason(error: &TlsError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Why a certificate for `xcp1.lab` of an authority that this computer knows is not taken, asked for by that name; nothing if it is.
+    fn refusal(name: &str, from: (i32, u8), to: (i32, u8), pin: impl FnOnce(&[u8]) -> Option<Fingerprint>) -> Option<String> {
+        let (authority, own) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+        let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let mut store = RootCertStore::empty();
+        store.add(root.self_signed(&authority).unwrap().der().clone()).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["xcp1.lab".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from.0, from.1, 1), rcgen::date_time_ymd(to.0, to.1, 1));
+        let certificate = params.signed_by(&own, &rcgen::Issuer::new(root, authority)).unwrap();
+        let roots = Arc::new(Roots::of(store, Arc::new(tokio_rustls::rustls::crypto::ring::default_provider())));
+        let finding = Arc::new(Finding::default());
+        let verifier = Verifier { pin: pin(certificate.der()), blindly: false, roots, finding: finding.clone() };
+        // The middle of 2026.
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_782_000_000));
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        match verifier.verify_server_cert(certificate.der(), &[], &name, &[], now) {
+            Ok(_) => None,
+            Err(_) => {
+                let (found, why) = finding.take().unwrap();
+                assert_eq!(found, Fingerprint::of(certificate.der()), "it is shown, so that it can be compared");
+                Some(why)
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_a_known_authority_is_taken_in_its_time_and_for_its_name() {
+        let none = |_: &[u8]| None;
+        assert_eq!(refusal("xcp1.lab", (2026, 1), (2027, 1), none), None);
+        assert_eq!(refusal("xcp1.lab", (2024, 1), (2026, 1), none).as_deref(), Some("it has expired"));
+        assert_eq!(refusal("xcp1.lab", (2027, 1), (2028, 1), none).as_deref(), Some("it is not valid yet"));
+        assert_eq!(refusal("xcp2.lab", (2026, 1), (2027, 1), none).as_deref(), Some("it is that of another name"));
+        // Whom somebody has confirmed by its fingerprint is believed whatever it says of itself; another one is not.
+        assert_eq!(refusal("xcp2.lab", (2024, 1), (2026, 1), |der| Some(Fingerprint::of(der))), None);
+        assert!(refusal("xcp1.lab", (2026, 1), (2027, 1), |_| Some(Fingerprint::of(b"x"))).unwrap().contains("pinned"));
+    }
 
     #[test]
     fn fingerprints_are_read_in_the_forms_people_have_them() {

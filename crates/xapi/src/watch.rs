@@ -5,11 +5,11 @@
 //! deletion was missed and that class is read again.
 
 use crate::{
-    cache::{Batch, Cache, Change},
+    cache::{Batch, Cache, Change, Record},
     client::Client,
     error::{Error, Result},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{collections::HashMap, time::Duration};
 
 /// How long XAPI holds an answer back while nothing happens.
@@ -54,9 +54,8 @@ impl Watch {
             return self.read_all().await;
         }
         let params = vec![json!(self.classes), self.token.clone().into(), json!(POLL.as_secs_f64())];
-        let answer = self.client.hold("event.from", params, POLL + GRACE).await;
-        let batch = match answer {
-            Ok(value) => serde_json::from_value::<Batch>(value).map_err(|error| Error::protocol(format!("event.from: {error}")))?,
+        let batch = match self.client.hold::<Batch>("event.from", params, POLL + GRACE).await {
+            Ok(batch) => batch,
             Err(error) if error.is("EVENT_FROM_TOKEN_PARSE_FAILURE") || error.is("EVENTS_LOST") || error.is("SESSION_INVALID") => {
                 return self.read_all().await;
             }
@@ -91,7 +90,7 @@ impl Watch {
     async fn read_class(&mut self, class: &str) -> Result<Vec<Change>> {
         // Counts name classes in lower case, methods in the data model's.
         let named = self.classes.iter().find(|known| known.eq_ignore_ascii_case(class)).cloned().unwrap_or_else(|| class.to_owned());
-        let records: HashMap<String, Value> = self.client.get(&format!("{named}.get_all_records"), vec![]).await?;
+        let records: HashMap<String, Record> = self.client.get(&format!("{named}.get_all_records"), vec![]).await?;
         Ok(self.cache.replace(&named, records))
     }
 }

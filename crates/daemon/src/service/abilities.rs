@@ -274,7 +274,8 @@ impl Service {
             Err(error) => return not(error.chain(), None),
         };
         let Some(address) = found.into_iter().find(|address| !is_local(&address.ip)) else {
-            return not("no address is known: no guest agent answers, and no lease was given".into(), None);
+            let why = within("asking for addresses", addresses.missing(&handle)).await.ok().flatten();
+            return not(why.unwrap_or_else(|| "no address is known: no guest agent answers, and no lease was given".into()), None);
         };
         if goal == Ready::Ip {
             return Ok(ReadyView { ready: true, address: Some(address), missing: String::new() });

@@ -50,12 +50,12 @@ pub(super) fn steps(name: &str, settings: &Settings) -> Vec<String> {
 
 impl Pool {
     pub(super) async fn create(&self, id: MachineId, name: &str, settings: &Settings, journal: &dyn Journal) -> Result<Handle> {
-        if let Some((_, vm)) = self.find(id).await? {
-            if tags::complete(&vm) {
-                return Ok(handle(&vm.uuid));
+        if let Some(own) = self.find(id).await? {
+            if own.complete {
+                return Ok(handle(&own.uuid));
             }
             // A first try that was cut off.
-            self.delete(&vm.uuid).await?;
+            self.delete(&own.uuid).await?;
         }
         let tell = |phase: &str, percent: Option<u8>| journal.progress(Progress { phase: phase.to_owned(), percent });
         let user_data = self.user_data(settings).await?;

@@ -17,6 +17,8 @@ use vmoon_xapi::{
 
 /// Where the VM's SSH server is, if that was said in its `other_config`.
 const PORT: &str = "vmoon:ssh-port";
+/// Where it is if nothing was said.
+const SSH: u16 = 22;
 
 /// Whether a channel is one inside the guest.
 pub(super) fn is_inside(channel: &Channel) -> bool {
@@ -94,16 +96,37 @@ impl Pool {
         guests.open(&Machine { key: uuid, name: &vm.name_label, run }, channel, from, self).await
     }
 
+    /// What a VM's tools have told, if anything.
+    async fn told_by_tools(&self, vm: &Vm) -> Result<Option<VmGuestMetrics>> {
+        let Some(metrics) = vm.guest_metrics.known() else { return Ok(None) };
+        match self.client()?.get("VM_guest_metrics.get_record", vec![metrics.into()]).await {
+            Ok(metrics) => Ok(Some(metrics)),
+            // They are made anew with each boot: it has just been restarted.
+            Err(error) if error.is("HANDLE_INVALID") => Ok(None),
+            Err(error) => Err(self.failed("read the VM's addresses", error)),
+        }
+    }
+
+    /// Why no address of a VM that runs is known.
+    pub(super) async fn why_no_address(&self, vm: &Vm) -> Result<String> {
+        let told = self.told_by_tools(vm).await?;
+        Ok(match told.filter(|metrics| !metrics.pv_drivers_version.is_empty() || !metrics.os_version.is_empty() || metrics.live) {
+            None => "no address is known: no guest tools have spoken; they are not installed in the guest, or not up yet".into(),
+            Some(_) if vm.vifs.is_empty() => "no address is known: the VM has no network interface".into(),
+            Some(_) => "no address is known: the guest's tools run and tell of none; its network gives it no lease, or not yet".into(),
+        })
+    }
+
+    /// Where a VM's SSH server may be reached, the best first.
+    pub(super) async fn ssh_places(&self, uuid: &str) -> Result<Vec<(String, u16)>> {
+        let places = self.places(uuid).await?;
+        Ok(places.into_iter().map(|place| (place.host, place.port.unwrap_or(SSH))).collect())
+    }
+
     /// The addresses that a VM's tools have told.
     pub(super) async fn addresses_of(&self, vm: &Vm) -> Result<Vec<Address>> {
-        let Some(metrics) = vm.guest_metrics.known() else { return Ok(Vec::new()) };
+        let Some(metrics) = self.told_by_tools(vm).await? else { return Ok(Vec::new()) };
         let client = self.client()?;
-        let metrics: VmGuestMetrics = match client.get("VM_guest_metrics.get_record", vec![metrics.into()]).await {
-            Ok(metrics) => metrics,
-            // They are made anew with each boot: it has just been restarted.
-            Err(error) if error.is("HANDLE_INVALID") => return Ok(Vec::new()),
-            Err(error) => return Err(self.failed("read the VM's addresses", error)),
-        };
         let mut macs = BTreeMap::new();
         for vif in &vm.vifs {
             if let Ok(vif) = client.get::<Vif>("VIF.get_record", vec![vif.into()]).await {

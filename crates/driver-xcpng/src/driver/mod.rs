@@ -223,19 +223,19 @@ impl Driver for XcpngDriver {
             }
             return Ok(if reversed { Recovered::Reversed } else { Recovered::Finished(None) });
         }
-        let Some((_, vm)) = self.0.find(op.machine).await? else {
+        let Some(own) = self.0.find(op.machine).await? else {
             self.0.sweep_disks(op.machine, None).await?;
             return Ok(if op.verb == Verb::Delete { Recovered::Finished(None) } else { Recovered::Reversed });
         };
         match op.verb {
-            Verb::Create if tags::complete(&vm) => Ok(Recovered::Finished(Some(handle(&vm.uuid)))),
+            Verb::Create if own.complete => Ok(Recovered::Finished(Some(handle(&own.uuid)))),
             Verb::Create => {
-                self.0.delete(&vm.uuid).await?;
+                self.0.delete(&own.uuid).await?;
                 self.0.sweep_disks(op.machine, None).await?;
                 Ok(Recovered::Reversed)
             }
             Verb::Delete => {
-                self.0.delete(&vm.uuid).await?;
+                self.0.delete(&own.uuid).await?;
                 Ok(Recovered::Finished(None))
             }
             // XAPI has finished what it was asked, or has not begun: the observation tells.
@@ -365,5 +365,14 @@ impl Addresses for XcpngDriver {
     async fn addresses(&self, handle: &Handle) -> Result<Vec<Address>> {
         let (_, vm) = self.0.known(&uuid(handle)?).await?;
         self.0.addresses_of(&vm).await
+    }
+
+    async fn ssh(&self, handle: &Handle) -> Result<Option<Vec<(String, u16)>>> {
+        self.0.ssh_places(&uuid(handle)?).await.map(Some)
+    }
+
+    async fn missing(&self, handle: &Handle) -> Result<Option<String>> {
+        let (_, vm) = self.0.known(&uuid(handle)?).await?;
+        self.0.why_no_address(&vm).await.map(Some)
     }
 }

@@ -13,7 +13,7 @@ use vmoon_core::{
     Code,
     ability::{Changed, Notices},
 };
-use vmoon_xapi::{records::Vm, watch::Watch};
+use vmoon_xapi::{cache::Record, records::Vm, watch::Watch};
 
 /// The first and the longest pause between two tries to reach the pool.
 const FIRST: Duration = Duration::from_millis(500);
@@ -76,8 +76,8 @@ impl Events {
 }
 
 /// The uuid of a record that is a machine.
-fn uuid(record: &serde_json::Value) -> Option<String> {
-    let vm: Vm = serde_json::from_value(record.clone()).ok()?;
+fn uuid(record: &Record) -> Option<String> {
+    let vm: Vm = record.read().ok()?;
     tags::is_machine(&vm).then_some(vm.uuid)
 }
 

@@ -9,7 +9,10 @@ use crate::{
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::Semaphore;
 use vmoon_core::{
@@ -40,6 +43,25 @@ pub(crate) struct Pool {
     pub(super) lives: Lives,
     /// Places for creations: a pool that is asked for fifty at once does them a few at a time all the same, and its other users wait.
     pub(super) creating: Semaphore,
+    /// How often it was asked which VMs are ours.
+    asked: AtomicU64,
+    own: tokio::sync::Mutex<Reading>,
+}
+
+/// A VM of ours.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) uuid: String,
+    /// Whether everything about it was made.
+    pub(super) complete: bool,
+}
+
+/// Which VMs were ours when they were last read for that.
+#[derive(Debug, Default)]
+struct Reading {
+    /// Whoever asked up to here is served by it.
+    covers: u64,
+    machines: HashMap<MachineId, Own>,
 }
 
 /// A client, and what it was made with.
@@ -75,6 +97,8 @@ impl Pool {
             meters: Meters::default(),
             lives: Lives::default(),
             creating: Semaphore::new(CREATING),
+            asked: AtomicU64::new(0),
+            own: tokio::sync::Mutex::default(),
         })
     }
 
@@ -165,10 +189,23 @@ impl Pool {
         self.vm(uuid).await?.ok_or_else(|| Error::new(Code::MachineBroken, "the pool has no such VM"))
     }
 
-    /// Our machine of that id.
-    pub(super) async fn find(&self, id: MachineId) -> Result<Option<(String, Vm)>> {
-        let mut own = self.vms().await?.into_iter().filter(|(_, vm)| tags::owner(vm) == Some(id) && !vm.is_a_snapshot);
-        Ok(own.next())
+    /// Our machine of that id. Every VM has to be read for that, so those who ask while a reading is under way share the next one.
+    pub(super) async fn find(&self, id: MachineId) -> Result<Option<Own>> {
+        let ticket = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut last = self.own.lock().await;
+        if last.covers < ticket {
+            // It begins now: whoever has asked by now is served by it.
+            let covers = self.asked.load(Ordering::Relaxed);
+            let mut machines = HashMap::new();
+            for vm in self.vms().await?.into_iter().map(|(_, vm)| vm).filter(|vm| !vm.is_a_snapshot) {
+                if let Some(owner) = tags::owner(&vm) {
+                    let complete = tags::complete(&vm);
+                    machines.entry(owner).or_insert(Own { uuid: vm.uuid, complete });
+                }
+            }
+            *last = Reading { covers, machines };
+        }
+        Ok(last.machines.get(&id).cloned())
     }
 
     /// What is seen of a VM; none if the pool does not know it.

@@ -1,4 +1,5 @@
-//! Calls of XAPI by their names, checked against its table before they are sent.
+//! Calls of XAPI by their names, checked against its table before they are sent. One that the table has not is sent unchecked, if the host says that it has it: tables
+//! are older than hosts.
 
 use super::XcpngDriver;
 use async_trait::async_trait;
@@ -29,6 +30,37 @@ fn refused(wrong: &[Wrong]) -> Error {
     }
 }
 
+/// Whether a name is formed as those of methods are: what is not cannot be one of a newer release either.
+fn could_be(name: &str) -> bool {
+    let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    name.len() <= 200 && name.split_once('.').is_some_and(|(class, verb)| word(class) && word(verb))
+}
+
+/// An argument of a call whose types are not known: JSON where it is written as that, truths, and else text, which XAPI takes for numbers, too.
+fn unchecked(text: &str) -> Value {
+    let json = text.starts_with(['{', '[', '"']).then(|| serde_json::from_str(text).ok()).flatten();
+    json.unwrap_or_else(|| match text {
+        "true" => true.into(),
+        "false" => false.into(),
+        text => text.into(),
+    })
+}
+
+impl XcpngDriver {
+    /// The parameters of a call that is not in the table: one of a newer release, if the host says that it has it.
+    async fn of_a_newer_release(&self, name: &str, wrong: Wrong, arguments: &[String]) -> Result<Vec<Value>> {
+        let plain = name.strip_prefix("Async.").unwrap_or(name);
+        let known = match self.0.client() {
+            Ok(client) if could_be(plain) => client.get::<Vec<String>>("system.listMethods", Vec::new()).await.unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        if !known.iter().any(|method| method == name) {
+            return Err(refused(&[wrong]));
+        }
+        Ok(arguments.iter().map(|text| unchecked(text)).collect())
+    }
+}
+
 fn ended(end: End) -> Result<Value> {
     match end {
         End::Done(value) => Ok(value),
@@ -43,17 +75,26 @@ impl Raw for XcpngDriver {
         let plain = call.method.strip_prefix("Async.").unwrap_or(&call.method);
         let background = call.background || plain != call.method;
         let name = if background { format!("Async.{plain}") } else { plain.to_owned() };
-        let method = model.method(&name).map_err(|wrong| refused(&[wrong]))?;
         if OWN.contains(&plain) {
             return Err(Error::new(Code::Usage, format!("{plain} is not called by hand: the daemon holds the session of this connection")));
         }
-        let params = model.arguments(&method, &call.arguments).map_err(|wrong| refused(&wrong))?;
+        let (params, note) = match model.method(&name) {
+            Ok(method) => (model.arguments(&method, &call.arguments).map_err(|wrong| refused(&wrong))?, None),
+            Err(wrong @ Wrong::Unknown { .. }) => {
+                let params = self.of_a_newer_release(&name, wrong, &call.arguments).await?;
+                (
+                    params,
+                    Some(format!("{plain} is newer than the calls that are known here: its arguments were sent as they are, unchecked")),
+                )
+            }
+            Err(wrong) => return Err(refused(&[wrong])),
+        };
         let client = self.0.client()?;
         let result = client.call_within(&name, params, Duration::from_millis(call.deadline_ms)).await;
         let result = result.map_err(|error| self.0.failed(plain, error))?;
         Ok(match result {
-            Value::String(task) if background => RawAnswer { task: Some(task), result: Value::Null },
-            result => RawAnswer { task: None, result },
+            Value::String(task) if background => RawAnswer { task: Some(task), result: Value::Null, note },
+            result => RawAnswer { task: None, result, note },
         })
     }
 

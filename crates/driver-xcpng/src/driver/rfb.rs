@@ -3,7 +3,7 @@
 //! The protocol is that of RFC 6143; hosts speak 3.3 or 3.8 without a password of its own, because the connection is let in by the session.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use vmoon_core::{Code, Error, Result};
+use vmoon_core::{Code, Error, Result, name::escape};
 
 /// The most pixels of one side.
 const MAX_SIDE: u16 = 8192;
@@ -30,6 +30,19 @@ async fn skip(stream: &mut (impl AsyncRead + Unpin), mut count: u64) -> Result<(
     Ok(())
 }
 
+/// Why the other side lets nobody in, as it says it (RFC 6143, 7.1.2 and 7.1.3).
+async fn refusal(stream: &mut (impl AsyncRead + Unpin)) -> Result<Error> {
+    let length = stream.read_u32().await.map_err(lost)?;
+    if length > TEXT {
+        return Err(bad("its reason is too long"));
+    }
+    let mut reason = vec![0; length as usize];
+    stream.read_exact(&mut reason).await.map_err(lost)?;
+    let reason: String = String::from_utf8_lossy(&reason).chars().take(300).collect();
+    let reason = if reason.is_empty() { "and does not say why".to_owned() } else { escape(&reason) };
+    Ok(Error::new(Code::DriverUnsupported, format!("the screen lets nobody in: {reason}")))
+}
+
 async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<()> {
     let mut version = [0; 12];
     stream.read_exact(&mut version).await.map_err(lost)?;
@@ -41,6 +54,9 @@ async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<()>
     stream.flush().await.map_err(lost)?;
     if modern {
         let count = stream.read_u8().await.map_err(lost)?;
+        if count == 0 {
+            return Err(refusal(stream).await?);
+        }
         let mut kinds = vec![0; usize::from(count)];
         stream.read_exact(&mut kinds).await.map_err(lost)?;
         if !kinds.contains(&1) {
@@ -49,10 +65,14 @@ async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<()>
         stream.write_u8(1).await.map_err(lost)?;
         stream.flush().await.map_err(lost)?;
         if &version[8..11] >= b"008".as_slice() && stream.read_u32().await.map_err(lost)? != 0 {
-            return Err(bad("it lets nobody in"));
+            return Err(refusal(stream).await?);
         }
-    } else if stream.read_u32().await.map_err(lost)? != 1 {
-        return Err(bad("it wants a password of its own, or lets nobody in"));
+    } else {
+        match stream.read_u32().await.map_err(lost)? {
+            1 => {}
+            0 => return Err(refusal(stream).await?),
+            _ => return Err(bad("it wants a password of its own")),
+        }
     }
     // Others may look, too.
     stream.write_u8(1).await.map_err(lost)?;
@@ -174,6 +194,21 @@ mod tests {
     #[tokio::test]
     async fn a_picture_is_put_together_from_rectangles() {
         assert_eq!(read(&server()).await.unwrap(), (2, 1, vec![255, 0, 0, 0, 0, 255]));
+    }
+
+    #[tokio::test]
+    async fn who_lets_nobody_in_is_heard() {
+        for said in [
+            b"RFB 003.008\n\0\0\0\0\x09no\x1b[31m <".as_slice(),
+            b"RFB 003.008\n\x01\x01\0\0\0\x01\0\0\0\x09no\x1b[31m <",
+            b"RFB 003.003\n\0\0\0\0\0\0\0\x09no\x1b[31m <",
+        ] {
+            let error = read(said).await.unwrap_err();
+            assert_eq!(error.code(), Code::DriverUnsupported);
+            assert!(error.to_string().ends_with("no\\u{1b}[31m <"), "{error}");
+        }
+        let error = read(b"RFB 003.008\n\0\xff\xff\xff\xff").await.unwrap_err();
+        assert!(error.to_string().contains("too long"), "{error}");
     }
 
     #[tokio::test]

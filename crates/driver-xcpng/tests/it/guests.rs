@@ -1,6 +1,10 @@
 //! Sessions, programs, consoles and screens of guests, at a private SSH server that stands for each VM, on this very computer.
 
-use crate::{driver_with, machines::make, ring};
+use crate::{
+    driver_with,
+    machines::{client, make},
+    ring,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -147,7 +151,31 @@ async fn a_closed_port_and_no_address_are_told_as_what_they_are() {
     lab.address(&closed).await;
     let error = lab.driver.exec().unwrap().exec(&closed, &program(&["true"])).await.unwrap_err();
     assert_eq!(error.code(), Code::DriverUnreachable, "{error}");
+    // Where its SSH server would be is known all the same: at the port that was said for it.
+    let pool = client(&lab.server);
+    let vm: Vec<String> = pool.get("VM.get_by_name_label", vec!["closed".into()]).await.unwrap();
+    for (method, more) in [("VM.remove_from_other_config", vec![]), ("VM.add_to_other_config", vec!["2222".into()])] {
+        pool.call(method, [vec![vm[0].clone().into(), "vmoon:ssh-port".into()], more].concat()).await.unwrap();
+    }
+    let places = lab.driver.addresses().unwrap().ssh(&closed).await.unwrap().unwrap();
+    assert!(!places.is_empty() && places.iter().all(|(_, port)| *port == 2222), "{places:?}");
     let nowhere = lab.running("nowhere", "guest-mute", json!({})).await;
+    let mut notices = lab.driver.watch().unwrap();
+    let waiting = async {
+        // Until its tools have come up nothing is known of it.
+        loop {
+            let why = lab.driver.addresses().unwrap().missing(&nowhere).await.unwrap().unwrap();
+            if why.contains("no lease") || why.contains("no network interface") {
+                break;
+            }
+            assert!(why.contains("no guest tools"), "{why}");
+            notices.next().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("why it has no address is never known");
+    let silent = lab.running("silent", "guest-notools", json!({})).await;
+    let why = lab.driver.addresses().unwrap().missing(&silent).await.unwrap().unwrap();
+    assert!(why.contains("no guest tools"), "{why}");
     let error = lab.driver.exec().unwrap().exec(&nowhere, &program(&["true"])).await.unwrap_err();
     assert_eq!(error.code(), Code::GuestNoAddress, "{error}");
 }
@@ -198,4 +226,8 @@ async fn the_text_console_is_a_terminal_and_the_screen_has_a_private_socket() {
     assert!(lab.driver.display().unwrap().offers(&handle).await.unwrap().is_empty());
     let error = lab.driver.display().unwrap().screenshot(&handle).await.unwrap_err();
     assert_eq!(error.code(), Code::MachineStopped);
+    // What nothing is behind is refused with the reason, at once.
+    lab.driver.start(&handle).await.unwrap();
+    let error = lab.driver.display().unwrap().screenshot(&handle).await.unwrap_err();
+    assert!(error.code() == Code::DriverUnsupported && error.to_string().contains("no machine is behind it"), "{error}");
 }

@@ -3,6 +3,7 @@
 mod contract;
 mod cuts;
 mod devices;
+mod faults;
 mod guests;
 mod hosts;
 mod machines;

@@ -46,7 +46,28 @@ async fn what_cannot_be_is_refused_before_it_is_sent() {
     usage(call(&driver, "VM.get_record", &["OpaqueRef:1"], true).await.unwrap_err(), "cannot be a task");
     usage(call(&driver, "session.logout", &[], false).await.unwrap_err(), "the daemon holds the session");
     usage(call(&driver, "x\u{1b}[2J", &[], false).await.unwrap_err(), "\\u{1b}");
-    assert_eq!(server.sim.sessions(), 0, "nothing was asked of the pool");
+}
+
+#[tokio::test]
+async fn what_is_newer_than_the_table_is_sent_if_the_host_has_it() {
+    let server = pool().await;
+    let driver = driver(&server, ring(&server));
+    usage(call(&driver, "VM.teleport", &["web"], false).await.unwrap_err(), "no method \"VM.teleport\"");
+    server.sim.faults(|faults| drop(faults.newer.insert("VM.teleport".into(), "done".into())));
+    let answer = call(&driver, "VM.teleport", &["web", "[1]", "true", "7", "\"8\""], false).await.unwrap();
+    // The server answers with what it was given.
+    assert_eq!(answer.result, json!({"answer": "done", "given": ["web", [1], true, "7", "8"]}));
+    assert!(answer.note.unwrap().contains("unchecked"));
+    let task = call(&driver, "VM.teleport", &["web"], true).await.unwrap().task.unwrap();
+    let raw = driver.raw().unwrap();
+    let mut known = None;
+    while let Ok(standing) = raw.follow(&task, known, 10_000).await {
+        if standing.ended {
+            return;
+        }
+        known = Some(standing.progress);
+    }
+    panic!("it does not end");
 }
 
 #[tokio::test]

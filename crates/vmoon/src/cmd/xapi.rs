@@ -72,22 +72,26 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     // Once: nobody knows what it does.
     ctx.daemon.hello().await?;
     let answer = ctx.daemon.client().call_raw(request).await?;
+    let note = answer.note;
+    if let Some(note) = &note {
+        ctx.out.note(&escape(note));
+    }
     let result = match answer.task {
         Some(task) if no_wait => {
-            let answer = RawAnswer { task: Some(task.clone()), result: Value::Null };
+            let answer = RawAnswer { task: Some(task.clone()), result: Value::Null, note };
             return if ctx.out.format().is_machine() { ctx.out.one(&answer, &task, &[]) } else { ctx.out.line(&task) }.map(|()| Exit::OK);
         }
         Some(task) => follow(ctx, &connection, &method, &task, until).await?,
         None => answer.result,
     };
-    print(ctx, result)?;
+    print(ctx, result, note)?;
     Ok(Exit::OK)
 }
 
 /// The result alone, as JSON, whatever the format: it is of any shape.
-fn print(ctx: &Ctx, result: Value) -> Result<()> {
+fn print(ctx: &Ctx, result: Value, note: Option<String>) -> Result<()> {
     if ctx.out.format().is_machine() {
-        return ctx.out.one(&RawAnswer { task: None, result }, "result", &[]);
+        return ctx.out.one(&RawAnswer { task: None, result, note }, "result", &[]);
     }
     let mut text = serde_json::to_vec_pretty(&result).map_err(|error| Error::internal("the result is no JSON").source(error))?;
     text.push(b'\n');

@@ -1,4 +1,4 @@
-//! Consoles: the connection is given over to whoever is behind it. Without a machine behind it that is a screen that greets and stays dark, or a terminal that says
+//! Consoles: the connection is given over to whoever is behind it. Without a machine behind it that is a screen that lets nobody in and says why, or a terminal that says
 //! whose it is and echoes.
 
 use super::{Query, broken, empty, named};
@@ -13,6 +13,8 @@ use tokio::{
 
 /// What a server of RFB says first (RFC 6143, 7.1.1).
 const GREETING: &[u8] = b"RFB 003.008\n";
+/// Why nobody sees anything.
+const NOTHING: &str = "this VM is simulated by its records alone: no machine is behind it that could show anything";
 
 /// Tells the Unix socket that a machine's console listens on, by the VM's reference and the console's protocol; none if nothing is behind it.
 pub type Consoles = Arc<dyn Fn(&str, &str) -> Option<PathBuf> + Send + Sync>;
@@ -52,12 +54,10 @@ async fn serve(mut stream: TokioIo<hyper::upgrade::Upgraded>, socket: Option<Pat
         let mut machine = UnixStream::connect(socket).await?;
         return copy_bidirectional(&mut stream, &mut machine).await.map(drop);
     }
-    let text = protocol != "rfb";
-    if text {
-        stream.write_all(format!("\r\n{} login: ", name.escape_debug()).as_bytes()).await?;
-    } else {
-        stream.write_all(GREETING).await?;
+    if protocol == "rfb" {
+        return dark(&mut stream).await;
     }
+    stream.write_all(format!("\r\n{} login: ", name.escape_debug()).as_bytes()).await?;
     stream.flush().await?;
     let mut buf = [0; 4096];
     loop {
@@ -65,9 +65,21 @@ async fn serve(mut stream: TokioIo<hyper::upgrade::Upgraded>, socket: Option<Pat
         if count == 0 {
             return stream.shutdown().await;
         }
-        if text {
-            stream.write_all(&buf[..count]).await?;
-            stream.flush().await?;
-        }
+        stream.write_all(&buf[..count]).await?;
+        stream.flush().await?;
     }
+}
+
+/// Lets nobody in: no way to be let in is offered, and the reason follows (RFC 6143, 7.1.2).
+async fn dark(stream: &mut TokioIo<hyper::upgrade::Upgraded>) -> io::Result<()> {
+    stream.write_all(GREETING).await?;
+    stream.flush().await?;
+    let mut version = [0; 12];
+    stream.read_exact(&mut version).await?;
+    let modern = version.starts_with(b"RFB 003.007") || version.starts_with(b"RFB 003.008");
+    let none: &[u8] = if modern { &[0] } else { &[0; 4] };
+    let length = u32::try_from(NOTHING.len()).unwrap_or_default();
+    stream.write_all(&[none, &length.to_be_bytes(), NOTHING.as_bytes()].concat()).await?;
+    stream.flush().await?;
+    stream.shutdown().await
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 use vmoon_guest_image::Guest;
-use vmoon_xapi::{Client, Console, records::Vm, watch::Watch};
+use vmoon_xapi::{Client, Console, cache::Record, records::Vm, watch::Watch};
 use vmoon_xapi_sim::{
     Server, Settings,
     machines::{Qemu, Sshd},
@@ -87,7 +87,7 @@ impl Pool {
     }
 
     fn record(&self, vm: &str) -> Vm {
-        serde_json::from_value(self.watch.cache().get("VM", vm).unwrap().clone()).unwrap()
+        self.watch.cache().get("VM", vm).unwrap().read().unwrap()
     }
 
     /// What the metrics of a VM say once this is so.
@@ -97,7 +97,8 @@ impl Pool {
                 // It may not have been heard of yet.
                 if self.watch.cache().get("VM", vm).is_some() {
                     let record = self.record(vm);
-                    let metrics = self.watch.cache().get("VM_guest_metrics", record.guest_metrics.as_str()).cloned().unwrap_or_default();
+                    let metrics = self.watch.cache().get("VM_guest_metrics", record.guest_metrics.as_str());
+                    let metrics = metrics.map(Record::value).unwrap_or_default();
                     if so(&record, &metrics) {
                         return (record, metrics);
                     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use vmoon_xapi::{
     Client, Ref,
+    cache::Record,
     records::{PowerState, Sr, Vdi, Vm},
     task::{End, run},
     watch::Watch,
@@ -61,9 +62,9 @@ async fn a_template_becomes_a_vm_with_an_address() {
     let address = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
             watch.next().await.unwrap();
-            let running: Vm = serde_json::from_value(watch.cache().get("VM", &reference).unwrap().clone()).unwrap();
-            let metrics = watch.cache().get("VM_guest_metrics", running.guest_metrics.as_str());
-            if let Some(address) = metrics.and_then(|metrics| metrics["networks"]["0/ip"].as_str()) {
+            let running: Vm = watch.cache().get("VM", &reference).unwrap().read().unwrap();
+            let metrics = watch.cache().get("VM_guest_metrics", running.guest_metrics.as_str()).map(Record::value).unwrap_or_default();
+            if let Some(address) = metrics["networks"]["0/ip"].as_str() {
                 assert_eq!(running.power_state, PowerState::Running);
                 return address.to_owned();
             }

@@ -62,6 +62,11 @@ async fn a_console_is_a_pipe_for_bytes() {
     let mut greeting = [0; 12];
     screen.read_exact(&mut greeting).await.unwrap();
     assert_eq!(&greeting, b"RFB 003.008\n");
+    // Nothing is behind it that could show anything: nobody is let in, and it is said why.
+    screen.write_all(&greeting).await.unwrap();
+    let mut refusal = Vec::new();
+    screen.read_to_end(&mut refusal).await.unwrap();
+    assert!(refusal[0] == 0 && String::from_utf8_lossy(&refusal).contains("no machine is behind it"), "{refusal:?}");
     let location = console(&client, &vm, "vt100").await;
     // The session has ended meanwhile: it is renewed once.
     server.sim.restart();

@@ -24,7 +24,7 @@ async fn changes_are_told_and_nothing_falls_between_the_records_and_the_events()
     server.event("vm", "mod", "a", json!({"name_label": "two"}));
     server.event("vm", "add", "b", json!({}));
     assert_eq!(next(&mut watch).await, ["Added b", "Changed a"]);
-    assert_eq!(watch.cache().get("vm", "a").unwrap()["name_label"], "two");
+    assert_eq!(watch.cache().get("vm", "a").unwrap().value()["name_label"], "two");
     server.event("vm", "del", "a", json!(null));
     assert_eq!(next(&mut watch).await, ["Removed a"]);
     assert_eq!(server.count("VM.get_all_records"), 1, "something was read again without a reason");

@@ -3,7 +3,7 @@
 use crate::server::{Reply, Server};
 use std::time::Duration;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
-use vmoon_xapi::{Client, Config, Error, Password, trust::Fingerprint};
+use vmoon_xapi::{Client, Config, Error, Password, trust::Fingerprint, watch::Watch};
 
 async fn error(client: &Client) -> Error {
     client.read("VM.get_all_records", vec![]).await.unwrap_err()
@@ -86,6 +86,23 @@ async fn an_answer_larger_than_allowed_is_not_read() {
     server.once("VM.get_all_records", Reply::Raw(200, "application/json", vec![b' '; 100 << 20]));
     assert!(error(&client).await.to_string().contains("more than 1048576 bytes"));
     client.read("VM.get_all_records", vec![]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_of_100_mb_is_read_for_what_is_wanted() {
+    let server = Server::start().await;
+    let client = server.client();
+    client.read("VM.get_all_records", vec![]).await.unwrap();
+    let mut body = br#"{"jsonrpc":"2.0","result":{"OpaqueRef:1":{"name_label":"web","name_description":""#.to_vec();
+    body.resize(100 << 20, b'x');
+    body.extend_from_slice(br#""}}}"#);
+    server.once("VM.get_all_records", Reply::Raw(200, "application/json", body));
+    let mut watch = Watch::begin(client.clone(), &["VM"]).await.unwrap();
+    assert_eq!(watch.cache().get("VM", "OpaqueRef:1").unwrap().value()["name_label"], "web");
+    // The next look finds that XAPI has no such VM any more.
+    server.restart();
+    assert_eq!(watch.next().await.unwrap().len(), 1);
+    assert_eq!(watch.cache().count("VM"), 0);
 }
 
 #[tokio::test]
