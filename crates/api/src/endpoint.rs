@@ -134,7 +134,8 @@ macro_rules! with_endpoints {
             use_environment(EnvironmentRef) -> EnvironmentInfo: Post "/v1/environments/{environment}/use" "Chooses the environment that is meant by @.";
             plan_packages(ChangePackages) -> PackagePlan: Post "/v1/environments/{environment}/plan" "Says what changing its packages would do; touches nothing.";
             change_packages(ChangePackages) -> BegunView: Post "/v1/environments/{environment}/changes" "Changes its packages: a new generation, or nothing.";
-            apply_environment(ApplyEnvironment) -> AppliedView: Post "/v1/environments/{environment}/apply" "Makes a machine use an environment, also while it runs.";
+            plan_apply(ApplyEnvironment) -> AppliedView: Post "/v1/environments/{environment}/apply/plan" "Says what making a machine use it would do; touches nothing.";
+            apply_environment(ApplyEnvironment) -> BegunView: Post "/v1/environments/{environment}/apply" "Makes a machine use an environment, also while it runs; the operation's result is an AppliedView.";
             list_packages(ListPackages) -> Vec<RockInfo>: Get "/v1/environments/{environment}/packages" "Lists its packages.";
             read_lock(EnvironmentRef) -> LockView: Get "/v1/environments/{environment}/lock" "Reads its lock.";
             export_environment(EnvironmentRef) -> LockView: Get "/v1/environments/{environment}/export" "Exports it: its lock and what it is for, from which it can be made again.";

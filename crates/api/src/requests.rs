@@ -396,9 +396,9 @@ pub struct ApplyEnvironment {
     pub environment: String,
     /// The machine.
     pub machine: String,
-    /// Only say what would be done.
-    #[serde(default)]
-    pub dry_run: bool,
+    /// How long it may take, milliseconds; half an hour if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 /// Looks for packages.

@@ -153,6 +153,9 @@ pub struct OperationView {
     pub progress: Progress,
     /// How it ended; `None` while it runs.
     pub outcome: Option<Outcome>,
+    /// What came of it, where there is more to say; its form is told by what has begun it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
 }
 
 /// A session.

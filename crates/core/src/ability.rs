@@ -1,7 +1,7 @@
 //! What some machines can do beyond living: each ability is a trait of its own, reached through an accessor of
 //! [`Driver`](crate::driver::Driver) that answers `None` where there is no such ability. Plain data, as everywhere at this boundary.
 
-use crate::{Result, driver::Handle};
+use crate::{Result, driver::Handle, operation::Progress};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -254,19 +254,47 @@ pub struct Switched {
     pub steps: Vec<String>,
 }
 
+/// Who follows work that may take long: is told how far it is, and may give it up until it takes effect, by dropping its future.
+pub trait Follow: Send + Sync {
+    /// Says what is being done now. Called often: it must cost next to nothing.
+    fn progress(&self, progress: Progress);
+    /// Said once, before anything changes for the machine: from here on the work is not given up any more.
+    ///
+    /// # Errors
+    /// [`Code::Cancelled`](crate::Code::Cancelled) if it was given up just before; then nothing may change.
+    fn commit(&self) -> Result<()>;
+}
+
+/// Nobody follows: it is done to its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nobody;
+
+impl Follow for Nobody {
+    fn progress(&self, _: Progress) {}
+
+    fn commit(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Machines that use environments of packages.
 #[async_trait]
 pub trait Environments: Send + Sync {
     /// What running machines use or have used since their start: these generations must stay where they are.
     async fn used(&self) -> Result<Vec<(Handle, UsedEnvironment)>>;
-    /// What the machine is to use at its next start.
+    /// What the machine is to use at its next start. Asked of many machines at once: none is entered for it, so that its Lua version may be unknown.
     async fn of(&self, handle: &Handle) -> Result<WantedEnvironment>;
-    /// Makes the machine use an environment as it is now. With `dry_run` it only says what it would do, and refuses what it would refuse.
+    /// The Lua version whose packages the machine's interpreter loads, if it says one; the machine is entered where that must be.
+    async fn lua(&self, handle: &Handle) -> Result<Option<String>> {
+        Ok(self.of(handle).await?.lua)
+    }
+    /// Makes the machine use an environment as it is now. With `dry_run` it only says what it would do, and refuses what it would refuse. Dropped before
+    /// [`Follow::commit`], it has changed nothing for the machine.
     ///
     /// # Errors
     /// [`Code::EnvironmentNotFound`](crate::Code::EnvironmentNotFound); [`Code::SpecInvalid`](crate::Code::SpecInvalid) where it does not suit
     /// the machine's interpreter; [`Code::MachineRunning`](crate::Code::MachineRunning) where the running machine could not read it.
-    async fn switch(&self, handle: &Handle, name: &str, dry_run: bool) -> Result<Switched>;
+    async fn switch(&self, handle: &Handle, name: &str, dry_run: bool, follow: &dyn Follow) -> Result<Switched>;
 }
 
 /// What a name in a directory stands for.

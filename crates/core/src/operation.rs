@@ -63,4 +63,7 @@ pub struct OpRecord {
     /// How it ended; `None` while it runs.
     #[serde(default)]
     pub outcome: Option<Outcome>,
+    /// What came of it, where more is to be said than that it is done: for `apply` what the API calls `AppliedView`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
 }

@@ -44,8 +44,9 @@ pub(crate) fn connect(config: &Config) -> Result<Vec<Connected>> {
 
 /// Who makes the drivers of the connections that users add; `state` is the state directory.
 pub(crate) fn makers(state: &Path, packages: Arc<Packages>) -> Vec<Arc<dyn Maker>> {
-    let ssh = Ssh(Arc::new(environments::Carried(packages)));
-    vec![Arc::new(ssh), Arc::new(Libvirt { guests: guests_dir(state) }), Arc::new(Xcpng { guests: guests_dir(state) })]
+    let environments = Arc::new(environments::Carried(packages));
+    let guests = Entered { dir: guests_dir(state), environments: environments.clone() };
+    vec![Arc::new(Ssh(environments)), Arc::new(Libvirt { guests: guests.clone() }), Arc::new(Xcpng { guests })]
 }
 
 /// Where it is kept how guests are entered.
@@ -53,9 +54,23 @@ pub(crate) fn guests_dir(state: &Path) -> PathBuf {
     state.join("guests")
 }
 
-/// How the guests of a connection are entered.
-fn guests(dir: &Path, connection: &Connection) -> Guests {
-    Guests::new(vmoon_guest::Config { dir: dir.to_owned(), connection: connection.id.to_string(), login: Login::from_env() })
+/// How guests are entered, and what they can be given.
+#[derive(Clone)]
+struct Entered {
+    dir: PathBuf,
+    environments: Arc<environments::Carried>,
+}
+
+impl Entered {
+    /// The guests of a connection.
+    fn of(&self, connection: &Connection) -> Guests {
+        Guests::new(vmoon_guest::Config {
+            dir: self.dir.clone(),
+            connection: connection.id.to_string(),
+            login: Login::from_env(),
+            environments: Some(self.environments.clone()),
+        })
+    }
 }
 
 /// Hosts that are reached over SSH, and the environments they use.
@@ -93,7 +108,7 @@ impl Maker for Ssh {
 
 /// Virtual machines under libvirt.
 struct Libvirt {
-    guests: PathBuf,
+    guests: Entered,
 }
 
 impl Maker for Libvirt {
@@ -114,7 +129,7 @@ impl Maker for Libvirt {
             identity: connection.identity.clone(),
             runtime,
             data: vmoon_sys::paths::data_home(),
-            guests: Some(guests(&self.guests, connection)),
+            guests: Some(self.guests.of(connection)),
         };
         Ok(Arc::new(LibvirtDriver::connect(&config)?))
     }
@@ -122,7 +137,7 @@ impl Maker for Libvirt {
 
 /// Makes the drivers of XCP-ng and XenServer pools.
 struct Xcpng {
-    guests: PathBuf,
+    guests: Entered,
 }
 
 impl Maker for Xcpng {
@@ -133,7 +148,7 @@ impl Maker for Xcpng {
     fn make(&self, connection: &Connection, access: Access) -> Result<Arc<dyn Driver>> {
         let user = connection.user.clone().unwrap_or_else(|| "root".into());
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let guests = Some(guests(&self.guests, connection));
+        let guests = Some(self.guests.of(connection));
         let driver = XcpngDriver::new(XcpngConfig { uri: connection.uri.clone(), user, keys: Arc::new(access), guests, runtime })?;
         Ok(Arc::new(driver))
     }

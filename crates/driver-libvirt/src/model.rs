@@ -21,6 +21,9 @@ pub(crate) struct Blueprint {
     pub(crate) pool: Option<PoolRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<Seed>,
+    /// What Lua sessions in the guest begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) environment: Option<String>,
     /// Files of the user that must be there before anything is made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) needs: Vec<Need>,

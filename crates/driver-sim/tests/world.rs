@@ -51,6 +51,7 @@ fn record(verb: Verb, machine: MachineId) -> OpRecord {
         ended_ms: None,
         progress,
         outcome: None,
+        result: None,
     }
 }
 

@@ -13,10 +13,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    ability::{
-        Address, Addresses, Changed, Ended, Environments, Exec, FileFacts, FileSink, FileSource, Notices, Program, RemoteFiles, Switched,
-        UsedEnvironment, WantedEnvironment,
-    },
+    ability::{Address, Addresses, Changed, Ended, Environments, Exec, Notices, Program, RemoteFiles, UsedEnvironment},
     driver::{
         Abilities, Channel, ChannelKind, Check, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Observed, Offset, Plan, Recovered,
         SessionLink, Sighting, StopMode, Verdict, unsupported,
@@ -28,6 +25,7 @@ use vmoon_remote::{
     Auth, Host, HostFiles, Link, Target, environment,
     environment::Carrier,
     guest::{Guest, Seen},
+    over::{Account, Entrance, OverSsh},
     route, shell,
 };
 use vmoon_sys::{clock::now_ms, login::Login};
@@ -75,14 +73,31 @@ pub struct Greeting {
     pub user: String,
 }
 
+/// Where one gets to the host's files and environments.
+struct Door {
+    guest: Guest,
+    files: HostFiles,
+    carrier: Option<Carrier>,
+    id: String,
+}
+
+impl Door {
+    fn handle(&self) -> Handle {
+        Handle(json!({ "ssh": self.id }).to_string())
+    }
+
+    fn known(&self, handle: &Handle) -> Result<()> {
+        if *handle == self.handle() { Ok(()) } else { Err(Error::new(Code::MachineNotFound, "the connection has another host now")) }
+    }
+}
+
 /// The driver of one connection.
 pub struct SshDriver {
     host: Host,
     guest: Guest,
-    files: HostFiles,
-    carrier: Option<Carrier>,
     target: Target,
-    id: String,
+    door: Arc<Door>,
+    over: OverSsh<Door>,
     /// The life of the next shell, or of the one that runs.
     shell: Arc<AtomicU64>,
 }
@@ -103,7 +118,9 @@ impl SshDriver {
         let guest = Guest::new(host.clone(), &config.id, MAIN, config.lua)?;
         let files = HostFiles::new(host.clone());
         let carrier = config.environments.map(|all| Carrier::new(guest.clone(), all));
-        Ok(Self { host, guest, files, carrier, target, id: config.id, shell: Arc::new(AtomicU64::new(now_ms())) })
+        let door = Arc::new(Door { guest: guest.clone(), files, carrier, id: config.id });
+        let over = OverSsh::new(door.clone());
+        Ok(Self { host, guest, target, door, over, shell: Arc::new(AtomicU64::new(now_ms())) })
     }
 
     /// The host, for whoever wants more than a machine: files, programs.
@@ -133,12 +150,8 @@ impl SshDriver {
         Ok(Greeting { place: format!("{}:{}", target.host, target.port), lua, user: target.user.clone() })
     }
 
-    fn handle(&self) -> Handle {
-        Handle(json!({ "ssh": self.id }).to_string())
-    }
-
     fn known(&self, handle: &Handle) -> Result<()> {
-        if *handle == self.handle() { Ok(()) } else { Err(Error::new(Code::MachineNotFound, "the connection has another host now")) }
+        self.door.known(handle)
     }
 
     async fn look(&self) -> Result<Observed> {
@@ -247,7 +260,7 @@ impl Driver for SshDriver {
         // A host that cannot be asked, or does not let us in, has no list: the reason is the connection's.
         let late = |_| Error::new(Code::DriverUnreachable, format!("{} did not answer within {} s", self.target, LOOK.as_secs()));
         timeout(LOOK, self.host.connection()).await.map_err(late)??;
-        Ok(vec![Found { handle: self.handle(), id: None, name: self.target.host.clone(), sighting: self.seen().await }])
+        Ok(vec![Found { handle: self.door.handle(), id: None, name: self.target.host.clone(), sighting: self.seen().await }])
     }
 
     async fn recover(&self, _: &OpRecord, _: &[Undo]) -> Result<Recovered> {
@@ -305,11 +318,11 @@ impl Driver for SshDriver {
     }
 
     fn environments(&self) -> Option<&dyn Environments> {
-        self.carrier.as_ref().map(|_| self as &dyn Environments)
+        self.door.carrier.as_ref().map(|_| &self.over as &dyn Environments)
     }
 
     fn remote_files(&self) -> Option<&dyn RemoteFiles> {
-        Some(self)
+        Some(&self.over)
     }
 
     fn watch(&self) -> Option<Box<dyn Notices>> {
@@ -326,53 +339,28 @@ impl Exec for SshDriver {
 }
 
 #[async_trait]
-impl Environments for SshDriver {
-    async fn used(&self) -> Result<Vec<(Handle, UsedEnvironment)>> {
+impl Entrance for Door {
+    async fn enter(&self, handle: &Handle) -> Result<Account> {
+        self.known(handle)?;
+        Ok(Account { files: self.files.clone(), carrier: self.carrier.clone(), hold: Arc::new(()) })
+    }
+
+    fn used(&self) -> Vec<(Handle, UsedEnvironment)> {
         // What the last look has shown: nobody waits for a host that is not there.
         let used = self.carrier.as_ref().map(Carrier::used).unwrap_or_default();
-        Ok(used.into_iter().map(|one| (self.handle(), one.environment)).collect())
+        used.into_iter().map(|one| (self.handle(), one.environment)).collect()
     }
 
-    async fn of(&self, handle: &Handle) -> Result<WantedEnvironment> {
+    async fn wanted(&self, handle: &Handle) -> Result<Option<String>> {
         self.known(handle)?;
-        let Some(carrier) = &self.carrier else { return Ok(WantedEnvironment::default()) };
-        let lua = carrier.lua().await?;
-        let environment = carrier.used().pop().map(|used| used.environment.name);
-        Ok(WantedEnvironment { environment, lua })
+        if self.guest.last_seen().is_none() {
+            self.guest.look().await?;
+        }
+        Ok(self.carrier.as_ref().and_then(|carrier| carrier.used().pop()).map(|used| used.environment.name))
     }
 
-    async fn switch(&self, handle: &Handle, name: &str, dry_run: bool) -> Result<Switched> {
-        self.known(handle)?;
-        let carrier = self.carrier.as_ref().ok_or_else(|| unsupported(KIND, "use environments of packages"))?;
-        carrier.switch(name, dry_run).await
-    }
-}
-
-#[async_trait]
-impl RemoteFiles for SshDriver {
-    async fn look(&self, handle: &Handle, path: &[u8]) -> Result<FileFacts> {
-        self.known(handle)?;
-        self.files.look(path).await
-    }
-
-    async fn list(&self, handle: &Handle, path: &[u8]) -> Result<Vec<FileFacts>> {
-        self.known(handle)?;
-        self.files.list(path).await
-    }
-
-    async fn make_directory(&self, handle: &Handle, path: &[u8], mode: u32) -> Result<FileFacts> {
-        self.known(handle)?;
-        self.files.make_directory(path, mode).await
-    }
-
-    async fn get(&self, handle: &Handle, path: &[u8]) -> Result<(FileFacts, Box<dyn FileSource>)> {
-        self.known(handle)?;
-        self.files.get(path).await
-    }
-
-    async fn put(&self, handle: &Handle, path: &[u8], mode: u32) -> Result<Box<dyn FileSink>> {
-        self.known(handle)?;
-        self.files.put(path, mode).await
+    fn keep(&self, _: &Handle, _: &UsedEnvironment) {
+        // The host keeps it.
     }
 }
 

@@ -8,6 +8,7 @@ use vmoon_core::{
     size,
     spec::Problems,
 };
+use vmoon_guest::settings::ENVIRONMENT;
 use vmoon_seed::{check, cloud::Cloud};
 
 /// What the pool offers.
@@ -75,6 +76,9 @@ pub(crate) struct Settings {
     /// What tells the guest who it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<Cloud>,
+    /// What Lua sessions in the guest begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) environment: Option<String>,
     /// The VM it is a copy of, in place of a template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) original: Option<String>,
@@ -144,7 +148,7 @@ fn find<'a, T>(all: &'a [T], named: impl Fn(&T) -> &Named, wanted: &str, what: &
 /// Resolves what was written.
 pub(crate) fn resolve(name: &str, given: &Map<String, Value>, facts: &Facts, problems: &mut Problems) -> Settings {
     let mut settings = Settings::default();
-    let known: Vec<String> = known().into_iter().map(|setting| setting.name).collect();
+    let known: Vec<String> = known().into_iter().map(|setting| setting.name).chain([ENVIRONMENT.to_owned()]).collect();
     for name in given.keys().filter(|name| !known.contains(name)) {
         problems.add(format!("settings.{name}"), format!("there is no such setting; there are: {}", known.join(", ")));
     }
@@ -196,6 +200,11 @@ pub(crate) fn resolve(name: &str, given: &Map<String, Value>, facts: &Facts, pro
     settings.seed = seed(name, given, problems);
     if settings.seed.is_some() && settings.storage.is_none() {
         problems.add("settings.sr", "the pool has no default storage repository for the seed; name one");
+    }
+    match given.get(ENVIRONMENT).map(vmoon_guest::settings::environment) {
+        Some(Ok(name)) => settings.environment = Some(name.to_owned()),
+        Some(Err(why)) => problems.add("settings.env", why),
+        None => {}
     }
     settings.fallback_network = facts.networks.first().map(|network| network.uuid.clone());
     settings

@@ -15,7 +15,7 @@ use vmoon_core::{
     ability::{Ended, Program},
     name::escape,
 };
-use vmoon_remote::{Auth, Connection, Hop, Host, Link, Route, Trust, guest::Guest};
+use vmoon_remote::{Auth, Connection, Hop, Host, HostFiles, Link, Route, Trust, environment::Carrier, guest::Guest};
 
 /// How long one address may take to let us in.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -48,6 +48,8 @@ pub trait Places: Send + Sync {
 pub struct Entered {
     pub(crate) host: Host,
     pub(crate) guest: Guest,
+    pub(crate) files: HostFiles,
+    pub(crate) carrier: Option<Carrier>,
     who: Who,
     place: (String, u16),
 }
@@ -241,7 +243,9 @@ impl Guests {
             _ => {
                 let owner = format!("{}.{}", self.0.config.connection, machine.key);
                 let guest = Guest::new(hosts[n].clone(), &owner, MAIN, None)?;
-                Arc::new(Entered { host: hosts[n].clone(), guest, who, place: known[n].clone() })
+                let host = hosts[n].clone();
+                let carrier = self.0.config.environments.clone().map(|all| Carrier::new(guest.clone(), all));
+                Arc::new(Entered { files: HostFiles::new(host.clone()), carrier, host, guest, who, place: known[n].clone() })
             }
         };
         one.enter(entered.clone());

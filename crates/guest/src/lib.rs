@@ -6,10 +6,12 @@
 //!   it first boots; [`Guests::forget`] when the machine is deleted, or was never finished;
 //! * adds [`Guests::channels`] to what it observes of a running machine: that needs no network;
 //! * passes [`Guests::open`] the channels [`MAIN`] and [`SHELL`], and lets it ask for addresses through [`Places`];
-//! * takes the settings `ssh-…` of a machine that exists ([`settings`]) and gives them to [`Guests::tune`].
+//! * implements [`Entrance`] with [`Guests::account`], and has files and environments of its guests by [`OverSsh`];
+//! * takes the settings `ssh-…` and `env` of a machine that exists ([`settings`]) and gives them to [`Guests::tune`].
 //!
 //! Nothing connects before somebody wants to be in the guest, and a connection that nobody uses is closed after a while.
 
+mod carry;
 mod channel;
 pub mod console;
 mod enter;
@@ -20,6 +22,10 @@ pub mod settings;
 
 pub use enter::{Entered, Inside, Place, Places};
 pub use own::Entry;
+pub use vmoon_remote::{
+    environment::Environments,
+    over::{Account, Entrance, OverSsh},
+};
 
 use one::One;
 use record::Record;
@@ -59,6 +65,8 @@ pub struct Config {
     pub connection: String,
     /// The user whose keys and agent are used for machines that we have not made.
     pub login: Login,
+    /// Where environments of packages are found; without it guests are given none.
+    pub environments: Option<Arc<dyn Environments>>,
 }
 
 /// A machine, as its driver speaks of it.
@@ -213,6 +221,9 @@ impl Guests {
             },
         );
         say("ssh_fingerprint", (!record.fingerprints.is_empty()).then(|| record.fingerprints.join(", ").into()));
+        let carried = record.carried.filter(|carried| Some(&carried.name) == record.environment.as_ref());
+        say("env", record.environment.map(Into::into));
+        say("generation", carried.map(|carried| carried.generation.into()));
         if let Some(entered) = one.entered() {
             say("ssh_place", Some(entered.place().into()));
             say("lua", entered.lua().map(Into::into));

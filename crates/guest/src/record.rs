@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use vmoon_core::ability::UsedEnvironment;
 
 /// Everything kept of one machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,12 @@ pub(crate) struct Record {
     /// What the host's key may be, `SHA256:…`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) fingerprints: Vec<String>,
+    /// The environment of packages that its Lua sessions are to use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) environment: Option<String>,
+    /// What was last carried there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) carried: Option<UsedEnvironment>,
     /// The run of the machine that the life belongs to, as its driver numbers them.
     pub(crate) run: Option<u64>,
     /// The life of the Lua session that is offered; 0 before there was one.
@@ -77,7 +84,9 @@ impl Record {
 
     /// Whether nothing in it is worth keeping.
     pub(crate) fn is_empty(&self) -> bool {
-        self.user.is_none() && self.port.is_none() && self.identity.is_none() && !self.own_key && self.fingerprints.is_empty()
+        let unknown =
+            self.user.is_none() && self.port.is_none() && self.identity.is_none() && !self.own_key && self.fingerprints.is_empty();
+        unknown && self.environment.is_none()
     }
 }
 

@@ -6,16 +6,19 @@ use std::path::PathBuf;
 use vmoon_core::{
     ability::{Change, Effect},
     driver::Setting,
-    name::escape,
+    name::{self, escape},
     spec::Problems,
 };
 
+/// The one that may also be said of a machine that is to be made.
+pub const ENVIRONMENT: &str = "env";
 /// The settings and what they do.
-const KNOWN: [(&str, &str); 4] = [
+const KNOWN: [(&str, &str); 5] = [
     ("ssh-user", "who logs in for sessions inside the guest; empty: nobody"),
     ("ssh-port", "the port of its SSH server (22)"),
     ("ssh-identity", "a private key to log in with, the path of a file on this computer; empty: your agent and usual keys"),
     ("ssh-fingerprint", "the key its SSH server must show, SHA256:…, one or a list; empty: not known"),
+    (ENVIRONMENT, "the environment of packages that Lua sessions in the guest begin with; empty: none"),
 ];
 /// How many keys a host may have.
 const FINGERPRINTS: usize = 8;
@@ -37,6 +40,15 @@ pub struct Wanted {
     port: Option<Option<u16>>,
     identity: Option<Option<PathBuf>>,
     fingerprints: Option<Vec<String>>,
+    environment: Option<Option<String>>,
+}
+
+/// An environment's name, as a setting.
+///
+/// # Errors
+/// What it must be.
+pub fn environment(value: &Value) -> Result<&str, &'static str> {
+    value.as_str().filter(|text| name::check(text).is_ok()).ok_or("must be the name of an environment")
 }
 
 /// Whether this is how a key's fingerprint looks.
@@ -75,6 +87,11 @@ impl Wanted {
                     None if empty => wanted.identity = Some(None),
                     None => bad("the absolute path of a private key"),
                 },
+                ENVIRONMENT => match environment(&value) {
+                    Ok(name) => wanted.environment = Some(Some(name.to_owned())),
+                    Err(_) if empty => wanted.environment = Some(None),
+                    Err(_) => bad("the name of an environment"),
+                },
                 _ => {
                     let list: Option<Vec<String>> = match &value {
                         Value::String(text) => Some(vec![text.clone()]),
@@ -97,6 +114,11 @@ impl Wanted {
         *self == Self::default()
     }
 
+    /// The environment that is named anew.
+    pub(crate) fn environment(&self) -> Option<&str> {
+        self.environment.as_ref()?.as_deref()
+    }
+
     /// The key file that is named anew.
     pub(crate) fn identity(&self) -> Option<&PathBuf> {
         self.identity.as_ref()?.as_ref()
@@ -109,7 +131,9 @@ impl Wanted {
         let mut tell = |setting: &str, before: String, after: String| {
             if before != after {
                 let what = format!("{setting} {} → {}", escape(&before), escape(&after));
-                changes.push(Change { setting: setting.into(), what, effect: Effect::Now });
+                // A session that lives began with what it has.
+                let effect = if setting == ENVIRONMENT { Effect::NextStart } else { Effect::Now };
+                changes.push(Change { setting: setting.into(), what, effect });
             }
         };
         if let Some(user) = &self.user {
@@ -129,6 +153,10 @@ impl Wanted {
             let show = |all: &[String]| if all.is_empty() { none() } else { all.join(", ") };
             tell("ssh-fingerprint", show(&record.fingerprints), show(fingerprints));
             record.fingerprints.clone_from(fingerprints);
+        }
+        if let Some(environment) = &self.environment {
+            tell(ENVIRONMENT, record.environment.clone().unwrap_or_else(none), environment.clone().unwrap_or_else(none));
+            record.environment.clone_from(environment);
         }
         changes
     }
@@ -158,17 +186,20 @@ mod tests {
         let print = format!("ssh-fingerprint none → {PRINT}");
         assert_eq!(said, ["ssh-user none → ada", "ssh-port 22 → 2222", "ssh-identity none → /k", print.as_str()]);
         assert!(wanted.apply(&mut record).is_empty(), "nothing is left to change");
-        let (back, problems, _) = take(json!({"ssh-user": "", "ssh-port": 22, "ssh-identity": null, "ssh-fingerprint": []}));
+        let (named, problems, _) = take(json!({"env": "bio"}));
+        assert!(problems.0.is_empty() && named.environment() == Some("bio"));
+        assert_eq!(named.apply(&mut record)[0].what, "env none → bio");
+        let (back, problems, _) = take(json!({"ssh-user": "", "ssh-port": 22, "ssh-identity": null, "ssh-fingerprint": [], "env": ""}));
         assert!(problems.0.is_empty());
-        assert_eq!(back.apply(&mut record).len(), 4);
+        assert_eq!(back.apply(&mut record).len(), 5);
         assert!(record.is_empty());
     }
 
     #[test]
     fn nonsense_is_refused_all_at_once() {
         let (wanted, problems, _) =
-            take(json!({"ssh-user": "-oProxyCommand=x", "ssh-port": 0, "ssh-identity": "k", "ssh-fingerprint": "MD5:1"}));
-        assert_eq!(problems.0.len(), 4);
+            take(json!({"ssh-user": "-oProxyCommand=x", "ssh-port": 0, "ssh-identity": "k", "ssh-fingerprint": "MD5:1", "env": "../x"}));
+        assert_eq!(problems.0.len(), 5);
         assert!(wanted.is_empty());
         for bad in [json!("a b"), json!("a\n"), json!(7), json!(["a"])] {
             assert_eq!(take(json!({ "ssh-user": bad })).1.0.len(), 1);

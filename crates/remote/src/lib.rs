@@ -2,7 +2,7 @@
 //!
 //! [`Host`] keeps one connection to a host, makes it again after a loss and says how it stands; [`Route`] says how to get there and
 //! [`route::resolve`] makes one of what a user writes and of `~/.ssh/config`. A [`Connection`] runs programs ([`Connection::exec`]), moves
-//! files ([`Connection::files`]) and opens shells ([`shell`]). Nothing here writes to this computer's disk.
+//! files ([`Connection::files`]) and opens shells ([`shell`]). What drivers offer of machines that are entered so is in [`over`]. Nothing here writes to this computer's disk.
 
 mod auth;
 pub mod config;
@@ -13,6 +13,7 @@ mod files;
 pub mod guest;
 mod host;
 mod keys;
+pub mod over;
 mod prompt;
 pub mod quote;
 pub mod route;

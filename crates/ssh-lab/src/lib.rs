@@ -2,6 +2,10 @@
 //! has to be guessed and a connection can be cut at any byte. Everything it knows lies in a temporary directory; a component that
 //! is not installed is a panic that says what to install.
 
+mod own;
+
+pub use own::Own;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -51,6 +55,40 @@ struct Shared {
     budget: AtomicU64,
     sent: AtomicU64,
     connections: AtomicUsize,
+    /// Bytes that clients may still send before nothing moves any more; `u64::MAX` for never.
+    hold: AtomicU64,
+    go: watch::Sender<()>,
+}
+
+/// Holds up what clients send, without cutting anything.
+#[derive(Clone, Debug)]
+pub struct Valve(Arc<Shared>);
+
+impl Valve {
+    /// Lets so many more bytes pass, or a few more, and then nothing.
+    pub fn hold_after(&self, bytes: u64) {
+        self.0.hold.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Lets everything pass again.
+    pub fn go(&self) {
+        self.0.hold.store(u64::MAX, Ordering::SeqCst);
+        self.0.go.send_replace(());
+    }
+}
+
+impl Shared {
+    /// Waits while nothing may pass.
+    async fn passes(&self, bytes: u64) {
+        let mut go = self.go.subscribe();
+        let left = self.hold.load(Ordering::SeqCst);
+        if left == u64::MAX {
+            return;
+        }
+        self.hold.store(left.saturating_sub(bytes), Ordering::SeqCst);
+        let free = || self.hold.load(Ordering::SeqCst) > 0;
+        let _ = go.wait_for(|()| free()).await;
+    }
 }
 
 fn run(program: &str, args: &[&str]) {
@@ -128,6 +166,8 @@ impl Lab {
             budget: AtomicU64::new(u64::MAX),
             sent: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
+            hold: AtomicU64::new(u64::MAX),
+            go: watch::Sender::new(()),
         });
         let (kill, killed) = watch::channel(0);
         let sshd = program("sshd");
@@ -183,6 +223,11 @@ impl Lab {
     /// Cuts the connection when clients have sent so many more bytes; that byte is still passed on.
     pub fn cut_after(&self, bytes: u64) {
         self.shared.budget.store(bytes, Ordering::SeqCst);
+    }
+
+    /// What holds up clients.
+    pub fn valve(&self) -> Valve {
+        Valve(self.shared.clone())
     }
 
     /// How many bytes clients have sent so far.
@@ -243,6 +288,7 @@ async fn carry(client: TcpStream, server: UnixStream, shared: Arc<Shared>, mut k
         let mut buffer = vec![0; 32 << 10];
         loop {
             let Ok(n @ 1..) = from_client.read(&mut buffer).await else { return };
+            shared.passes(n as u64).await;
             let left = shared.budget.load(Ordering::SeqCst);
             let pass = (n as u64).min(left);
             if left != u64::MAX {

@@ -142,6 +142,7 @@ impl Task {
                         ended_ms: None,
                         progress: Progress { phase: self.work.as_ref().map(Work::phase).unwrap_or_default(), percent: None },
                         outcome: None,
+                        result: None,
                     };
                     change.begun = Some(record.clone());
                     // Whatever is asked for now, nobody waits for the start that was to follow the creation any more.

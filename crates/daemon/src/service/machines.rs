@@ -134,6 +134,7 @@ impl Service {
             ended_ms: None,
             progress: Progress::default(),
             outcome: None,
+            result: None,
         };
         // The id is stored before anything is created, so a crash leaves a findable orphan at worst.
         let (stored, op) = (row.clone(), record.clone());

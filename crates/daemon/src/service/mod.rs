@@ -410,8 +410,12 @@ impl Api for Service {
         self.begin_change(request).await
     }
 
-    async fn apply_environment(&self, request: ApplyEnvironment) -> Result<AppliedView> {
-        self.apply(request).await
+    async fn plan_apply(&self, request: ApplyEnvironment) -> Result<AppliedView> {
+        self.would_apply(request).await
+    }
+
+    async fn apply_environment(&self, request: ApplyEnvironment) -> Result<BegunView> {
+        self.begin_apply(request).await
     }
 
     async fn list_packages(&self, request: ListPackages) -> Result<Vec<RockInfo>> {

@@ -26,6 +26,7 @@ impl Service {
             ended_ms: record.ended_ms,
             progress: record.progress,
             outcome: record.outcome,
+            result: record.result,
         }
     }
 

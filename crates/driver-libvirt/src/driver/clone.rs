@@ -85,6 +85,7 @@ impl Inner {
             volumes,
             pool,
             seed: None,
+            environment: None,
             needs: Vec::new(),
             autostart: false,
             patches: Vec::new(),

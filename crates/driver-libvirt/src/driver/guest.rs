@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use uuid::Uuid;
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    ability::{Change, Ended, Program},
+    ability::{Change, Ended, Program, UsedEnvironment},
     driver::{Channel, Handle, Observed, Offset, SessionLink, Sighting},
     name::escape,
 };
-use vmoon_guest::{Entry, Guests, MAIN, Machine, Place, Places, SHELL, USER, settings::Wanted};
+use vmoon_guest::{Account, Entrance, Entry, Guests, MAIN, Machine, Place, Places, SHELL, USER, settings::Wanted};
 use vmoon_libvirt_wire::flags::Xml;
 use vmoon_seed::Seed;
 use vmoon_xml::Element;
@@ -55,7 +55,7 @@ fn forwards(domain: &Element, ssh: u16) -> Vec<Place> {
 }
 
 impl Inner {
-    fn guests(&self) -> Result<&Guests> {
+    pub(crate) fn guests(&self) -> Result<&Guests> {
         self.guests.as_ref().ok_or_else(|| Error::new(Code::DriverUnsupported, "guests are not entered here"))
     }
 
@@ -69,11 +69,16 @@ impl Inner {
         sighting
     }
 
-    /// What the seed of a new machine gets so that its guest can be entered, if it is to be.
-    pub(crate) fn entry(&self, id: MachineId, seed: &Seed) -> Result<Option<Entry>> {
+    /// What the seed of a new machine gets so that its guest can be entered, if it is to be; its sessions begin with the environment.
+    pub(crate) fn entry(&self, id: MachineId, seed: &Seed, environment: Option<&str>) -> Result<Option<Entry>> {
         match (seed, &self.guests) {
             (Seed::Cloud(cloud), Some(guests)) if cloud.entered => {
-                guests.prepare(&id.uuid().to_string(), cloud.user.as_deref().unwrap_or(USER)).map(Some)
+                let key = id.uuid().to_string();
+                let entry = guests.prepare(&key, cloud.user.as_deref().unwrap_or(USER))?;
+                if let Some(environment) = environment {
+                    guests.want(&key, environment)?;
+                }
+                Ok(Some(entry))
             }
             _ => Ok(None),
         }
@@ -89,10 +94,11 @@ impl Inner {
     }
 
     /// Changes how a machine is entered.
-    pub(crate) fn tune_inside(&self, handle: &Handle, wanted: &Wanted, dry_run: bool) -> Result<Vec<Change>> {
+    pub(crate) async fn tune_inside(&self, handle: &Handle, wanted: &Wanted, dry_run: bool) -> Result<Vec<Change>> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
+        self.guests()?.check(wanted).await?;
         self.guests()?.tune(&handle.0, wanted, dry_run)
     }
 
@@ -154,6 +160,29 @@ impl Inner {
         let port = self.guests.as_ref().and_then(|guests| guests.port(&handle.0)).unwrap_or(22);
         let places = self.places(&handle.0).await?;
         Ok(places.into_iter().map(|place| (place.host, place.port.unwrap_or(port))).collect())
+    }
+}
+
+#[async_trait]
+impl Entrance for Inner {
+    async fn enter(&self, handle: &Handle) -> Result<Account> {
+        let guests = self.guests()?;
+        guests.account(&self.running(handle).await?.machine(), self).await
+    }
+
+    fn used(&self) -> Vec<(Handle, UsedEnvironment)> {
+        let used = self.guests.iter().flat_map(Guests::used);
+        used.map(|(key, used)| (Handle(key), used)).collect()
+    }
+
+    async fn wanted(&self, handle: &Handle) -> Result<Option<String>> {
+        Ok(self.guests()?.wanted(&handle.0))
+    }
+
+    fn keep(&self, handle: &Handle, used: &UsedEnvironment) {
+        if let Some(guests) = &self.guests {
+            guests.carried(&handle.0, used);
+        }
     }
 }
 

@@ -74,6 +74,9 @@ impl Inner {
         self.name_is_free(&client, &blueprint.name, id).await?;
         let storage = Storage { client: &client, local: self.link.endpoint.is_local() };
         self.everything_is_there(&storage, &blueprint).await?;
+        if let Some(environment) = &blueprint.environment {
+            self.guests()?.look_for(environment).await?;
+        }
         let seed = match self.seed(id, &blueprint).await {
             Ok(seed) => seed,
             Err(error) => {
@@ -136,7 +139,7 @@ impl Inner {
                 .await?,
             ),
         };
-        let entry = self.entry(id, seed)?;
+        let entry = self.entry(id, seed, blueprint.environment.as_deref())?;
         let entry = entry.as_ref().map(|entry| Entry {
             user: &entry.user,
             key: &entry.key,

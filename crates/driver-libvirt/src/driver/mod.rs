@@ -41,7 +41,7 @@ use vmoon_core::{
     operation::{OpRecord, Undo},
     spec::{MachineSpec, Problems},
 };
-use vmoon_guest::Guests;
+use vmoon_guest::{Guests, OverSsh};
 
 /// The kind of machine.
 pub const KIND: &str = "libvirt";
@@ -63,9 +63,9 @@ pub struct LibvirtConfig {
     pub guests: Option<Guests>,
 }
 
-/// The driver of one libvirt.
+/// The driver of one libvirt, and what its guests offer.
 #[derive(Clone)]
-pub struct LibvirtDriver(Arc<Inner>);
+pub struct LibvirtDriver(Arc<Inner>, OverSsh<Inner>);
 
 pub(crate) struct Inner {
     link: link::Shared,
@@ -95,7 +95,8 @@ impl LibvirtDriver {
             data: config.data.clone(),
             guests: config.guests.clone(),
         };
-        Ok(Self(Arc::new(inner)))
+        let inner = Arc::new(inner);
+        Ok(Self(inner.clone(), OverSsh::new(inner)))
     }
 }
 
@@ -231,6 +232,14 @@ impl Driver for LibvirtDriver {
 
     fn reset(&self) -> Option<&dyn ability::Reset> {
         Some(self)
+    }
+
+    fn environments(&self) -> Option<&dyn ability::Environments> {
+        self.0.guests.as_ref().filter(|guests| guests.has_environments()).map(|_| &self.1 as &dyn ability::Environments)
+    }
+
+    fn remote_files(&self) -> Option<&dyn ability::RemoteFiles> {
+        self.0.guests.as_ref().map(|_| &self.1 as &dyn ability::RemoteFiles)
     }
 
     fn watch(&self) -> Option<Box<dyn ability::Notices>> {

@@ -69,7 +69,7 @@ fn wanted(settings: &Map<String, Value>) -> Result<Wanted, Problems> {
                 Value::String(text) if text.starts_with('/') && can_hold(text) => wanted.iso = Some(Some(text.clone())),
                 _ => problems.add(path, "must be the absolute path of an image, or none to take it out"),
             },
-            _ => problems.add(path, "cannot be changed on a machine that exists; memory, cpus, autostart, disk, iso and ssh-… can"),
+            _ => problems.add(path, "cannot be changed on a machine that exists; memory, cpus, autostart, disk, iso, env and ssh-… can"),
         }
     }
     problems.or(wanted)
@@ -151,12 +151,12 @@ impl Inner {
         let client = self.link.client().await?;
         let domain = self.domain(&client, handle).await?;
         if wanted == Wanted::default() {
-            return self.tune_inside(handle, &inside, dry_run);
+            return self.tune_inside(handle, &inside, dry_run).await;
         }
         let running = domain.id >= 0;
         let later = if running { Effect::NextStart } else { Effect::Now };
         let mut stored = Element::parse(&client.domain_xml(&domain, Xml::INACTIVE | Xml::SECURE).await.doing(what)?)?;
-        let mut changes = self.tune_inside(handle, &inside, true)?;
+        let mut changes = self.tune_inside(handle, &inside, true).await?;
         let (mut redefine, mut live) = (false, None);
         if let Some(bytes) = wanted.memory {
             let before = stored.first("memory").and_then(bytes_of).unwrap_or(0);
@@ -231,7 +231,7 @@ impl Inner {
         if let Some(insertion) = &insertion {
             self.insert(&client, &domain, insertion).await?;
         }
-        self.tune_inside(handle, &inside, false)?;
+        self.tune_inside(handle, &inside, false).await?;
         Ok(changes)
     }
 

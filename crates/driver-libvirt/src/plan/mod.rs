@@ -79,6 +79,9 @@ fn steps(blueprint: &Blueprint, host: &Host) -> Vec<String> {
         });
     }
     steps.push("mark the domain as complete".into());
+    if let Some(environment) = &blueprint.environment {
+        steps.push(format!("begin Lua sessions in the guest with the environment {environment}, which is sent before the first"));
+    }
     if blueprint.autostart {
         steps.push("let it start with the host".into());
     }
@@ -132,6 +135,7 @@ impl Planner<'_> {
             volumes: Vec::new(),
             pool: None,
             seed: None,
+            environment: settings.environment.clone(),
             needs: Vec::new(),
             autostart: settings.autostart,
             patches: settings.patches.clone(),

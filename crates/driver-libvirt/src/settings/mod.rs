@@ -16,6 +16,7 @@ use vmoon_core::{
     driver::Setting,
     spec::{MachineSpec, Problems},
 };
+use vmoon_guest::settings::ENVIRONMENT;
 use vmoon_seed::check::{is_hostname, is_package, is_ssh_key, is_user};
 use vmoon_xml::Element;
 
@@ -154,6 +155,8 @@ pub(crate) struct Settings {
     pub(crate) user_data: Option<String>,
     /// Whether the seed lets us in.
     pub(crate) ssh: bool,
+    /// What Lua sessions in the guest begin with.
+    pub(crate) environment: Option<String>,
     pub(crate) locale: String,
     pub(crate) time_zone: String,
     pub(crate) edition: String,
@@ -220,7 +223,7 @@ impl Settings {
     pub(crate) fn read(spec: &MachineSpec) -> Result<Self, Problems> {
         let given = &spec.settings;
         let mut problems = Problems::default();
-        for name in given.keys().filter(|name| !KNOWN.iter().any(|(known, _)| known == name)) {
+        for name in given.keys().filter(|name| name.as_str() != ENVIRONMENT && !KNOWN.iter().any(|(known, _)| known == name)) {
             problems.add(
                 format!("settings.{name}"),
                 match vmoon_guest::settings::is_known(name) {
@@ -308,6 +311,19 @@ impl Settings {
                 read.add(name, "is told to the guest by a seed, and seed is no");
             }
         }
+        let lets_in = seed && template.guest == Guest::Linux && ssh.unwrap_or(true);
+        let environment = match given.get(ENVIRONMENT).map(vmoon_guest::settings::environment) {
+            Some(Err(why)) => {
+                read.add(ENVIRONMENT, why);
+                None
+            }
+            Some(Ok(_)) if !lets_in => {
+                read.add(ENVIRONMENT, "is sent into the guest over SSH, and nothing would let vmoon in: it needs a seed, and ssh not no");
+                None
+            }
+            Some(Ok(name)) => Some(name.to_owned()),
+            None => None,
+        };
         for (name, guest) in [
             ("ssh-key", Guest::Linux),
             ("ssh", Guest::Linux),
@@ -371,7 +387,8 @@ impl Settings {
             ssh_keys,
             packages,
             user_data,
-            ssh: seed && template.guest == Guest::Linux && ssh.unwrap_or(true),
+            ssh: lets_in,
+            environment,
             locale: read.text("locale", "a language, for example en-US", is_package).unwrap_or_else(|| "en-US".into()),
             time_zone: read.text("time-zone", "a time zone of Windows", |text| text.len() <= 64).unwrap_or_else(|| "UTC".into()),
             edition: read.text("edition", "an edition", |text| text.len() <= 64).unwrap_or_else(|| template.edition.clone()),

@@ -196,6 +196,7 @@ async fn libvirtd_is_killed_during_every_operation() {
                 ended_ms: None,
                 progress: Progress::default(),
                 outcome: None,
+                result: None,
             };
             driver.recover(&operation, &undos).await.unwrap_or_else(|error| panic!("{what:?}: {}", error.chain()));
         }

@@ -141,6 +141,7 @@ async fn libvirtd_is_killed_at_each_step_of_a_creation() {
             ended_ms: None,
             progress: Progress::default(),
             outcome: None,
+            result: None,
         };
         for _ in 0..2 {
             assert_eq!(place.driver().recover(&operation, &undos).await.unwrap(), Recovered::Reversed, "at {at}");

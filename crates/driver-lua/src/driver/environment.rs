@@ -8,7 +8,7 @@ use serde_json::Value;
 use vmoon_confine::Profile;
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    ability::{Effect, Environments, Switched, UsedEnvironment, WantedEnvironment},
+    ability::{Effect, Environments, Follow, Switched, UsedEnvironment, WantedEnvironment},
     driver::Handle,
     name::escape,
 };
@@ -100,8 +100,11 @@ impl Environments for LuaDriver {
         .await
     }
 
-    async fn switch(&self, handle: &Handle, name: &str, dry_run: bool) -> Result<Switched> {
+    async fn switch(&self, handle: &Handle, name: &str, dry_run: bool, follow: &dyn Follow) -> Result<Switched> {
         let (id, name) = (known(handle)?, name.to_owned());
+        if !dry_run {
+            follow.commit()?;
+        }
         self.blocking(move |inner| inner.switch(id, &name, dry_run)).await
     }
 }

@@ -186,6 +186,7 @@ fn record(verb: Verb, machine: MachineId) -> OpRecord {
         ended_ms: None,
         progress: Progress::default(),
         outcome: None,
+        result: None,
     }
 }
 

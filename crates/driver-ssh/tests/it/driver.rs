@@ -73,6 +73,7 @@ async fn a_host_is_one_machine_that_only_has_sessions() {
         ended_ms: None,
         progress: Progress::default(),
         outcome: None,
+        result: None,
     };
     assert!(driver.recover(&op, &[]).await.is_ok());
     assert_eq!(driver.observe(&Handle("{}".into())).await.observed, Observed::Missing);

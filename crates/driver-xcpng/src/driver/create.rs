@@ -44,6 +44,9 @@ pub(super) fn steps(name: &str, settings: &Settings) -> Vec<String> {
     if let Some(cloud) = &settings.seed {
         steps.push(format!("attach {}", Seed::Cloud(cloud.clone()).sentence()));
     }
+    if let Some(environment) = &settings.environment {
+        steps.push(format!("begin Lua sessions in the guest with the environment {environment}, which is sent before the first"));
+    }
     steps.push("tag it and its disks as made by vmoon".into());
     steps
 }
@@ -59,6 +62,9 @@ impl Pool {
         }
         let tell = |phase: &str, percent: Option<u8>| journal.progress(Progress { phase: phase.to_owned(), percent });
         let user_data = self.user_data(settings).await?;
+        if let (Some(environment), Some(guests)) = (&settings.environment, self.guests()) {
+            guests.look_for(environment).await?;
+        }
         tell("waiting for its turn", Some(0));
         let _turn = self.creating.acquire().await.map_err(|_| Error::internal("nothing is created any more"))?;
         journal.undo(Undo(json!({ "delete": id }))).await?;
@@ -122,6 +128,9 @@ impl Pool {
             tell("writing the seed", Some(95));
             let storage = self.storage(settings).await?;
             self.add_seed((&vm, &uuid), id, cloud, user_data, &storage).await?;
+            if let (Some(environment), Some(guests)) = (&settings.environment, self.guests()) {
+                guests.want(&uuid, environment)?;
+            }
         }
         self.put("VM", &vm, "other_config", tags::COMPLETE, &uuid).await?;
         Ok(handle(&uuid))

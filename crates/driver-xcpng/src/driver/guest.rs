@@ -5,11 +5,11 @@ use async_trait::async_trait;
 use std::collections::BTreeMap;
 use vmoon_core::{
     Code, Error, Result,
-    ability::{Address, Ended, Exec, Program},
+    ability::{Address, Ended, Exec, Program, UsedEnvironment},
     driver::{Channel, Handle, Observed, Offset, SessionLink},
     name::escape,
 };
-use vmoon_guest::{Guests, MAIN, Machine, Place, Places, SHELL};
+use vmoon_guest::{Account, Entrance, Guests, MAIN, Machine, Place, Places, SHELL};
 use vmoon_xapi::{
     records::{PowerState, Vif, Vm, VmGuestMetrics},
     value::Time,
@@ -134,6 +134,32 @@ impl Pool {
             }
         }
         Ok(super::pool::addresses(&metrics, &macs))
+    }
+}
+
+#[async_trait]
+impl Entrance for Pool {
+    async fn enter(&self, handle: &Handle) -> Result<Account> {
+        let uuid = uuid(handle)?;
+        let guests = self.guests().ok_or_else(|| Error::new(Code::DriverUnsupported, "guests are not entered here"))?;
+        let (vm, run) = self.running(&uuid).await?;
+        guests.account(&Machine { key: &uuid, name: &vm.name_label, run }, self).await
+    }
+
+    fn used(&self) -> Vec<(Handle, UsedEnvironment)> {
+        let used = self.guests().into_iter().flat_map(Guests::used);
+        used.map(|(key, used)| (super::handle(&key), used)).collect()
+    }
+
+    async fn wanted(&self, handle: &Handle) -> Result<Option<String>> {
+        let uuid = uuid(handle)?;
+        Ok(self.guests().and_then(|guests| guests.wanted(&uuid)))
+    }
+
+    fn keep(&self, handle: &Handle, used: &UsedEnvironment) {
+        if let (Some(guests), Ok(uuid)) = (self.guests(), uuid(handle)) {
+            guests.carried(&uuid, used);
+        }
     }
 }
 

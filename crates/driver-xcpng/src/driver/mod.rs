@@ -33,7 +33,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    ability::{Address, Addresses, Display, Exec, Notices, Reset, Snapshots, Tune},
+    ability::{Address, Addresses, Display, Environments, Exec, Notices, RemoteFiles, Reset, Snapshots, Tune},
     device::Devices,
     driver::{
         Abilities, Channel, Check, Clones, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Observed, Offset, Pause, Plan, Recovered,
@@ -46,7 +46,7 @@ use vmoon_core::{
     raw::Raw,
     spec::{MachineSpec, Problems},
 };
-use vmoon_guest::Guests;
+use vmoon_guest::{Guests, OverSsh};
 use vmoon_xapi::{
     Password,
     records::{PowerState, Vm},
@@ -86,9 +86,9 @@ impl fmt::Debug for XcpngConfig {
     }
 }
 
-/// The driver of one pool.
+/// The driver of one pool, and what its guests offer.
 #[derive(Clone, Debug)]
-pub struct XcpngDriver(Arc<Pool>);
+pub struct XcpngDriver(Arc<Pool>, OverSsh<Pool>);
 
 impl XcpngDriver {
     /// A driver; connects nowhere.
@@ -96,7 +96,8 @@ impl XcpngDriver {
     /// # Errors
     /// [`Code::Usage`] for a URI that cannot be.
     pub fn new(config: XcpngConfig) -> Result<Self> {
-        Pool::new(config).map(|pool| Self(Arc::new(pool)))
+        let pool = Arc::new(Pool::new(config)?);
+        Ok(Self(pool.clone(), OverSsh::new(pool)))
     }
 
     /// Connects and logs in; the pool's name, or that of its coordinator.
@@ -173,6 +174,10 @@ impl Driver for XcpngDriver {
         let mut settings = settings::resolve(name, &spec.settings, &settings::facts(host), &mut problems);
         if let Some(cloud) = &mut settings.seed {
             cloud.entered &= self.0.guests().is_some();
+        }
+        if settings.environment.is_some() && !settings.seed.as_ref().is_some_and(|cloud| cloud.entered) {
+            let why = "is sent into the guest over SSH, and nothing would let vmoon in: it needs a seed (seed=yes), and ssh not no";
+            problems.add("settings.env", why);
         }
         let steps = create::steps(name, &settings);
         problems.or(Plan { name: name.to_owned(), steps, settings: serde_json::to_value(settings).unwrap_or_default() })
@@ -292,6 +297,14 @@ impl Driver for XcpngDriver {
 
     fn exec(&self) -> Option<&dyn Exec> {
         self.0.guests().map(|_| self as &dyn Exec)
+    }
+
+    fn environments(&self) -> Option<&dyn Environments> {
+        self.0.guests().filter(|guests| guests.has_environments()).map(|_| &self.1 as &dyn Environments)
+    }
+
+    fn remote_files(&self) -> Option<&dyn RemoteFiles> {
+        self.0.guests().map(|_| &self.1 as &dyn RemoteFiles)
     }
 
     fn display(&self) -> Option<&dyn Display> {

@@ -46,7 +46,7 @@ impl Tune for XcpngDriver {
                     Some(image) => iso = Some(Some(image.to_owned())),
                     None => problems.add(path, "the name or uuid of an image is wanted, or none to take it out"),
                 },
-                _ => problems.add(path, "this cannot be changed; memory, cpus, description, disk, iso and ssh-… can"),
+                _ => problems.add(path, "this cannot be changed; memory, cpus, description, disk, iso, env and ssh-… can"),
             }
         }
         problems.or(())?;
@@ -83,6 +83,7 @@ impl Tune for XcpngDriver {
         }
         if !entering.is_empty() {
             let guests = self.0.guests().ok_or_else(|| Error::new(Code::DriverUnsupported, "nothing here enters guests"))?;
+            guests.check(&entering).await?;
             changes.extend(guests.tune(&uuid, &entering, dry_run)?);
         }
         if dry_run {

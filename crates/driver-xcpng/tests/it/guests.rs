@@ -36,7 +36,7 @@ async fn lab() -> Lab {
     let folder = tempfile::Builder::new().prefix("xd").tempdir_in("/tmp").unwrap();
     let login = Login { home: Some(folder.path().into()), ..Login::from_env() };
     let user = login.user.clone().unwrap_or_else(|| "root".into());
-    let guests = Guests::new(Config { dir: folder.path().join("guests"), connection: "lab".into(), login });
+    let guests = Guests::new(Config { dir: folder.path().join("guests"), connection: "lab".into(), login, environments: None });
     let driver = driver_with(&server, ring(&server), Some(guests), Some(folder.path().into()));
     Lab { server, driver, folder, user }
 }

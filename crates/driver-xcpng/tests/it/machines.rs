@@ -229,6 +229,7 @@ async fn a_full_repository_leaves_nothing_behind() {
         ended_ms: None,
         progress: Progress::default(),
         outcome: None,
+        result: None,
     };
     driver.recover(&op, &[]).await.unwrap();
     assert_eq!((server.sim.names("VM"), server.sim.names("VDI")), before);

@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The guests of a connection, as a daemon that has just started sees them.
 pub(crate) fn guests(dir: &Path) -> Guests {
-    Guests::new(Config { dir: dir.join("guests"), connection: "c1".into(), login: Login::default() })
+    Guests::new(Config { dir: dir.join("guests"), connection: "c1".into(), login: Login::default(), environments: None })
 }
 
 /// The one machine, in that run.

@@ -31,7 +31,8 @@ use std::{
 use store::Store;
 use vmoon_core::{
     Code, Error, Result,
-    ability::{Effect, Switched, UsedEnvironment},
+    ability::{Effect, Follow, Switched, UsedEnvironment},
+    operation::Progress,
 };
 use vmoon_lua_wire::modules::{Modules, SWITCH};
 
@@ -174,13 +175,13 @@ impl Carrier {
     /// The version of Lua whose packages the sessions load, if their interpreter says one.
     ///
     /// # Errors
-    /// As of looking at the host.
+    /// As of looking at the host; [`Code::GuestNoLua`].
     pub async fn lua(&self) -> Result<Option<String>> {
-        let seen = match self.guest.last_seen() {
+        let seen = match self.guest.last_seen().filter(|seen| seen.lua.is_some()) {
             Some(seen) => seen,
             None => self.guest.look().await?,
         };
-        let Some(lua) = seen.lua else { return Ok(None) };
+        let Some(lua) = seen.lua else { return Err(crate::guest::no_lua(&self.guest.host().connection().await?)) };
         let versions = || self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(version) = versions().get(&lua) {
             return Ok(Some(version.clone()));
@@ -197,9 +198,12 @@ impl Carrier {
     ///
     /// # Errors
     /// [`Code::EnvironmentNotFound`]; [`Code::SpecInvalid`] where it does not fit the host, with everything that does not;
-    /// [`Code::PackageBuild`]; [`Code::DiskFull`] there; [`Code::DriverUnreachable`]. Nothing has changed then.
-    pub async fn switch(&self, name: &str, dry_run: bool) -> Result<Switched> {
+    /// [`Code::PackageBuild`]; [`Code::DiskFull`] there; [`Code::DriverUnreachable`]; [`Code::Cancelled`]. Nothing has changed then.
+    pub async fn switch(&self, name: &str, dry_run: bool, follow: &dyn Follow) -> Result<Switched> {
+        let say = |phase: &str| follow.progress(Progress { phase: phase.to_owned(), percent: None });
+        say("waiting for its turn");
         let _turn = self.turn.lock().await;
+        say("looking at what is there");
         let environment = self.all.find(name).await?;
         let connection = self.guest.host().connection().await?;
         let seen = self.guest.look().await?;
@@ -235,8 +239,8 @@ impl Carrier {
         if !dry_run {
             let file = format!("{}/{}", seen.base, record::RECORD);
             store.note(&seen.base, &file, &record::text(&before, Some(&used))).await?;
-            let sent = self.send(&store, &plan, &connection, &lua, host.compiler.as_deref()).await;
-            if let Err(error) = sent {
+            let sent = self.send(&store, &plan, &connection, (&lua, host.compiler.as_deref()), follow).await;
+            if let Err(error) = sent.and_then(|()| follow.commit()) {
                 // What was sent stays for the next attempt; the line that protects it means nothing by itself.
                 let _ = store.note(&seen.base, &file, &record::text(&before, None)).await;
                 return Err(error);
@@ -257,6 +261,22 @@ impl Carrier {
             evaluate: lives.then(|| (SWITCH.to_owned(), arguments)),
             steps,
         })
+    }
+
+    /// Sessions that begin from now on use none.
+    ///
+    /// # Errors
+    /// As of looking at the host and of writing there.
+    pub async fn none(&self) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        let connection = self.guest.host().connection().await?;
+        let seen = self.guest.look().await?;
+        let store = Store::open(&connection, &seen.base).await?;
+        store.note(&seen.base, &format!("{}/{}", seen.base, record::RECORD), "").await?;
+        if let Err(error) = store.clean().await {
+            tracing::info!(host = connection.name(), error = %error.chain(), "packages that nobody uses could not be cleaned away");
+        }
+        self.guest.look().await.map(drop)
     }
 
     /// What the interpreter's own file says of the computer; a script that stands in its place says nothing, so the shell is looked at.
@@ -302,7 +322,15 @@ impl Carrier {
         Plan::new(environment, recipes, &host.computer)
     }
 
-    async fn send(&self, store: &Store, plan: &Plan, connection: &Connection, lua: &str, compiler: Option<&str>) -> Result<()> {
+    async fn send(
+        &self,
+        store: &Store,
+        plan: &Plan,
+        connection: &Connection,
+        (lua, compiler): (&str, Option<&str>),
+        follow: &dyn Follow,
+    ) -> Result<()> {
+        let say = |phase: String| follow.progress(Progress { phase, percent: None });
         // Somebody else may clean away what we have just seen: then it is sent once more.
         for _ in 0..3 {
             if store.has_tree(&plan.key).await? {
@@ -310,15 +338,17 @@ impl Carrier {
             }
             let missing = store.missing(plan).await?;
             store.room(plan, &missing).await?;
-            store.send(plan, &missing).await?;
+            store.send(plan, &missing, follow).await?;
             for (at, item) in plan.items.iter().enumerate() {
                 if let Source::Compiled(recipe, module) = &item.source
                     && missing.contains(&at)
                 {
+                    say(format!("compiling {}", item.path));
                     let compiler = compiler.ok_or_else(|| Error::internal("there is no compiler after all"))?;
                     store.compile(connection, compiler, &plan.recipes[*recipe], *module, &item.key).await?;
                 }
             }
+            say("putting it together".into());
             let staged = store.stage(plan).await?;
             check(connection, lua, &staged, plan).await?;
             store.publish(&staged, &plan.key).await?;

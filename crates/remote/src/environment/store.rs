@@ -9,11 +9,13 @@ use crate::{Connection, Files, guest::script};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 use vmoon_core::{
     Code, Error, Result,
-    ability::{FileFacts, FileKind},
+    ability::{FileFacts, FileKind, Follow},
+    operation::Progress,
 };
 use vmoon_sys::random;
 
@@ -23,6 +25,8 @@ const AT_ONCE: usize = 16;
 const COMPILE: Duration = Duration::from_secs(20 * 60);
 /// The largest list of a tree's files that is read, bytes.
 const MANIFEST: u64 = 16 << 20;
+/// After how many bytes of a file it is told how far it is.
+const PIECE: usize = 256 << 10;
 /// Room that is left besides what is sent, bytes.
 const SPARE: u64 = 1 << 20;
 /// What is compiled in, and what is removed at its end: names that begin so are nobody's after a crash.
@@ -35,6 +39,44 @@ pub(super) struct Store {
     /// Where the sessions of all owners are.
     guests: String,
     owner: String,
+}
+
+/// What of a sending is done, told to who follows it.
+struct Sent<'a> {
+    files: usize,
+    bytes: u64,
+    done: AtomicUsize,
+    gone: AtomicU64,
+    follow: &'a dyn Follow,
+}
+
+impl<'a> Sent<'a> {
+    fn new((files, bytes): (usize, u64), follow: &'a dyn Follow) -> Self {
+        let sent = Self { files, bytes, done: AtomicUsize::new(0), gone: AtomicU64::new(0), follow };
+        if files > 0 {
+            sent.tell();
+        }
+        sent
+    }
+
+    /// So many bytes more.
+    fn more(&self, bytes: u64) {
+        self.gone.fetch_add(bytes, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// One file more.
+    fn whole(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let (done, gone) = (self.done.load(Ordering::Relaxed), self.gone.load(Ordering::Relaxed).min(self.bytes));
+        let phase = format!("{done} of {} files, {} of {} KiB are there", self.files, gone >> 10, self.bytes.div_ceil(1 << 10));
+        let percent = (gone * 100).checked_div(self.bytes).and_then(|percent| u8::try_from(percent).ok());
+        self.follow.progress(Progress { phase, percent });
+    }
 }
 
 /// Does all of it, some at once, and stops at the first that fails.
@@ -139,20 +181,31 @@ impl Store {
     }
 
     /// Sends what is missing, several files at once.
-    pub(super) async fn send(&self, plan: &Plan, missing: &BTreeSet<usize>) -> Result<()> {
+    pub(super) async fn send(&self, plan: &Plan, missing: &BTreeSet<usize>, follow: &dyn Follow) -> Result<()> {
         let mut seen = BTreeSet::new();
+        let sent = Sent::new(plan.weight(missing), follow);
         let items: Vec<&Item> = missing.iter().filter_map(|at| plan.items.get(*at)).filter(|item| seen.insert(&item.key)).collect();
-        together(items.into_iter().map(|item| self.send_one(item, format!("{}/files/{}", self.root, item.key))).collect()).await
+        together(items.into_iter().map(|item| self.send_one(item, format!("{}/files/{}", self.root, item.key), Some(&sent))).collect())
+            .await
     }
 
-    async fn send_one(&self, item: &Item, to: String) -> Result<()> {
+    async fn send_one(&self, item: &Item, to: String, sent: Option<&Sent<'_>>) -> Result<()> {
         let Source::Here(path, size) = &item.source else { return Ok(()) };
         let (path, size, key) = (path.clone(), *size, item.key.clone());
         let read = tokio::task::spawn_blocking(move || plan::content(&path, size, &key)).await;
         let bytes = read.map_err(|error| Error::internal("reading a file failed").source(error))??;
         let mut out = self.files.write(&to, 0o444).await?;
-        out.write(&bytes).await?;
-        out.finish().await.map(drop)
+        for piece in bytes.chunks(PIECE) {
+            out.write(piece).await?;
+            if let Some(sent) = sent {
+                sent.more(piece.len() as u64);
+            }
+        }
+        out.finish().await?;
+        if let Some(sent) = sent {
+            sent.whole();
+        }
+        Ok(())
     }
 
     fn fresh(&self, dir: &str, prefix: &str) -> String {
@@ -227,10 +280,10 @@ impl Store {
         match (self.files.link(&from, &to).await, &item.source) {
             (Ok(true), _) => Ok(()),
             // A file system without links has the file twice; what was compiled there goes over.
-            (Ok(false), Source::Here(..)) => self.send_one(item, to).await,
+            (Ok(false), Source::Here(..)) => self.send_one(item, to, None).await,
             (Ok(false), Source::Compiled(..)) => self.files.replace(&from, &to).await,
             // Somebody has cleaned it away just now.
-            (Err(error), Source::Here(..)) if error.code() == Code::FileNotFound => self.send_one(item, to).await,
+            (Err(error), Source::Here(..)) if error.code() == Code::FileNotFound => self.send_one(item, to, None).await,
             (Err(error), _) => Err(error),
         }
     }

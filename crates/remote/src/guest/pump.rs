@@ -31,6 +31,8 @@ use vmoon_lua_wire::text;
 const QUEUE: usize = 64;
 /// So much of the stream is held for a slow reader before the host is made to wait, bytes.
 const HELD: usize = 4 << 20;
+/// So much of the stream is handed over at once, and what is left of a frame, bytes.
+const ITEM: u64 = 128 << 10;
 /// How long a command may go on after it was interrupted.
 const GRACE: Duration = Duration::from_secs(5);
 /// How often an interrupt is repeated until then, where that is safe.
@@ -401,9 +403,14 @@ impl Pump {
         let mut part = std::mem::take(&mut self.part);
         part.extend_from_slice(bytes);
         let mut at = self.at;
+        // What was read while it was not known yet how the session stands may be megabytes: it is handed over as anything else.
+        let mut cuts: Vec<Offset> = Vec::new();
         let used = wire::frames(&part, |frame| {
             if at >= self.state.known {
                 self.heard(frame);
+            }
+            if at - cuts.last().copied().unwrap_or(self.at) >= ITEM {
+                cuts.push(at);
             }
             at += frame.stream_len();
         })?;
@@ -412,12 +419,19 @@ impl Pump {
             return Ok(());
         }
         self.part = part.split_off(used);
+        let mut late = Vec::new();
         if self.at + used as u64 > MAX_OFFSET {
             return Err(Error::new(Code::WireMalformed, "the session speaks of a stream longer than any can be"));
         }
         self.held += used;
-        self.out.push_back(Item::Stream { at: self.at, frames: part });
-        self.at += used as u64;
+        let (begin, end) = (self.at, self.at + used as u64);
+        for cut in cuts.into_iter().rev() {
+            let frames = part.split_off((cut - begin) as usize);
+            late.push(Item::Stream { at: cut, frames });
+        }
+        self.out.push_back(Item::Stream { at: begin, frames: part });
+        self.out.extend(late.into_iter().rev());
+        self.at = end;
         Ok(())
     }
 

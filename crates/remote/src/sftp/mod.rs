@@ -7,6 +7,7 @@ mod stream;
 use crate::{Connection, connect::ANSWER};
 use russh_sftp::{
     client::{RawSftpSession, error::Error as Refusal},
+    extensions::Statvfs,
     protocol::{FileAttributes, OpenFlags, Packet, StatusCode},
 };
 use std::{sync::Arc, time::Duration};
@@ -161,7 +162,7 @@ impl Files {
     /// What a failure to make something in a directory means: often that nothing fits there any more.
     async fn not_made(&self, what: &str, path: &str, error: Refusal) -> Error {
         let vague = matches!(&error, Refusal::Status(status) if status.status_code == StatusCode::Failure);
-        if vague && self.space(split(path).0).await.is_ok_and(|left| left.is_some_and(|left| left < 64 << 10)) {
+        if vague && self.is_full(split(path).0).await {
             return Error::new(Code::DiskFull, format!("no space is left on {} for \"{}\"", self.0.host, path.escape_debug()));
         }
         self.failed(what, path, error)
@@ -409,6 +410,18 @@ impl Files {
         }
         let found = self.raw().statvfs(path).await.map_err(|error| self.failed("measure", path, error))?;
         Ok(Some(found.blocks_avail.saturating_mul(found.fragment_size)))
+    }
+
+    /// Whether nothing more can be made there, because there is no room for contents or for names. Where it cannot be known it is not.
+    async fn is_full(&self, path: &str) -> bool {
+        if !self.0.measures {
+            return false;
+        }
+        // A file system that counts no files says 0 of 0.
+        let full = |found: Statvfs| {
+            found.blocks_avail.saturating_mul(found.fragment_size) < 64 << 10 || (found.inodes > 0 && found.inodes_avail == 0)
+        };
+        self.raw().statvfs(path).await.is_ok_and(full)
     }
 
     /// Removes a file; one that is not there is removed already.

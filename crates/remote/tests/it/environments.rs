@@ -14,7 +14,7 @@ use std::{
 };
 use vmoon_core::{
     Code, Error, Result,
-    ability::{Effect, UsedEnvironment},
+    ability::{Effect, Nobody, UsedEnvironment},
 };
 use vmoon_remote::{
     environment::{Carrier, Environment, Environments, Recipe, RecipeModule, TreeFile},
@@ -27,17 +27,22 @@ const ANSWER: &str =
 
 /// Environments made by hand: a directory for each, whose tree is in `tree`.
 #[derive(Debug)]
-struct Made {
+pub(crate) struct Made {
     dir: tempfile::TempDir,
     generation: std::sync::atomic::AtomicU64,
 }
 
 impl Made {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { dir: tempfile::tempdir().expect("a directory"), generation: 1.into() })
     }
 
-    fn file(&self, name: &str, path: &str, bytes: &[u8]) -> PathBuf {
+    /// A path in the directory of all.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    pub(crate) fn file(&self, name: &str, path: &str, bytes: &[u8]) -> PathBuf {
         let file = self.dir.path().join(name).join(path);
         fs::create_dir_all(file.parent().expect("a parent")).expect("a directory");
         fs::write(&file, bytes).expect("a file");
@@ -46,7 +51,7 @@ impl Made {
     }
 
     /// A module `greet` that says these words, and a module in C.
-    fn with(&self, name: &str, lua: &str, words: &str) {
+    pub(crate) fn with(&self, name: &str, lua: &str, words: &str) {
         self.file(
             name,
             &format!("share/lua/{lua}/greet.lua"),
@@ -90,15 +95,15 @@ impl Environments for Made {
     }
 }
 
-fn guest(lab: &Lab) -> Guest {
+pub(crate) fn guest(lab: &Lab) -> Guest {
     Guest::new(lab.host(), "owner", "main", None).expect("a name")
 }
 
-fn packages(lab: &Lab) -> PathBuf {
+pub(crate) fn packages(lab: &Lab) -> PathBuf {
     lab.path().join("state/vmoon/packages")
 }
 
-fn names(dir: &Path) -> Vec<String> {
+pub(crate) fn names(dir: &Path) -> Vec<String> {
     let mut all: Vec<String> =
         fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     all.sort();
@@ -109,7 +114,7 @@ const BOTH: &str = "return require('greet').say() .. ' ' .. require('answer')";
 
 /// Makes the running session look in the new tree, as the daemon does.
 async fn switched(talk: &mut Talk, carrier: &Carrier, name: &str) -> Vec<String> {
-    let switched = carrier.switch(name, false).await.expect("a switch");
+    let switched = carrier.switch(name, false, &Nobody).await.expect("a switch");
     assert_eq!(switched.effect, Effect::Now);
     let (code, arguments) = switched.evaluate.expect("something to evaluate");
     let literals: Vec<String> = arguments.iter().map(|argument| format!("{:?}", argument.as_str().expect("text"))).collect();
@@ -124,11 +129,11 @@ async fn carried(tools: Tools, lua: &str, version: &str) {
     let guest = guest(&lab);
     let carrier = Carrier::new(guest.clone(), made.clone());
     // Nothing is there before; a dry run leaves it so.
-    let dry = carrier.switch("bio", true).await.expect("a plan");
+    let dry = carrier.switch("bio", true, &Nobody).await.expect("a plan");
     assert!(dry.steps[0].starts_with("sends 2 files, "), "{:?}", dry.steps);
     assert!(!packages(&lab).exists() && carrier.used().is_empty());
     // Before the session begins: it begins with them.
-    let first = carrier.switch("bio", false).await.expect("a switch");
+    let first = carrier.switch("bio", false, &Nobody).await.expect("a switch");
     assert_eq!((first.effect, first.evaluate.is_none(), first.steps.clone()), (Effect::NextStart, true, dry.steps));
     let mut talk = Talk::open(&guest).await;
     assert_eq!(talk.value(BOTH).await, "hello forty-two");
@@ -144,7 +149,7 @@ async fn carried(tools: Tools, lua: &str, version: &str) {
     assert_eq!(names(&packages(&lab).join("trees")).len(), 2);
     // A second session of another owner sends nothing.
     let other = Guest::new(lab.host(), "other", "main", None).expect("a name");
-    let second = Carrier::new(other.clone(), made.clone()).switch("bio", false).await.expect("a switch");
+    let second = Carrier::new(other.clone(), made.clone()).switch("bio", false, &Nobody).await.expect("a switch");
     assert_eq!(second.steps, ["everything is on lab already"]);
     assert_eq!(Talk::open(&other).await.value(BOTH).await, "hello forty-two");
     // What is missing is named.
@@ -185,8 +190,8 @@ async fn what_does_not_fit_is_refused_before_anything_is_sent() {
     made.with("new", "5.4", "hello");
     made.with("old", "5.1", "hello");
     let carrier = Carrier::new(guest(&lab), made.clone());
-    assert_eq!(carrier.switch("none", false).await.expect_err("none").code(), Code::EnvironmentNotFound);
-    let error = carrier.switch("new", false).await.expect_err("another Lua");
+    assert_eq!(carrier.switch("none", false, &Nobody).await.expect_err("none").code(), Code::EnvironmentNotFound);
+    let error = carrier.switch("new", false, &Nobody).await.expect_err("another Lua");
     assert_eq!(error.code(), Code::SpecInvalid);
     assert!(error.message().contains("Lua 5.4") && error.message().contains("is Lua 5.1"), "{error}");
     // A module for another kind of computer, and no compiler there.
@@ -195,7 +200,7 @@ async fn what_does_not_fit_is_refused_before_anything_is_sent() {
     bytes[18] = 8;
     fs::write(&module, &bytes).expect("a module");
     for dry_run in [true, false] {
-        let error = carrier.switch("old", dry_run).await.expect_err("another computer");
+        let error = carrier.switch("old", dry_run, &Nobody).await.expect_err("another computer");
         assert_eq!(error.code(), Code::SpecInvalid);
         assert!(error.message().contains("answer.so was compiled for machine 8") && error.message().contains("no C compiler"), "{error}");
     }
@@ -203,11 +208,11 @@ async fn what_does_not_fit_is_refused_before_anything_is_sent() {
     let source = made.file("old", "answer.c", ANSWER.replace("lua_pushstring", "lua_pushnonsense").as_bytes());
     let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&module).arg(source).status();
     assert!(status.expect("cc").success());
-    let error = carrier.switch("old", false).await.expect_err("an unknown function");
+    let error = carrier.switch("old", false, &Nobody).await.expect_err("an unknown function");
     assert!(error.code() == Code::SpecInvalid && error.message().contains("lua_pushnonsense"), "{error}");
     assert!(names(&packages(&lab).join("trees")).iter().all(|name| name.starts_with(".new-")) && carrier.used().is_empty());
     let lab = Lab::new(Tools::NoLua, "lua5.4").await;
-    assert_eq!(Carrier::new(guest(&lab), made).switch("new", false).await.expect_err("no Lua").code(), Code::GuestNoLua);
+    assert_eq!(Carrier::new(guest(&lab), made).switch("new", false, &Nobody).await.expect_err("no Lua").code(), Code::GuestNoLua);
 }
 
 #[tokio::test]
@@ -224,16 +229,16 @@ async fn modules_that_do_not_fit_are_compiled_there() {
     fs::write(&module, &bytes).expect("a module");
     let guest = guest(&lab);
     let carrier = Carrier::new(guest.clone(), made.clone());
-    let steps = carrier.switch("bio", true).await.expect("a plan").steps;
+    let steps = carrier.switch("bio", true, &Nobody).await.expect("a plan").steps;
     assert!(steps[0].starts_with("sends 1 files") && steps[1].starts_with("compiles answer on lab"), "{steps:?}");
-    carrier.switch("bio", false).await.expect("a switch");
+    carrier.switch("bio", false, &Nobody).await.expect("a switch");
     assert_eq!(Talk::open(&guest).await.value(BOTH).await, "hello forty-two");
-    let again = carrier.switch("bio", true).await.expect("a plan").steps;
+    let again = carrier.switch("bio", true, &Nobody).await.expect("a plan").steps;
     assert!(again[1].starts_with("has compiled answer"), "{again:?}");
     assert!(names(&packages(&lab)).iter().all(|name| !name.starts_with('.')));
     // A source that cannot be compiled changes nothing.
     made.file("bio", "answer.c", b"#error nonsense\n");
-    let error = carrier.switch("bio", false).await.expect_err("no C");
+    let error = carrier.switch("bio", false, &Nobody).await.expect_err("no C");
     assert!(error.code() == Code::PackageBuild && error.message().contains("nonsense"), "{error}");
     assert_eq!(carrier.used().len(), 1);
 }
@@ -249,13 +254,13 @@ async fn a_cut_anywhere_leaves_the_old_generation_and_the_next_attempt_goes_on()
     let guest = guest(&lab);
     let carrier = Carrier::new(guest.clone(), made.clone());
     let before = lab.sent();
-    carrier.switch("bio", true).await.expect("a plan");
+    carrier.switch("bio", true, &Nobody).await.expect("a plan");
     let looked = lab.sent() - before;
     let mut cuts = 0;
     let mut after = looked;
     loop {
         lab.cut_after(after);
-        let outcome = carrier.switch("bio", false).await;
+        let outcome = carrier.switch("bio", false, &Nobody).await;
         lab.cut_after(u64::MAX);
         match outcome {
             Ok(_) => break,
@@ -277,7 +282,7 @@ async fn a_cut_anywhere_leaves_the_old_generation_and_the_next_attempt_goes_on()
     assert_eq!(talk.value("return #require('many.m19')").await, "2019");
     // Everything that the cuts have left is cleaned away with the next one.
     made.with("bio", "5.4", "two");
-    carrier.switch("bio", false).await.expect("a switch");
+    carrier.switch("bio", false, &Nobody).await.expect("a switch");
     let left: Vec<PathBuf> = walk(&packages(&lab)).into_iter().filter(|path| path.to_string_lossy().contains("/.")).collect();
     let left: Vec<_> = left
         .iter()

@@ -5,6 +5,7 @@ mod environments;
 mod files;
 mod lab;
 mod login;
+mod misfits;
 mod passwords;
 mod sessions;
 mod talk;

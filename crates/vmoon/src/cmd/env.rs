@@ -13,6 +13,7 @@ use crate::{
         table::{Cell, Column, View},
         time,
     },
+    wait::WaitArgs,
 };
 use std::{io::Read as _, path::PathBuf};
 use vmoon_api::{
@@ -176,6 +177,8 @@ enum Verb {
         /// Say what would be done and do nothing
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
 }
 
@@ -188,7 +191,7 @@ struct Making {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    wait: crate::wait::WaitArgs,
+    wait: WaitArgs,
 }
 
 impl Making {
@@ -276,8 +279,13 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             change(ctx, &making, &request).await
         }
         Verb::Shell { name, runtime } => shell(ctx, named(name), runtime).await,
-        Verb::Apply { name, machine, dry_run } => {
-            let applied = pkg::apply(ctx, &name, &machine, dry_run).await?;
+        Verb::Apply { name, machine, dry_run, wait } => {
+            let applied = if dry_run {
+                pkg::would_apply(ctx, &name, &machine).await?
+            } else {
+                let Some(applied) = pkg::apply(ctx, &name, &machine, &wait).await? else { return Ok(Exit::OK) };
+                applied
+            };
             if dry_run || ctx.out.format().is_machine() {
                 let rows: Vec<(String, String)> =
                     applied.steps.iter().enumerate().map(|(n, step)| ((n + 1).to_string(), step.clone())).collect();

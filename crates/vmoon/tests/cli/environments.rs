@@ -8,25 +8,25 @@ use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 const ANSWER: &str = "void lua_pushstring(void *, const char *); \
     int luaopen_answer(void *L) { lua_pushstring(L, \"forty-two\"); return 1; }\n";
 
-/// A home with environments made by hand: what is tested here is how they are used, not how they are made.
-pub(crate) struct Place {
-    pub(crate) home: Home,
+/// Environments made by hand in a state directory: what is tested here is how they are used, not how they are made.
+pub(crate) struct Made {
+    state: PathBuf,
     module: PathBuf,
 }
 
-impl Place {
-    pub(crate) fn new() -> Self {
-        let home = Home::new();
-        let (source, module) = (home.path("answer.c"), home.path("answer.so"));
+impl Made {
+    /// In this state directory; what is compiled is put into the other one.
+    pub(crate) fn new(state: PathBuf, dir: PathBuf) -> Self {
+        let (source, module) = (dir.join("answer.c"), dir.join("answer.so"));
         fs::write(&source, ANSWER).unwrap();
         let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&module).arg(&source).status();
         assert!(status.expect("cc is needed: apt install gcc libc6-dev").success());
-        Self { home, module }
+        Self { state, module }
     }
 
     /// Makes a generation of an environment, which becomes the current one; its module `greet` says its words.
     pub(crate) fn generation(&self, name: &str, lua: &str, number: u64, words: &str) {
-        let dir = self.home.path("state/vmoon/environments").join(name);
+        let dir = self.state.join("vmoon/environments").join(name);
         let tree = dir.join("generations").join(number.to_string());
         let (scripts, libraries) = (tree.join("share/lua").join(lua), tree.join("lib/lua").join(lua));
         fs::create_dir_all(&scripts).unwrap();
@@ -36,6 +36,24 @@ impl Place {
         fs::write(dir.join("environment.toml"), format!("lua = \"{lua}\"\n")).unwrap();
         let _ = fs::remove_file(dir.join("current"));
         symlink(format!("generations/{number}"), dir.join("current")).unwrap();
+    }
+}
+
+/// A home with such environments.
+pub(crate) struct Place {
+    pub(crate) home: Home,
+    made: Made,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let home = Home::new();
+        let made = Made::new(home.path("state"), home.path("."));
+        Self { home, made }
+    }
+
+    pub(crate) fn generation(&self, name: &str, lua: &str, number: u64, words: &str) {
+        self.made.generation(name, lua, number, words);
     }
 
     #[track_caller]

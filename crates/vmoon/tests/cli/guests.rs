@@ -2,7 +2,10 @@
 //!
 //! Everything runs in a lab of libvirt's, with a NAT network of its own, where the guests can be reached.
 
-use crate::home::{Home, Ran};
+use crate::{
+    environments,
+    home::{Home, Ran},
+};
 use serde_json::Value;
 use std::{
     fs,
@@ -90,6 +93,12 @@ impl Place {
         self.vmoon(&args).ok();
     }
 
+    /// An environment made by hand, with a module in C.
+    fn generation(&self, name: &str) {
+        let place = environments::Made::new(self.home.path("state"), self.home.path("."));
+        place.generation(name, "5.4", 1, "hello");
+    }
+
     fn kill_daemon(&self) {
         let pid = fs::read_to_string(self.home.path("state/vmoon/daemon.lock")).unwrap();
         let killed = self.lab.command("kill").args(["-9", pid.trim()]).status().unwrap();
@@ -133,6 +142,39 @@ fn a_guest_is_a_machine_with_lua_from_nothing_to_nothing() {
         "a shell is opened when it is wanted: {serial}"
     );
 
+    // Packages, while the session runs: a rock, and an environment with a module in C.
+    let reverse = "print(require('bio.utils').reverse_complement('AACG'), x)";
+    let refused = place.vmoon(&["-o", "json", "eval", "web01", reverse]);
+    assert!(refused.err.contains("not found"), "{refused:?}");
+    place.vmoon(&["pkg", "install", "bio-utils", "--machine", "web01", "--offline"]).ok();
+    assert_eq!(place.vmoon(&["eval", "web01", reverse]).ok(), "CGTT\t42\n");
+    let shown = place.json(&["show", "web01"]);
+    assert!(shown["facts"]["env"] == "web01" && shown["facts"]["generation"].is_u64(), "{shown}");
+    place.generation("native");
+    let dry = place.vmoon(&["env", "apply", "native", "web01", "--dry-run"]).ok();
+    assert!(dry.contains("sends 2 files"), "{dry}");
+    place.vmoon(&["env", "apply", "native", "web01"]).ok();
+    assert_eq!(place.vmoon(&["eval", "web01", "print(require('answer'), require('greet').say(), x)"]).ok(), "forty-two\thello\t42\n");
+    place.vmoon(&["env", "apply", "web01", "web01"]).ok();
+    assert!(place.vmoon(&["-o", "json", "env", "rm", "web01", "--yes"]).err.contains("environment.in_use"));
+
+    // Files: both ways, whole directories too.
+    let bytes: Vec<u8> = (0..1_500_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    fs::write(place.home.path("data.bin"), &bytes).unwrap();
+    place.vmoon(&["cp", "data.bin", "web01:up.bin"]).ok();
+    let sum = |text: String| text.split(' ').next().unwrap_or_default().to_owned();
+    let there = sum(place.vmoon(&["ssh", "web01", "--", "sha256sum", "up.bin"]).ok());
+    let here = Command::new("sha256sum").arg(place.home.path("data.bin")).output().unwrap();
+    assert_eq!(there, sum(String::from_utf8(here.stdout).unwrap()));
+    place.vmoon(&["cp", "web01:up.bin", "down.bin"]).ok();
+    assert!(fs::read(place.home.path("down.bin")).unwrap() == bytes);
+    fs::create_dir_all(place.home.path("tree/inner")).unwrap();
+    fs::write(place.home.path("tree/inner/b b"), "b").unwrap();
+    place.vmoon(&["cp", "-r", "tree", "web01:tree"]).ok();
+    place.vmoon(&["cp", "-r", "web01:tree", "again"]).ok();
+    assert_eq!(fs::read_to_string(place.home.path("again/inner/b b")).unwrap(), "b");
+    assert!(place.vmoon(&["-o", "json", "cp", "web01:none", "x"]).err.contains("file.not_found"));
+
     // A shell that stays when its terminal goes.
     place.feed(&["ssh", "web01"], b"echo shell-$((40 + 2)); y=7\n").ok();
     place.vmoon(&["send", "web01/shell", "echo y is $y"]).ok();
@@ -152,11 +194,21 @@ fn a_guest_is_a_machine_with_lua_from_nothing_to_nothing() {
     }
     let sessions = place.vmoon(&["session", "list", "--ended", "-o", "json"]).ok();
     assert!(sessions.contains("rebooted"), "{sessions}");
+    // What the guest has lost with its memory was sent again before the session began.
+    assert_eq!(place.vmoon(&["eval", "web01", reverse]).ok(), "CGTT\tnil\n");
 
     // Stopped and started: another life, the same host key.
     place.vmoon(&["stop", "web01", "--force"]).ok();
     let error = place.vmoon(&["-o", "json", "ssh", "web01", "--", "true"]);
     assert!(error.err.contains("machine.stopped"), "{error:?}");
+    for args in [
+        &["cp", "data.bin", "web01:x"][..],
+        &["env", "apply", "native", "web01"],
+        &["pkg", "install", "bio-utils", "--machine", "web01", "--offline"],
+    ] {
+        let error = place.vmoon(&[&["-o", "json"], args].concat());
+        assert!(error.err.contains("machine.stopped") && error.err.contains("vmoon start web01"), "{args:?}: {error:?}");
+    }
     place.vmoon(&["start", "web01", "--until", "session", "--timeout", "5m"]).ok();
     assert_eq!(place.vmoon(&["eval", "web01", "print(x)"]).ok(), "nil\n");
 
@@ -201,6 +253,8 @@ fn a_foreign_guest_is_entered_when_somebody_says_how() {
     assert_eq!(told["error"]["code"], "connection.untrusted");
     let set = format!("ssh-fingerprint={print}");
     assert!(told["error"]["hint"].as_str().is_some_and(|hint| hint.ends_with(&format!("vmoon set theirs {set}"))), "{error:?}");
+    let error = place.vmoon(&["-o", "json", "cp", "theirs:x", "y"]);
+    assert!(error.err.contains("connection.untrusted"), "{error:?}");
     place.vmoon(&["set", "theirs", &set]).ok();
     // The key is none of ours.
     let error = place.vmoon(&["-o", "json", "ssh", "theirs", "--", "true"]);

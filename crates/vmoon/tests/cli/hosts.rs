@@ -2,50 +2,14 @@
 
 use super::{environments::Place, home::Home};
 use serde_json::Value;
-use std::{fs, path::PathBuf, sync::mpsc, thread::JoinHandle};
-use tokio::sync::oneshot;
-use vmoon_ssh_lab::{Lab, Tools, me};
+use std::{fs, path::Path};
+use vmoon_ssh_lab::{Own, Tools, me, walk};
 
-/// The host, whose sshd lives in a thread of its own. Dropping it ends it.
-struct Host {
-    port: u16,
-    dir: PathBuf,
-    fingerprint: String,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Host {
-    fn start(lua: &'static str) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let lab = Lab::new(Tools::BusyBox, lua).await;
-                ready.send((lab.place.port(), lab.path().to_owned(), lab.fingerprint())).unwrap();
-                let _ = stopped.await;
-            });
-        });
-        let (port, dir, fingerprint) = is_ready.recv().expect("a host");
-        Self { port, dir, fingerprint, stop: Some(stop), thread: Some(thread) }
-    }
-
-    /// Makes it known in a home under that name.
-    fn add(&self, home: &Home, name: &str) {
-        let (uri, key) = (format!("{}@127.0.0.1:{}", me(), self.port), self.dir.join("user"));
-        let key = key.to_str().expect("a path");
-        home.run(&["connection", "add", "ssh", &uri, "--name", name, "--identity", key, "--accept-fingerprint", &self.fingerprint]).ok();
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("the host's thread");
-        }
-    }
+/// Makes a host known in a home under that name.
+fn add(home: &Home, host: &Own, name: &str) {
+    let (uri, key) = (format!("{}@127.0.0.1:{}", me(), host.port), host.dir.join("user"));
+    let key = key.to_str().expect("a path");
+    home.run(&["connection", "add", "ssh", &uri, "--name", name, "--identity", key, "--accept-fingerprint", &host.fingerprint]).ok();
 }
 
 /// The name of the one machine of a connection.
@@ -60,8 +24,8 @@ fn packages_and_files_reach_a_host() {
     let place = Place::new();
     place.generation("work", "5.4", 1, "hello");
     place.generation("old", "5.1", 1, "hello");
-    let (home, host) = (&place.home, Host::start("lua5.4"));
-    host.add(home, "web");
+    let (home, host) = (&place.home, Own::start(Tools::BusyBox, "lua5.4"));
+    add(home, &host, "web");
     let name = machine(home);
     let name = name.as_str();
     // Packages: what would be sent, then sent; a session that begins has them, one that runs is told.
@@ -100,13 +64,94 @@ fn packages_and_files_reach_a_host() {
 #[test]
 fn packages_are_installed_for_a_host() {
     let place = Place::new();
-    let (home, host) = (&place.home, Host::start("lua5.4"));
-    host.add(home, "web");
+    let (home, host) = (&place.home, Own::start(Tools::BusyBox, "lua5.4"));
+    add(home, &host, "web");
     let name = machine(home);
     home.run(&["pkg", "install", "bio-utils", "--machine", &name, "--offline"]).ok();
     let facts = place.facts(&name);
     home.json(&["env", "rm", facts["env"].as_str().expect("an environment"), "--yes"]).fails("environment.in_use", 4);
     let code = "print(require('bio.utils').reverse_complement('AACG'))";
     assert_eq!(place.says(&["eval", &name, code]), "CGTT");
+    home.run(&["connection", "rm", "web", "--yes"]).ok();
+}
+
+/// Makes an environment large: so that it is on its way for a while.
+fn large(place: &Place, name: &str, files: u32) {
+    let scripts = place.home.path("state/vmoon/environments").join(name).join("generations/1/share/lua/5.4/large");
+    fs::create_dir_all(&scripts).expect("a directory");
+    for n in 0..files {
+        fs::write(scripts.join(format!("m{n}.lua")), format!("return #'{}{n}'", "x".repeat(100_000))).expect("a file");
+    }
+}
+
+/// The operation that runs, when it has told how much was sent.
+fn sending(home: &Home) -> Value {
+    for _ in 0..600 {
+        let all: Value = serde_json::from_str(&home.json(&["operation", "list", "--running"]).ok()).expect("a list");
+        let one = all.as_array().and_then(|all| all.first()).cloned().unwrap_or_default();
+        let some = one["progress"]["phase"].as_str().is_some_and(|phase| phase.contains(" of ") && !phase.starts_with("0 of "));
+        if some && one["progress"]["percent"].as_u64().is_some_and(|percent| percent > 0) {
+            return one;
+        }
+    }
+    panic!("nothing is sent: {:?}", home.run(&["operation", "list"]));
+}
+
+/// Whatever has a name among the packages of a host is whole; how many trees there are.
+fn whole(host: &Own) -> usize {
+    let packages = host.dir.join("state/vmoon/packages");
+    let named = |path: &Path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'));
+    for file in walk(&packages.join("files")).into_iter().filter(|file| named(file)) {
+        let out = std::process::Command::new("sha256sum").arg(&file).output().expect("sha256sum");
+        let sum = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(sum.starts_with(&*file.file_name().expect("a name").to_string_lossy()), "{sum}");
+    }
+    let trees = fs::read_dir(packages.join("trees")).into_iter().flatten().flatten();
+    trees.filter(|tree| named(&tree.path())).count()
+}
+
+#[test]
+fn what_is_sent_is_followed_given_up_and_survives_the_daemon() {
+    let place = Place::new();
+    place.generation("work", "5.4", 1, "hello");
+    large(&place, "work", 40);
+    let (home, host) = (&place.home, Own::start(Tools::BusyBox, "lua5.4"));
+    add(home, &host, "web");
+    let name = machine(home);
+    let name = name.as_str();
+    place.says(&["eval", name, "x = 42"]);
+    // Nothing moves after three megabytes: it is seen how far it is, and it is given up.
+    host.valve.hold_after(3 << 20);
+    let begun: Value = serde_json::from_str(&home.json(&["env", "apply", "work", name, "--no-wait"]).ok()).expect("an operation");
+    let seen = sending(home);
+    assert_eq!(seen["id"], begun["operation"]);
+    let phase = seen["progress"]["phase"].as_str().unwrap_or_default();
+    assert!(phase.contains("of 42 files") && phase.ends_with("KiB are there"), "{seen}");
+    home.json(&["env", "rm", "work", "--yes"]).fails("environment.busy", 4);
+    let id = begun["operation"].as_str().expect("an id");
+    home.run(&["operation", "cancel", id]).ok();
+    home.json(&["operation", "wait", id]).fails("operation.cancelled", 1);
+    host.valve.go();
+    assert_eq!(whole(&host), 0);
+    assert!(place.facts(name)["env"].is_null(), "nothing has changed for the host");
+    assert_eq!(place.says(&["eval", name, "print(pcall(require, 'greet'), x)"]).split('\t').next(), Some("false"));
+    // The daemon dies in the middle: nothing half is visible, and what has arrived is not sent again.
+    host.valve.hold_after(3 << 20);
+    home.run(&["env", "apply", "work", name, "--no-wait"]).ok();
+    sending(home);
+    let daemon = home.daemon().and_then(rustix::process::Pid::from_raw).expect("a daemon");
+    rustix::process::kill_process(daemon, rustix::process::Signal::KILL).expect("a kill");
+    host.valve.go();
+    let dry = home.run(&["env", "apply", "work", name, "--dry-run"]).ok();
+    assert!(dry.contains("are there already"), "{dry}");
+    assert_eq!(whole(&host), 0);
+    let last = home.run(&["operation", "list"]).ok();
+    assert!(last.contains("apply to") && last.contains("failed"), "{last}");
+    home.run(&["env", "apply", "work", name]).ok();
+    assert_eq!(whole(&host), 1);
+    assert_eq!(place.says(&["eval", name, "print(require('greet').say(), require('large.m39'), x)"]), "hello\t100002\t42");
+    // What both had left half is cleaned away.
+    let left = walk(&host.dir.join("state/vmoon/packages")).into_iter().filter(|path| path.to_string_lossy().contains("/.")).count();
+    assert_eq!(left, 0);
     home.run(&["connection", "rm", "web", "--yes"]).ok();
 }

@@ -10,4 +10,5 @@ mod hosts;
 mod map;
 mod pool;
 mod run;
+mod ssh;
 mod terminal;

@@ -3,6 +3,7 @@
 use crate::{home::Home, terminal::Terminal};
 use serde_json::Value;
 use std::{
+    process::Command,
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -97,6 +98,23 @@ fn a_vm_from_a_template_boots_rests_and_goes() {
     assert!(!left.iter().any(|name| name == "moon" || name == "before"), "{left:?}");
 }
 
+/// An environment made by hand, with a module in Lua and one in C; the two functions are those of every Lua version.
+fn generation(home: &Home, name: &str) {
+    let source =
+        b"void lua_pushstring(void *, const char *);\nint luaopen_answer(void *L) { lua_pushstring(L, \"forty-two\"); return 1; }\n";
+    let source = home.file("answer.c", source);
+    let dir = home.path().join("state/vmoon/environments").join(name);
+    let tree = dir.join("generations/1");
+    for folder in ["share/lua/5.4", "lib/lua/5.4"] {
+        std::fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    std::fs::write(tree.join("share/lua/5.4/greet.lua"), "return { say = function() return 'hello' end }").unwrap();
+    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(tree.join("lib/lua/5.4/answer.so")).arg(source).status();
+    assert!(status.expect("cc is needed: cargo xtask install").success());
+    std::fs::write(dir.join("environment.toml"), "lua = \"5.4\"\n").unwrap();
+    std::os::unix::fs::symlink("generations/1", dir.join("current")).unwrap();
+}
+
 /// A terminal in the Lua session of the machine.
 fn attached(home: &Home) -> Terminal {
     let mut terminal = Terminal::start(home.command(["attach", "lab:moon"]));
@@ -109,7 +127,21 @@ fn attached(home: &Home) -> Terminal {
 fn lua_in_a_guest_outlives_its_terminals_and_the_daemon() {
     let pool = Pool::start();
     let home = pool.home();
-    home.ok(["create", "lab:moon", "--set", "template=guest", "--set", "seed=yes", "--until", "session"]);
+    generation(&home, "work");
+    let create = ["create", "lab:moon", "--set", "template=guest", "--set", "seed=yes", "--env"];
+    let refused = home.vmoon(create.into_iter().chain(["nope"]), b"");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nope"), "{refused:?}");
+    home.ok(create.into_iter().chain(["work", "--until", "session"]));
+    // It begins with the packages that it was made with, and gets more while it runs.
+    assert_eq!(home.ok(["eval", "lab:moon", "print(require('answer'), require('greet').say())"]), "forty-two\thello\n");
+    assert!(home.ok(["env", "show", "work"]).contains("moon"));
+    home.ok(["pkg", "install", "bio-utils", "--machine", "lab:moon", "--offline"]);
+    assert_eq!(home.ok(["eval", "lab:moon", "print(require('bio.utils').reverse_complement('AACG'))"]), "CGTT\n");
+    let bytes: Vec<u8> = (0..600_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    home.file("data.bin", &bytes);
+    home.ok(["cp", "data.bin", "lab:moon:up.bin"]);
+    home.ok(["cp", "lab:moon:up.bin", "down.bin"]);
+    assert!(std::fs::read(home.path().join("down.bin")).unwrap() == bytes);
     assert_eq!(home.ok(["exec", "lab:moon", "--", "hostname"]), "moon\n");
     home.ok(["eval", "lab:moon", "x = 42"]);
     assert_eq!(home.ok(["eval", "lab:moon", "print(x)"]), "42\n");
@@ -124,8 +156,8 @@ fn lua_in_a_guest_outlives_its_terminals_and_the_daemon() {
     // Somewhere else, and with another daemon: the first one is gone without a word.
     rustix::process::kill_process(rustix::process::Pid::from_raw(home.daemon()).unwrap(), rustix::process::Signal::KILL).unwrap();
     let mut terminal = attached(&home);
-    terminal.line("return 'still ' .. x");
-    terminal.expect("still 43");
+    terminal.line("return 'still ' .. x .. require('answer')");
+    terminal.expect("still 43forty-two");
     terminal.send(b"\x1dd");
     assert!(terminal.wait().success());
 
@@ -143,4 +175,34 @@ fn a_guest_without_lua_says_so_and_has_a_shell() {
     assert!(!refused.status.success() && said.contains("Lua"), "{said}");
     assert_eq!(home.ok(["exec", "lab:bare", "--", "echo", "a  b"]), "a  b\n");
     home.ok(["rm", "lab:bare", "--force", "--yes"]);
+}
+
+#[test]
+fn the_key_of_a_guest_is_confirmed_before_anybody_logs_in() {
+    let pool = Pool::start();
+    let home = pool.home();
+    let identity = vmoon_ssh_lab::key(home.path(), "id_theirs", "ed25519", "");
+    let key = format!("ssh-key={}", std::fs::read_to_string(identity.with_extension("pub")).unwrap().trim());
+    let settings = ["seed=yes", "ssh=no", "user=ada", &key].into_iter().flat_map(|setting| ["--set", setting]);
+    home.ok(["create", "lab:theirs", "--set", "template=guest", "--until", "ssh"].into_iter().chain(settings));
+    let login = ["ssh", "lab:theirs", "--user", "ada", "--identity", identity.to_str().unwrap()];
+    let mut person = Terminal::start(home.command(login));
+    person.expect("The key of lab:theirs is not known");
+    let shown = person.expect("[y/N]");
+    let print = shown.split_whitespace().find(|word| word.starts_with("SHA256:")).expect("a fingerprint").to_owned();
+    person.send("\r");
+    assert!(!person.wait().success());
+    assert!(!home.ok(["show", "lab:theirs", "-o", "json"]).contains(&print), "nothing was confirmed");
+    let mut person = Terminal::start(home.command(login));
+    person.expect(&print);
+    person.expect("[y/N]");
+    person.send("y\r");
+    person.expect("attached to");
+    person.send("echo $USER-$((40 + 2))\r");
+    person.expect("ada-42");
+    person.send(b"\x1dd");
+    assert!(person.wait().success());
+    assert!(home.ok(["show", "lab:theirs", "-o", "json"]).contains(&print));
+    assert_eq!(home.ok(["ssh", "lab:theirs", "--", "id", "-un"]), "ada\n", "nobody is asked again");
+    home.ok(["rm", "lab:theirs", "--force", "--yes"]);
 }

@@ -1,20 +1,87 @@
-//! Giving a machine another environment. The driver knows what the machine may read; here its session is told.
+//! Giving a machine another environment: an operation, because it may have to be sent there. The driver knows what the machine may read; here its session is told.
 
+use super::work::{DEADLINE, LONGEST, TELLING};
 use crate::{connections::Entry, service::Service};
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
 use vmoon_api::{
     Data,
     requests::{ApplyEnvironment, Eval},
-    views::{AppliedView, CommandState},
+    views::{AppliedView, BegunView, CommandState},
 };
 use vmoon_core::{
-    Code, Error, Result,
-    ability::{Effect, Environments},
+    Code, Error, OperationId, Result,
+    ability::{Effect, Environments, Follow, Nobody},
     driver::{Handle, unsupported},
     name::escape,
+    operation::{OpRecord, Progress},
 };
 use vmoon_packages::LuaVersion;
+use vmoon_sys::random;
+
+/// A machine that is just given an environment: how far it is, and whether it may still be given up.
+pub(super) struct Applying {
+    pub(super) environment: String,
+    stage: AtomicU8,
+    told: watch::Sender<Progress>,
+    cancelled: Notify,
+}
+
+/// Stages of an [`Applying`].
+const GOING: u8 = 0;
+const TAKES_EFFECT: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+impl Applying {
+    fn new(environment: String) -> Self {
+        Self { environment, stage: AtomicU8::new(GOING), told: watch::Sender::new(Progress::default()), cancelled: Notify::new() }
+    }
+
+    fn becomes(&self, stage: u8) -> bool {
+        self.stage.compare_exchange(GOING, stage, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Gives it up, unless it takes effect already.
+    pub(super) fn cancel(&self) -> bool {
+        let given_up = self.becomes(GIVEN_UP);
+        if given_up {
+            self.cancelled.notify_one();
+        }
+        given_up
+    }
+}
+
+impl Follow for Applying {
+    fn progress(&self, progress: Progress) {
+        self.told.send_replace(progress);
+    }
+
+    fn commit(&self) -> Result<()> {
+        if self.becomes(TAKES_EFFECT) { Ok(()) } else { Err(Error::new(Code::Cancelled, "given up")) }
+    }
+}
+
+/// The place of an operation among those that run: free when this is dropped.
+struct Place {
+    service: Service,
+    id: OperationId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.service.workshop.applying().remove(&self.id);
+    }
+}
 
 /// How long a machine that is busy is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,18 +104,82 @@ impl Service {
     /// The Lua version whose packages a machine loads.
     pub(super) async fn lua_of(&self, machine: &str) -> Result<LuaVersion> {
         let (entry, handle, name) = self.user(machine)?;
-        let wants = Self::ability(&entry)?.of(&handle).await?;
-        let lua = wants.lua.ok_or_else(|| {
+        let lua = Self::ability(&entry)?.lua(&handle).await?;
+        let lua = lua.ok_or_else(|| {
             Error::new(Code::SpecInvalid, format!("which version of Lua {} runs cannot be told from its interpreter's name", escape(&name)))
                 .hint("say it: vmoon env create NAME --lua VERSION")
         })?;
         lua.parse()
     }
 
-    pub(in crate::service) async fn apply(&self, request: ApplyEnvironment) -> Result<AppliedView> {
+    pub(in crate::service) async fn would_apply(&self, request: ApplyEnvironment) -> Result<AppliedView> {
         let name = self.environment_name(&request.environment).await?;
-        let (entry, handle, machine) = self.user(&request.machine)?;
-        let switched = Self::ability(&entry)?.switch(&handle, &name, request.dry_run).await?;
+        self.apply(&name, &request.machine, None).await
+    }
+
+    pub(in crate::service) async fn begin_apply(&self, request: ApplyEnvironment) -> Result<BegunView> {
+        let name = self.environment_name(&request.environment).await?;
+        let machine = self.machine(&request.machine)?;
+        // What cannot be at all is refused before anything is begun.
+        Self::ability(&self.user(&request.machine)?.0)?;
+        let allowed = request.deadline_ms.map_or(DEADLINE, Duration::from_millis).min(LONGEST);
+        let id = OperationId::from_uuid(random::uuid());
+        let applying = Arc::new(Applying::new(name.clone()));
+        self.workshop.applying().insert(id, applying.clone());
+        let place = Place { service: self.clone(), id };
+        let what = format!("apply to {}", escape(&machine.view().name));
+        let record = self.begins(id, (name, machine.id), what, allowed).await?;
+        let this = self.clone();
+        // It goes on whether or not the client is still there.
+        drop(tokio::spawn(async move { this.see_to(place, record, applying, allowed).await }));
+        Ok(BegunView { operation: id })
+    }
+
+    /// Does it, tells how far it is, and gives it up when that is wanted and it has not taken effect yet.
+    async fn see_to(self, place: Place, mut record: OpRecord, applying: Arc<Applying>, allowed: Duration) {
+        let mut told = applying.told.subscribe();
+        let (mut late, mut next) = (None, Instant::now());
+        let result = {
+            let machine = record.machine.to_string();
+            let work = self.apply(&applying.environment, &machine, Some(&applying));
+            let deadline = sleep_until(Instant::now() + allowed);
+            tokio::pin!(work, deadline);
+            loop {
+                let progress = async {
+                    sleep_until(next).await;
+                    told.changed().await
+                };
+                tokio::select! {
+                    biased;
+                    result = &mut work => break result,
+                    () = applying.cancelled.notified() => break Err(Error::new(Code::Cancelled, "given up")),
+                    () = &mut deadline, if late.is_none() => {
+                        late = Some(allowed);
+                        applying.cancel();
+                    }
+                    Ok(()) = progress => {
+                        record.progress = told.borrow_and_update().clone();
+                        self.context.operations.publish(&record);
+                        next = Instant::now() + TELLING;
+                    }
+                }
+            }
+        };
+        drop(place);
+        let result = result.and_then(|view| {
+            let value = serde_json::to_value(view).map_err(|error| Error::internal("what came of it cannot be written").source(error));
+            value.map(Some)
+        });
+        self.ended(record, result, late).await;
+    }
+
+    /// Gives a machine an environment; without anybody who follows it only says what it would do.
+    async fn apply(&self, name: &str, machine: &str, follow: Option<&Applying>) -> Result<AppliedView> {
+        let (entry, handle, called) = self.user(machine)?;
+        let dry_run = follow.is_none();
+        let follow = follow.map_or(&Nobody as &dyn Follow, |follow| follow);
+        let switched = Self::ability(&entry)?.switch(&handle, name, dry_run, follow).await?;
+        let (asked, machine) = (machine, called);
         let shown = escape(&machine);
         let used = switched.environment;
         let mut view = AppliedView {
@@ -66,9 +197,9 @@ impl Service {
             ],
             Effect::NextStart => vec![format!("{shown} starts with {name} from its next start on")],
         });
-        let Some((code, arguments)) = switched.evaluate.filter(|_| !request.dry_run) else { return Ok(view) };
+        let Some((code, arguments)) = switched.evaluate.filter(|_| !dry_run) else { return Ok(view) };
         let eval = Eval {
-            session: self.machine(&request.machine)?.id.to_string(),
+            session: self.machine(asked)?.id.to_string(),
             code: Data(code.into_bytes()),
             args: Some(arguments),
             data: true,

@@ -7,6 +7,7 @@ mod work;
 
 use super::Service;
 use crate::start::Tools;
+use apply::Applying;
 use evaluator::OneShot;
 use std::{
     collections::HashMap,
@@ -47,12 +48,14 @@ pub(crate) struct Workshop {
     packages: Arc<Packages>,
     /// What changes an environment now, by the environment's name.
     busy: Mutex<HashMap<String, (OperationId, Stop)>>,
+    /// What gives machines environments now.
+    applying: Mutex<HashMap<OperationId, Arc<Applying>>>,
 }
 
 impl Workshop {
     /// The workshop of a state directory; touches nothing.
     pub(crate) fn new(state: &Path, tools: &Tools) -> Arc<Self> {
-        Arc::new(Self { packages: packages(state, tools), busy: Mutex::default() })
+        Arc::new(Self { packages: packages(state, tools), busy: Mutex::default(), applying: Mutex::default() })
     }
 
     fn busy(&self) -> MutexGuard<'_, HashMap<String, (OperationId, Stop)>> {
@@ -60,8 +63,15 @@ impl Workshop {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks an operation to stop; whether it runs.
+    fn applying(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<Applying>>> {
+        self.applying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks an operation to stop; whether it runs and has not taken effect yet.
     pub(super) fn cancel(&self, operation: OperationId) -> bool {
+        if let Some(applying) = self.applying().get(&operation).cloned() {
+            return applying.cancel();
+        }
         let found = self.busy().values().find(|(id, _)| *id == operation).map(|(_, stop)| stop.clone());
         found.inspect(Stop::stop).is_some()
     }
@@ -70,6 +80,10 @@ impl Workshop {
     fn cancel_all(&self) {
         let all: Vec<Stop> = self.busy().values().map(|(_, stop)| stop.clone()).collect();
         all.iter().for_each(Stop::stop);
+        let all: Vec<Arc<Applying>> = self.applying().values().cloned().collect();
+        for one in all {
+            one.cancel();
+        }
     }
 }
 
@@ -158,6 +172,10 @@ impl Service {
         let name = self.environment_name(&request.environment).await?;
         if let Some((operation, _)) = self.workshop.busy().get(&name) {
             return Err(busy(&name, *operation));
+        }
+        let applied = self.workshop.applying().iter().find(|(_, one)| one.environment == name).map(|(operation, _)| *operation);
+        if let Some(operation) = applied {
+            return Err(busy(&name, operation));
         }
         let mut users: Vec<String> =
             self.used().await?.into_iter().filter(|(_, one)| one.name == name).map(|(machine, _)| machine).collect();

@@ -16,11 +16,11 @@ use vmoon_packages::{LuaVersion, facade::Work};
 use vmoon_sys::{clock::now_ms, random, stop::Stop};
 
 /// How long a change may take, unless the request says otherwise.
-const DEADLINE: Duration = Duration::from_secs(30 * 60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// The longest that can be asked for.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often progress is told at most.
-const TELLING: Duration = Duration::from_millis(50);
+pub(super) const TELLING: Duration = Duration::from_millis(50);
 
 impl Service {
     pub(in crate::service) async fn begin_change(&self, request: ChangePackages) -> Result<BegunView> {
@@ -41,29 +41,7 @@ impl Service {
         let used = self.used().await?;
         let in_use = used.into_iter().filter(|(_, one)| one.name == name).map(|(_, one)| one.generation).collect();
         let allowed = request.deadline_ms.map_or(DEADLINE, Duration::from_millis).min(LONGEST);
-        let now = now_ms();
-        let record = OpRecord {
-            id,
-            verb: Verb::Work,
-            machine: MachineId::NONE,
-            environment: Some(name),
-            what,
-            started_ms: now,
-            deadline_ms: now.saturating_add(allowed.as_millis() as u64),
-            ended_ms: None,
-            progress: Progress::default(),
-            outcome: None,
-        };
-        let op = record.clone();
-        self.context
-            .store
-            .run(move |tx| {
-                tx.put_operation(&op)?;
-                let about = About { operation: Some(op.id), ..About::default() };
-                tx.event(EventKind::OperationStarted, about, format!("{} ({})", op.what, op.environment.unwrap_or_default()))
-            })
-            .await?;
-        self.context.operations.publish(&record);
+        let record = self.begins(id, (name, MachineId::NONE), what, allowed).await?;
         let (told, progress) = watch::channel(Progress::default());
         let this = self.clone();
         // It goes on whether or not the client is still there.
@@ -115,14 +93,60 @@ impl Service {
             }
         };
         drop(place);
+        self.ended(record, result.map(|_| None), late.then_some(allowed)).await;
+    }
+
+    /// Begins an operation: it is in the store, and can be followed. If it is about a machine, too, that is named.
+    pub(super) async fn begins(
+        &self,
+        id: OperationId,
+        (environment, machine): (String, MachineId),
+        what: String,
+        allowed: Duration,
+    ) -> Result<OpRecord> {
+        let now = now_ms();
+        let record = OpRecord {
+            id,
+            verb: Verb::Work,
+            machine,
+            environment: Some(environment),
+            what,
+            started_ms: now,
+            deadline_ms: now.saturating_add(allowed.as_millis() as u64),
+            ended_ms: None,
+            progress: Progress::default(),
+            outcome: None,
+            result: None,
+        };
+        let op = record.clone();
+        self.context
+            .store
+            .run(move |tx| {
+                tx.put_operation(&op)?;
+                let about = About { operation: Some(op.id), ..About::default() };
+                tx.event(EventKind::OperationStarted, about, format!("{} ({})", op.what, op.environment.unwrap_or_default()))
+            })
+            .await?;
+        self.context.operations.publish(&record);
+        Ok(record)
+    }
+
+    /// Ends an operation with what came of it; `late` says that it was stopped because so much time had passed.
+    pub(super) async fn ended(&self, mut record: OpRecord, result: Result<Option<serde_json::Value>>, late: Option<Duration>) {
         record.ended_ms = Some(now_ms());
         record.outcome = Some(match result {
-            Ok(_) => Outcome::Done,
-            Err(error) if error.code() == Code::Cancelled && late => Outcome::Failed {
-                error: Error::new(Code::OperationDeadline, format!("{} s passed; nothing was changed", allowed.as_secs_f32())).to_record(),
-            },
-            Err(error) if error.code() == Code::Cancelled => Outcome::Cancelled {
-                error: Error::new(Code::OperationCancelled, format!("{} was cancelled; nothing was changed", record.what)).to_record(),
+            Ok(result) => {
+                record.result = result;
+                Outcome::Done
+            }
+            Err(error) if error.code() == Code::Cancelled => match late {
+                Some(allowed) => Outcome::Failed {
+                    error: Error::new(Code::OperationDeadline, format!("{} s passed; nothing was changed", allowed.as_secs_f32()))
+                        .to_record(),
+                },
+                None => Outcome::Cancelled {
+                    error: Error::new(Code::OperationCancelled, format!("{} was cancelled; nothing was changed", record.what)).to_record(),
+                },
             },
             Err(error) => Outcome::Failed { error: error.to_record() },
         });
@@ -149,8 +173,12 @@ impl Service {
             .into_iter()
             .filter(|record| record.environment.is_some() && record.outcome.is_none())
             .map(|record| {
-                let error =
-                    Error::new(Code::OperationFailed, "the daemon ended before it was done; nothing was changed").hint("do it again");
+                let what = if record.machine == MachineId::NONE {
+                    "the daemon ended before it was done; nothing was changed"
+                } else {
+                    "the daemon ended before it was known to be done; what has reached the machine is not sent again"
+                };
+                let error = Error::new(Code::OperationFailed, what).hint("do it again");
                 OpRecord { ended_ms: Some(now_ms()), outcome: Some(Outcome::Failed { error: error.to_record() }), ..record }
             })
             .collect();

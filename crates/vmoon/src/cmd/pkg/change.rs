@@ -160,7 +160,7 @@ pub(super) async fn run(ctx: &Ctx, changing: &Changing, change: Change) -> Resul
     }
     let Some(after) = ended(ctx, changing, &request).await? else { return Ok(Exit::OK) };
     if let Some(machine) = &changing.machine {
-        let applied = apply(ctx, &after.name, machine, false).await?;
+        let Some(applied) = apply(ctx, &after.name, machine, &changing.wait).await? else { return Ok(Exit::OK) };
         if ctx.out.format().is_machine() {
             ctx.out.one(&applied, &after.name, &[])?;
         }
@@ -219,10 +219,27 @@ async fn environment_of(ctx: &Ctx, machine: &str) -> Result<(String, Option<Make
     }
 }
 
-/// Makes a machine use an environment.
-pub(crate) async fn apply(ctx: &Ctx, environment: &str, machine: &str, dry_run: bool) -> Result<AppliedView> {
-    let request = ApplyEnvironment { environment: environment.to_owned(), machine: machine.to_owned(), dry_run };
-    ctx.daemon.hold(async |client| client.apply_environment(request.clone()).await).await
+/// What making a machine use an environment would do.
+pub(crate) async fn would_apply(ctx: &Ctx, environment: &str, machine: &str) -> Result<AppliedView> {
+    let request = ApplyEnvironment { environment: environment.to_owned(), machine: machine.to_owned(), deadline_ms: None };
+    ctx.daemon.hold(async |client| client.plan_apply(request.clone()).await).await
+}
+
+/// Makes a machine use an environment, and waits for it; what became of the machine, or nothing if it was not waited for.
+pub(crate) async fn apply(ctx: &Ctx, environment: &str, machine: &str, waiting: &WaitArgs) -> Result<Option<AppliedView>> {
+    let until = waiting.limit.until(wait::DEFAULT)?;
+    let deadline_ms = waiting.deadline_ms()?;
+    let request = ApplyEnvironment { environment: environment.to_owned(), machine: machine.to_owned(), deadline_ms };
+    let begun = ctx.daemon.ask_once(async |client| client.apply_environment(request.clone()).await).await?;
+    if waiting.no_wait {
+        ctx.out.one(&begun, &begun.operation.to_string(), &[("operation".to_owned(), begun.operation.to_string())])?;
+        return Ok(None);
+    }
+    let what = format!("applying {} to {}", escape(environment), escape(machine));
+    let ended = wait::operation(ctx, begun.operation, &what, until).await?;
+    let applied = ended.result.ok_or_else(|| Error::internal("the operation says not what came of it"))?;
+    let applied = serde_json::from_value(applied);
+    applied.map(Some).map_err(|error| Error::new(Code::WireMalformed, "what came of the operation is not understood").source(error))
 }
 
 /// Says what became of the machine.

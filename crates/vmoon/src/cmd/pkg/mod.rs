@@ -5,7 +5,7 @@ mod server;
 mod show;
 mod tree;
 
-pub(crate) use change::{Changing, Offline, Without, apply, ask, ended, request, show_plan, tell};
+pub(crate) use change::{Changing, Offline, Without, apply, ask, ended, request, show_plan, tell, would_apply};
 
 use crate::{
     ctx::Ctx,
