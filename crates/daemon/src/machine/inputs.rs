@@ -56,8 +56,14 @@ impl Task {
                 }
             }
             Msg::Open { name, answer } => {
-                let opened = self.open_channel(&name).await;
-                let _ = answer.send(opened);
+                let offered = self.channels.borrow().iter().any(|channel| channel.name == name);
+                if !offered && self.looking.is_some() {
+                    // What is being looked for may show it: what offers it may have been said just now.
+                    self.opens.push((name, answer));
+                } else {
+                    let opened = self.open_channel(&name).await;
+                    let _ = answer.send(opened);
+                }
             }
             Msg::Work { work, deadline, answer } => {
                 self.settled = Instant::now();
@@ -221,6 +227,12 @@ impl Task {
             self.look_again = Some(Instant::now() + timer::back_off(self.looks).min(patience));
         } else if !wanted {
             self.looks = 0;
+        }
+        if self.looking.is_none() {
+            for (name, answer) in std::mem::take(&mut self.opens) {
+                let opened = self.open_channel(&name).await;
+                let _ = answer.send(opened);
+            }
         }
     }
 

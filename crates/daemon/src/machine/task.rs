@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
 };
 use vmoon_api::views::MachineView;
@@ -57,6 +57,8 @@ pub(crate) struct Task {
     /// Whether that call creates the machine.
     pub(super) creating: bool,
     pub(super) looking: Option<(Tick, LookFuture)>,
+    /// Channels that were not offered when somebody wanted them, while the machine was being looked at.
+    pub(super) opens: Vec<(String, oneshot::Sender<Result<Arc<session::Shared>>>)>,
     /// Whether that look waits for a create that was cancelled.
     pub(super) look_creates: bool,
     pub(super) look_again: Option<Instant>,
@@ -114,6 +116,7 @@ impl Task {
             call: None,
             creating: false,
             looking: None,
+            opens: Vec::new(),
             look_creates: false,
             look_again: None,
             look_wanted: false,

@@ -2,7 +2,7 @@
 
 use crate::{
     environments::{Made, guest, names, packages},
-    lab::{Lab, Reach as _, Tools},
+    lab::{Lab, Tools},
     talk::Talk,
 };
 use std::{

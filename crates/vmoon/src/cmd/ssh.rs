@@ -62,7 +62,6 @@ pub(crate) struct Args {
 }
 
 /// What of a failure can be helped by saying something about the machine.
-#[derive(Default)]
 struct Helped {
     user: bool,
     key: bool,
@@ -86,7 +85,8 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     if !settings.is_empty() {
         set(ctx, &machine, settings, until).await?;
     }
-    let mut helped = Helped::default();
+    // Who has said who logs in means nobody else.
+    let mut helped = Helped { user: args.user.is_some(), key: false };
     if args.argv.is_empty() {
         return shell(ctx, &machine, args.take, until, &mut helped).await;
     }

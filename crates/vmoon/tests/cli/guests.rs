@@ -161,19 +161,20 @@ fn a_guest_is_a_machine_with_lua_from_nothing_to_nothing() {
     // Files: both ways, whole directories too.
     let bytes: Vec<u8> = (0..1_500_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
     fs::write(place.home.path("data.bin"), &bytes).unwrap();
-    place.vmoon(&["cp", "data.bin", "web01:up.bin"]).ok();
+    let own = |name: &str| place.home.path(name).display().to_string();
+    place.vmoon(&["cp", &own("data.bin"), "web01:up.bin"]).ok();
     let sum = |text: String| text.split(' ').next().unwrap_or_default().to_owned();
     let there = sum(place.vmoon(&["ssh", "web01", "--", "sha256sum", "up.bin"]).ok());
     let here = Command::new("sha256sum").arg(place.home.path("data.bin")).output().unwrap();
     assert_eq!(there, sum(String::from_utf8(here.stdout).unwrap()));
-    place.vmoon(&["cp", "web01:up.bin", "down.bin"]).ok();
+    place.vmoon(&["cp", "web01:up.bin", &own("down.bin")]).ok();
     assert!(fs::read(place.home.path("down.bin")).unwrap() == bytes);
     fs::create_dir_all(place.home.path("tree/inner")).unwrap();
     fs::write(place.home.path("tree/inner/b b"), "b").unwrap();
-    place.vmoon(&["cp", "-r", "tree", "web01:tree"]).ok();
-    place.vmoon(&["cp", "-r", "web01:tree", "again"]).ok();
+    place.vmoon(&["cp", "-r", &own("tree"), "web01:tree"]).ok();
+    place.vmoon(&["cp", "-r", "web01:tree", &own("again")]).ok();
     assert_eq!(fs::read_to_string(place.home.path("again/inner/b b")).unwrap(), "b");
-    assert!(place.vmoon(&["-o", "json", "cp", "web01:none", "x"]).err.contains("file.not_found"));
+    assert!(place.vmoon(&["-o", "json", "cp", "web01:none", &own("x")]).err.contains("file.not_found"));
 
     // A shell that stays when its terminal goes.
     place.feed(&["ssh", "web01"], b"echo shell-$((40 + 2)); y=7\n").ok();
@@ -202,7 +203,7 @@ fn a_guest_is_a_machine_with_lua_from_nothing_to_nothing() {
     let error = place.vmoon(&["-o", "json", "ssh", "web01", "--", "true"]);
     assert!(error.err.contains("machine.stopped"), "{error:?}");
     for args in [
-        &["cp", "data.bin", "web01:x"][..],
+        &["cp", &own("data.bin"), "web01:x"][..],
         &["env", "apply", "native", "web01"],
         &["pkg", "install", "bio-utils", "--machine", "web01", "--offline"],
     ] {
@@ -253,7 +254,7 @@ fn a_foreign_guest_is_entered_when_somebody_says_how() {
     assert_eq!(told["error"]["code"], "connection.untrusted");
     let set = format!("ssh-fingerprint={print}");
     assert!(told["error"]["hint"].as_str().is_some_and(|hint| hint.ends_with(&format!("vmoon set theirs {set}"))), "{error:?}");
-    let error = place.vmoon(&["-o", "json", "cp", "theirs:x", "y"]);
+    let error = place.vmoon(&["-o", "json", "cp", "theirs:x", "/nowhere/y"]);
     assert!(error.err.contains("connection.untrusted"), "{error:?}");
     place.vmoon(&["set", "theirs", &set]).ok();
     // The key is none of ours.

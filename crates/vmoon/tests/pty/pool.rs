@@ -134,7 +134,8 @@ fn lua_in_a_guest_outlives_its_terminals_and_the_daemon() {
     home.ok(create.into_iter().chain(["work", "--until", "session"]));
     // It begins with the packages that it was made with, and gets more while it runs.
     assert_eq!(home.ok(["eval", "lab:moon", "print(require('answer'), require('greet').say())"]), "forty-two\thello\n");
-    assert!(home.ok(["env", "show", "work"]).contains("moon"));
+    let facts: Value = serde_json::from_str(&home.ok(["show", "lab:moon", "-o", "json"])).unwrap();
+    assert!(facts["facts"]["env"] == "work" && facts["facts"]["generation"] == 1, "{facts}");
     home.ok(["pkg", "install", "bio-utils", "--machine", "lab:moon", "--offline"]);
     assert_eq!(home.ok(["eval", "lab:moon", "print(require('bio.utils').reverse_complement('AACG'))"]), "CGTT\n");
     let bytes: Vec<u8> = (0..600_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();

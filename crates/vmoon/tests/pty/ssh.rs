@@ -67,6 +67,6 @@ fn a_person_sees_how_much_was_sent_and_gives_it_up() {
     assert!(home.ok(["operation", "list"]).contains("cancelled"));
     host.valve.go();
     home.ok(["env", "apply", "work", &machine]);
-    assert_eq!(home.ok(["eval", &machine, "print(require('m39'))"]), "100002\n");
+    assert_eq!(home.ok(["eval", &machine, "print((require('m39')))"]), "100002\n");
     home.ok(["connection", "rm", "web", "--yes"]);
 }
