@@ -4,9 +4,11 @@ use crate::{
     lab::{Lab, Reach as _, Tools},
     talk::{Talk, failure, only, output},
 };
+use std::time::Duration;
+use tokio::time::timeout;
 use vmoon_core::{
     Code,
-    driver::Exit,
+    driver::{Exit, LinkItem},
     frame::{Call, Eval, FailureKind, tag},
 };
 use vmoon_remote::guest::Guest;
@@ -225,4 +227,27 @@ async fn the_newest_link_has_the_lease() {
     first.last = 2;
     assert_eq!(first.value("return n").await, "1");
     assert!(first.reopened > 0);
+}
+
+/// Output comes in frames of at most a megabyte. What arrived before the session had answered how it stands was handed over in one piece, two such frames together; a test that
+/// goes away after each had too few of them on a busy computer.
+#[tokio::test]
+async fn a_backlog_comes_in_pieces() {
+    let lab = Lab::new(Tools::BusyBox, "lua5.4").await;
+    let guest = guest(&lab);
+    let mut talk = Talk::open(&guest).await;
+    assert_eq!(talk.value("io.write(('x'):rep(3000000)) return 'written'").await, "written");
+    let mut link = guest.open(talk.life, 0).await.expect("a session");
+    let (mut buf, mut read) = (Vec::new(), 0);
+    while read < talk.at {
+        match timeout(Duration::from_secs(30), link.reader.next(&mut buf)).await.expect("in time").expect("an item") {
+            LinkItem::Stream { at } => {
+                assert_eq!(at, read);
+                assert!(buf.len() < 3 << 19, "{} bytes at once", buf.len());
+                read += buf.len() as u64;
+            }
+            LinkItem::Direct => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
