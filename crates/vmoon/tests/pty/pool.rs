@@ -144,8 +144,8 @@ fn lua_in_a_guest_outlives_its_terminals_and_the_daemon() {
     assert_eq!(home.ok(["eval", "lab:moon", "print(require('answer'), require('greet').say())"]), "forty-two\thello\n");
     let bytes: Vec<u8> = (0..600_000_u32).map(|n| ((n * 31) >> 3) as u8).collect();
     home.file("data.bin", &bytes);
-    home.ok(["cp", "data.bin", "lab:moon:up.bin"]);
-    home.ok(["cp", "lab:moon:up.bin", "down.bin"]);
+    home.ok(["cp", "data.bin", "moon:up.bin"]);
+    home.ok(["cp", "moon:up.bin", "down.bin"]);
     assert!(std::fs::read(home.path().join("down.bin")).unwrap() == bytes);
     assert_eq!(home.ok(["exec", "lab:moon", "--", "hostname"]), "moon\n");
     home.ok(["eval", "lab:moon", "x = 42"]);
