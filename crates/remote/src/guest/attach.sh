@@ -2,7 +2,7 @@
 # more, it is begun before with the arguments of `start` but the interpreter: $7 base, $8 life, $9 and ${10} programs, ${11} size.
 if [ $# -gt 6 ]; then
   how=0
-  start "$7" "$8" "$4" "$9" "${10}" "${11}" || how=$?
+  start "$7" "$8" "$4" "$9" "${10}" "${11}" "$2" || how=$?
   if [ $how -ne 0 ] && [ $how -ne 72 ]; then
     echo f
     exit 0
@@ -14,7 +14,7 @@ if [ ! -p "$1/in" ]; then
 fi
 cd "$1" && note
 umask 077
-mkfifo "$1/bell.$2" || exit 1
+[ -p "$1/bell.$2" ] || mkfifo "$1/bell.$2" || exit 1
 VMOON_DIR=$1 VMOON_LEASE=$2 VMOON_FROM=$3
 export VMOON_DIR VMOON_LEASE VMOON_FROM
 cd /

@@ -123,6 +123,7 @@ end
 local board = assert(open(path .. "state", "wb"))
 setvbuf(board, "no")
 local mode, shown, ringing = "sig", "", false
+local lease, letters = "", nil
 local function wake()
   if not ringing then
     local f = open(path .. "want", "rb")
@@ -131,8 +132,12 @@ local function wake()
   end
   ringing = true
   remove(path .. "want")
-  local lease = slurp("lease")
-  local bell = lease and open(path .. "bell." .. lease, "r+b")
+  -- Most often it is who spoke last. Whoever takes the lease over removes the bell of the one before, and only then wants to be woken.
+  local bell = lease ~= "" and open(path .. "bell." .. lease, "r+b")
+  if not bell then
+    local now_its = slurp("lease")
+    bell = now_its and open(path .. "bell." .. now_its, "r+b")
+  end
   if bell then
     write(bell, "x")
     close(bell)
@@ -155,7 +160,6 @@ local function publish()
   if W.pos >= SEGMENT then rotate() end
 end
 
-local lease, letters = "", nil
 local function direct(tag, id, payload)
   letters = letters or open(path .. "d." .. lease, "ab")
   if not letters then return end
@@ -453,6 +457,12 @@ function header()
     close(prog)
     prog = nil
     fifo = assert(open(path .. "in", "r+b"))
+    -- Nobody is told that it lives before it is noted which process it is.
+    local up = open(path .. "up", "r+b")
+    if up then
+      read(up, "*l")
+      close(up)
+    end
     publish()
   end
   if starting then

@@ -146,9 +146,9 @@ impl Guest {
         Ok(seen)
     }
 
-    /// What is known, if it tells of that life.
+    /// What is known, if it tells of that life: that it is there, or would be the next one.
     async fn looked(&self, connection: &Connection, life: u64) -> Result<Seen> {
-        match self.last_seen().filter(|seen| seen.life >= life && seen.lua.is_some()) {
+        match self.last_seen().filter(|seen| (seen.life >= life || life == seen.next_life()) && seen.lua.is_some()) {
             Some(seen) => Ok(seen),
             None => self.look_through(connection).await,
         }

@@ -49,12 +49,15 @@ local int = (slurp("int") or ""):match("^(%d+) ")
 local first = true
 while true do
   local s = io.read("*l")
-  if not s or slurp("lease") ~= lease then break end
+  if not s then break end
+  -- Whose lease is over has lines that nobody obeys, so a line need not wait for that question.
+  local plain = not first and s:sub(1, 1) ~= "."
+  if plain then fifo:write(s .. "\n") end
+  if slurp("lease") ~= lease then break end
   if first and int then settle(int, 1) end
+  if first and s:sub(1, 1) ~= "." then fifo:write(s .. "\n") end
   first = false
-  if s:sub(1, 1) ~= "." then
-    fifo:write(s .. "\n")
-  else
+  if not plain and s:sub(1, 1) == "." then
     local id, kind = s:match("^%. I (%d+) (%a) %.$")
     local again = s:match("^%. J (%d+) %.$")
     local stored = s:match("^%. A (%d+) %.$")
