@@ -108,7 +108,7 @@ async fn main() -> std::result::Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let login = Login { home: Some(folder.path().into()), ..Login::from_env() };
     let user = login.user.clone().unwrap_or_else(|| "root".into());
-    let guests = Guests::new(Config { dir: folder.path().join("guests"), connection: "lab".into(), login });
+    let guests = Guests::new(Config { dir: folder.path().join("guests"), connection: "lab".into(), login, environments: None });
     let keys = Arc::new(Ring(format!("SHA256:{fingerprint}")));
     let config = XcpngConfig { uri: format!("https://{host}"), user: "root".into(), keys, guests: Some(guests), runtime: None };
     let driver = XcpngDriver::new(config)?;

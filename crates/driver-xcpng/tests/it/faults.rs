@@ -124,6 +124,7 @@ async fn recover(driver: &XcpngDriver, verb: Verb, machine: MachineId) -> Recove
         ended_ms: None,
         progress: Progress::default(),
         outcome: None,
+        result: None,
     };
     driver.recover(&op, &[]).await.unwrap()
 }
