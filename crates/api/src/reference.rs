@@ -26,7 +26,7 @@ const STREAMS: &str = "
 
 Binary messages. From the daemon: the stream offset of the first frame (`u64 LE`), then whole frames
 (`len: u32 LE`, `tag: u8`, `id: u64 LE`, payload; see `crates/core/src/frame.rs`). A gap is a frame `G` whose payload is the
-number of bytes that are missing. The offset `2^64 - 1` marks a direct frame, which answers a question and is not part of the stream.
+number of bytes that are missing (`u64 LE`); where that is unknown, 1 and then one byte 1. The offset `2^64 - 1` marks a direct frame, which answers a question and is not part of the stream.
 From the client: one frame a message. `E`, `S`, `F`, `I`, `C`, `K`, `Y` need the pen (`mode=writer`, or `mode=takeover`, which sends away
 whoever has it). On a terminal `S` carries keys and `Y` its size, `O` is what it shows, all with the id 0. `P` stops the daemon from
 sending, `U` resumes, `A` says what was received. A text message from the daemon is an error, as in an HTTP answer; after

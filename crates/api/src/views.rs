@@ -357,7 +357,7 @@ pub enum PieceKind {
     Done,
     /// The program asked to end; the data is its exit code.
     Exit,
-    /// Bytes were lost here; the data is how many.
+    /// Bytes were lost here; the data is how many, or `unknown` where nobody could listen, so that perhaps none are.
     Gap,
     /// Something this version does not know.
     Other,

@@ -134,6 +134,12 @@ pub trait Addresses: Send + Sync {
         let _ = handle;
         Ok(None)
     }
+
+    /// Whether its SSH server answers, where only the driver has a way there: why it does not. `None` where it is reached from here.
+    async fn greets(&self, handle: &Handle) -> Option<Result<()>> {
+        let _ = handle;
+        None
+    }
 }
 
 /// Where a machine's screen can be seen.

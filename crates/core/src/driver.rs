@@ -17,6 +17,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// A driver's name for one of its machines: opaque JSON that only the driver reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -378,6 +379,13 @@ pub trait Driver: Send + Sync {
     /// Every machine of this connection that this driver made or could manage, in a constant number of round trips. A handle MUST
     /// stay the same as long as the machine lives, unless [`Tune::rename`] has given another one: machines are known again by it.
     async fn list(&self) -> Result<Vec<Found>>;
+
+    /// [`Self::list`] for a caller who knows some machines: made by us, finished, and listed or created before. What cannot have changed need not be asked of
+    /// them again, and [`Found::id`] may be missing where the handle is a known one.
+    async fn list_knowing(&self, known: &HashSet<Handle>) -> Result<Vec<Found>> {
+        let _ = known;
+        self.list().await
+    }
 
     /// Whether what [`Self::list`] finds and vmoon has not made is shown as a machine, too. Then `list` is asked once when the daemon
     /// starts, after each [`Changed::All`](crate::ability::Changed::All), and again and again, ever more rarely, while it fails.

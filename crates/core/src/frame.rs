@@ -72,7 +72,8 @@ pub mod tag {
     pub const DONE: u8 = b'D';
     /// The program asked to end: i32 LE exit code.
     pub const EXIT: u8 = b'Z';
-    /// So many stream bytes (u64 LE) were lost here. Its own length in the stream *is* that number.
+    /// So many stream bytes (u64 LE) were lost here. Its own length in the stream *is* that number. Where nobody knows how many bytes are missing, or
+    /// whether any are, that number is 1 and one byte 1 follows; see [`super::Frame::missing`].
     pub const GAP: u8 = b'G';
 
     // From the machine, direct.
@@ -168,6 +169,17 @@ impl<'a> Frame<'a> {
         out
     }
 
+    /// A gap of which nobody knows how much it hides. It stands for one byte of the stream, because each frame has a place of its own there.
+    pub const fn unknown_gap() -> Frame<'static> {
+        Frame { tag: tag::GAP, id: 0, payload: &[1, 0, 0, 0, 0, 0, 0, 0, 1] }
+    }
+
+    /// What a gap says is missing; nothing for other frames.
+    pub fn missing(&self) -> Option<Missing> {
+        let unknown = self.payload.get(8) == Some(&1);
+        (self.tag == tag::GAP).then(|| if unknown { Missing::Unknown } else { Missing::Bytes(self.stream_len()) })
+    }
+
     /// How many bytes of the stream the frame stands for: its encoded length, for a gap the bytes that were lost, for a
     /// direct frame none.
     pub fn stream_len(&self) -> u64 {
@@ -175,6 +187,25 @@ impl<'a> Frame<'a> {
             tag::GAP => self.payload.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b)),
             tag if in_stream(tag) => (HEADER + self.payload.len()) as u64,
             _ => 0,
+        }
+    }
+}
+
+/// How much of a stream a gap hides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// So many bytes.
+    Bytes(u64),
+    /// Nobody knows how many, nor whether any: nobody could listen.
+    Unknown,
+}
+
+/// For people, as the subject of a sentence in the plural: `1000 bytes`, `an unknown number of bytes`.
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(count) => write!(f, "{count} bytes"),
+            Self::Unknown => f.write_str("an unknown number of bytes"),
         }
     }
 }
@@ -329,6 +360,12 @@ mod tests {
         assert_eq!(Frame { tag: tag::GAP, id: 0, payload: &lost }.stream_len(), 1_000);
         assert_eq!(Frame { tag: tag::HELLO, id: 0, payload: &lost }.stream_len(), 0);
         assert_eq!(Frame { tag: tag::DONE, id: 1, payload: &lost }.stream_len(), 21);
+        assert_eq!(Frame { tag: tag::GAP, id: 0, payload: &lost }.missing(), Some(Missing::Bytes(1_000)));
+        assert_eq!(Frame { tag: tag::STDOUT, id: 0, payload: &lost }.missing(), None);
+        let unknown = Frame::unknown_gap();
+        assert_eq!((unknown.stream_len(), unknown.missing()), (1, Some(Missing::Unknown)));
+        assert_eq!(Frame { tag: tag::GAP, id: 0, payload: &1u64.to_le_bytes() }.missing(), Some(Missing::Bytes(1)), "one byte is one byte");
+        assert_eq!(Missing::Unknown.to_string(), "an unknown number of bytes");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Scrollback {
 
 impl Scrollback {
     /// One that goes on at an offset and keeps at most so many bytes. If it does not begin there, something may have been said before that nobody heard: a gap of
-    /// one byte says so, because nobody knows how much.
+    /// unknown size says so.
     pub fn new(from: Offset, keep: usize) -> Self {
         let mut new = Self { frames: VecDeque::new(), keep, bytes: 0, start: from, end: from, ended: None };
         if from > 0 {
@@ -47,16 +47,15 @@ impl Scrollback {
 
     /// Appends output.
     pub fn say(&mut self, output: &[u8]) {
-        self.push(tag::STDOUT, output);
+        self.push(Frame { tag: tag::STDOUT, id: 0, payload: output });
     }
 
     /// Something may be missing here, and nobody knows how much.
     pub fn gap(&mut self) {
-        self.push(tag::GAP, &1u64.to_le_bytes());
+        self.push(Frame::unknown_gap());
     }
 
-    fn push(&mut self, tag: u8, payload: &[u8]) {
-        let frame = Frame { tag, id: 0, payload };
+    fn push(&mut self, frame: Frame<'_>) {
         let kept = Kept { at: self.end, len: frame.stream_len(), bytes: frame.to_vec() };
         self.end += kept.len;
         self.bytes += kept.bytes.len();
@@ -151,6 +150,7 @@ mod tests {
         said.say(b"x");
         let mut buf = Vec::new();
         assert_eq!(said.read(100, 1 << 10, &mut buf), Some(101 + 14));
-        assert_eq!(texts(&buf)[0], (b'G', 1u64.to_le_bytes().to_vec()));
+        let gap = Frame::unknown_gap();
+        assert_eq!(texts(&buf)[0], (gap.tag, gap.payload.to_vec()));
     }
 }

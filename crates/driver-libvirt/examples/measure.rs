@@ -3,6 +3,7 @@
 
 use serde_json::json;
 use std::{
+    collections::HashSet,
     fmt::Write as _,
     io::Write as _,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use std::{
 use uuid::Uuid;
 use vmoon_core::{
     MachineId, Result,
-    driver::{Driver, Journal},
+    driver::{Driver, Handle, Journal},
     operation::{Progress, Undo},
     spec::MachineSpec,
 };
@@ -18,7 +19,7 @@ use vmoon_driver_libvirt::{LibvirtConfig, LibvirtDriver};
 use vmoon_libvirt_lab::Lab;
 use vmoon_libvirt_wire::{
     Client, Options, UnixSocket,
-    flags::{Define, PoolStart},
+    flags::{Define, PoolStart, Undefine},
 };
 
 struct Unread;
@@ -83,15 +84,36 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     writeln!(report, "linked clone with its definition, no start: {:.1} ms", clone.as_secs_f64() * 1e3)?;
 
     for n in 0..number {
-        let xml = format!(
-            "<domain type='qemu'><name>m{n}</name><memory>65536</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>"
-        );
-        client.define(&xml, Define::NONE).await?;
+        let tail = "<memory>65536</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>";
+        let theirs = format!("<domain type='qemu'><name>m{n}</name>{tail}");
+        client.define(&theirs, Define::NONE).await?;
     }
     let first = shortest(7, async || LibvirtDriver::connect(&config)?.list().await.map(|found| assert!(found.len() >= number))).await;
-    writeln!(report, "list {number} machines, from connect: {:.1} ms", first.as_secs_f64() * 1e3)?;
+    writeln!(report, "list {number} machines of others, from connect: {:.1} ms", first.as_secs_f64() * 1e3)?;
     let again = shortest(7, async || driver.list().await.map(drop)).await;
     writeln!(report, "list {number} machines, connected: {:.1} ms", again.as_secs_f64() * 1e3)?;
+    for n in 0..number {
+        client.undefine(&client.domain_named(&format!("m{n}")).await?, Undefine::NONE).await?;
+    }
+    let mut known: HashSet<Handle> = driver.list().await?.into_iter().map(|found| found.handle).collect();
+    for n in 0..number {
+        let id = id();
+        let tag =
+            format!("<metadata><v:machine xmlns:v='urn:vmoon:libvirt:1' id='{id}' complete='yes' template='linux-cloud'/></metadata>");
+        let tail = "<memory>65536</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>";
+        let ours = format!("<domain type='qemu'><name>m{n}</name><uuid>{id}</uuid>{tag}{tail}");
+        client.define(&ours, Define::NONE).await?;
+        known.insert(Handle(id.to_string()));
+    }
+    let ours = shortest(7, async || {
+        let found = LibvirtDriver::connect(&config)?.list_knowing(&known).await?;
+        assert!(found.len() >= number, "all are there");
+        Ok::<_, vmoon_core::Error>(())
+    })
+    .await;
+    writeln!(report, "list {number} machines of ours that are known, from connect: {:.1} ms", ours.as_secs_f64() * 1e3)?;
+    let unknown = shortest(7, async || LibvirtDriver::connect(&config)?.list().await.map(|found| assert!(found.len() >= number))).await;
+    writeln!(report, "list {number} machines of ours that nobody knows, from connect: {:.1} ms", unknown.as_secs_f64() * 1e3)?;
     let virsh =
         shortest(5, async || lab.command("virsh").args(["-q", "list", "--all"]).output().map(|output| assert!(output.status.success())))
             .await;

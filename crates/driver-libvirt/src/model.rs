@@ -24,6 +24,9 @@ pub(crate) struct Blueprint {
     /// What Lua sessions in the guest begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) environment: Option<String>,
+    /// The handle of the machine that this one is a copy of, and is entered like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) copy_of: Option<String>,
     /// Files of the user that must be there before anything is made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) needs: Vec<Need>,

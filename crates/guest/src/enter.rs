@@ -8,14 +8,25 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use std::{net::IpAddr, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    ops::Deref,
+    path::PathBuf,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::time::{Instant, sleep_until};
 use vmoon_core::{
     Code, Error, Result,
     ability::{Ended, Program},
     name::escape,
 };
-use vmoon_remote::{Auth, Connection, Hop, Host, HostFiles, Link, Route, Trust, environment::Carrier, guest::Guest};
+use vmoon_remote::{
+    Auth, Connection, Hop, Host, HostFiles, Link, Route, Target, Trust, WeakHost,
+    environment::Carrier,
+    guest::Guest,
+    route::{Wish, resolve},
+};
 
 /// How long one address may take to let us in.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -42,6 +53,24 @@ pub struct Place {
 pub trait Places: Send + Sync {
     /// Every place known now, the best first; none is not an error.
     async fn places(&self, key: &str) -> Result<Vec<Place>>;
+
+    /// The computer that these places are reached through, where they lead nowhere from here.
+    fn gate(&self) -> Option<Gate> {
+        None
+    }
+}
+
+/// A computer that guests are reached through: that of their hypervisor. What is not said comes from `~/.ssh/config` or the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// A name, an address, or an alias of `~/.ssh/config`.
+    pub host: String,
+    /// The port.
+    pub port: Option<u16>,
+    /// The login name.
+    pub user: Option<String>,
+    /// The file of a private key.
+    pub identity: Option<PathBuf>,
 }
 
 /// A machine that was entered.
@@ -184,11 +213,40 @@ impl Guests {
         auth
     }
 
-    fn route(&self, name: &str, who: &Who, (host, port): (String, u16)) -> Option<Route> {
+    /// The way through a computer, which is connected: one connection for all guests behind it, as long as one of them is entered.
+    async fn pass(&self, gate: &Gate) -> Result<Host> {
+        let kept = self.passage().upgrade();
+        let host = match kept {
+            Some(host) => host,
+            None => {
+                let auth = Auth { identities: gate.identity.iter().cloned().collect(), ..Auth::default() };
+                let target = Target { user: gate.user.clone(), host: gate.host.clone(), port: gate.port };
+                let wish = Wish { target, user: None, auth, pins: Vec::new(), user_files: true };
+                let host = Host::new(resolve(&wish, &self.0.config.login)?);
+                *self.passage() = host.downgrade();
+                host
+            }
+        };
+        // Told apart from what the guest itself may refuse: none of that would help here.
+        host.connection().await.map_err(|error| {
+            let hint = error.hint_text().map(str::to_owned);
+            let what = format!("guests of {} are reached through it, and it cannot be entered over SSH from here", escape(&gate.host));
+            let hint =
+                hint.unwrap_or_else(|| format!("what ssh {} needs: its key in ~/.ssh/known_hosts, and a key that lets you in", gate.host));
+            Error::new(Code::DriverUnreachable, what).hint(hint).source(error)
+        })?;
+        Ok(host)
+    }
+
+    fn passage(&self) -> MutexGuard<'_, WeakHost> {
+        self.0.passage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn route(&self, name: &str, who: &Who, (host, port): (String, u16), through: Option<&Host>) -> Option<Route> {
         // The files of known hosts do not count: addresses of machines pass from one to the next.
         let trust = Trust { pins: who.4.clone(), known_hosts: Vec::new() };
         let hop = Hop { name: escape(name), host, port, user: who.0.clone()?, auth: self.auth(who), trust };
-        Some(Route { connect: CONNECT, ..Route::new(Vec::new(), hop) })
+        Some(Route { connect: CONNECT, through: through.cloned(), ..Route::new(Vec::new(), hop) })
     }
 
     /// Enters a machine, or stays inside: one connection for everybody.
@@ -222,12 +280,16 @@ impl Guests {
             return Err(Error::new(Code::GuestNoAddress, format!("no address of {name} is known yet"))
                 .hint("a guest agent or a lease tells it: see vmoon wait NAME --until ip"));
         }
+        let through = match places.gate() {
+            Some(gate) => Some(self.pass(&gate).await?),
+            None => None,
+        };
         let hosts: Vec<Host> = known
             .iter()
             .map(|place| match &before {
                 // What was sent there and not answered is still known.
                 Some(entered) if entered.place == *place => Some(entered.host.clone()),
-                _ => self.route(machine.name, &who, place.clone()).map(Host::new),
+                _ => self.route(machine.name, &who, place.clone(), through.as_ref()).map(Host::new),
             })
             .collect::<Option<_>>()
             .ok_or_else(|| unknown(machine.name))?;

@@ -20,7 +20,7 @@ mod own;
 mod record;
 pub mod settings;
 
-pub use enter::{Entered, Inside, Place, Places};
+pub use enter::{Entered, Gate, Inside, Place, Places};
 pub use own::Entry;
 pub use vmoon_remote::{
     environment::Environments,
@@ -89,6 +89,8 @@ struct Inner {
     records: Records,
     known: Mutex<Option<HashMap<String, Slot>>>,
     connecting: Semaphore,
+    /// The computer that guests are reached through, while one of them is entered.
+    passage: Mutex<vmoon_remote::WeakHost>,
 }
 
 /// A machine that has a record.
@@ -115,7 +117,13 @@ impl Guests {
     /// The guests of a connection. Touches nothing.
     pub fn new(config: Config) -> Self {
         let records = Records::new(config.dir.join(&config.connection));
-        Self(Arc::new(Inner { config, records, known: Mutex::default(), connecting: Semaphore::new(CONNECTING) }))
+        Self(Arc::new(Inner {
+            config,
+            records,
+            known: Mutex::default(),
+            connecting: Semaphore::new(CONNECTING),
+            passage: Mutex::default(),
+        }))
     }
 
     /// Forgets all machines of the connection: it is removed.

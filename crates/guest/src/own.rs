@@ -52,6 +52,21 @@ impl Guests {
         }
     }
 
+    /// Prepares to enter a machine that is being made as a full copy of another: it has the same users, and shows the same host key. Whether the other is entered,
+    /// which is whether anything was kept.
+    ///
+    /// # Errors
+    /// Those of keeping the record.
+    pub fn inherit(&self, from: &str, to: &str) -> Result<bool> {
+        let Some(record) = self.find(from).map(|one| one.record().of_copy()).filter(|record| record.user.is_some()) else {
+            return Ok(false);
+        };
+        self.0.records.put(to, &record)?;
+        let one = Arc::new(One::new(to, record, now_ms()));
+        self.lock().get_or_insert_default().insert(to.to_owned(), Slot::Read(one));
+        Ok(true)
+    }
+
     /// Prepares to enter a machine that is being made: keeps who logs in and which key its server will show. Called again for the same machine, it makes
     /// another host key, and the older seed is void.
     ///

@@ -78,6 +78,11 @@ impl Record {
         self.bound = None;
     }
 
+    /// That of a machine with a copy of its disks: entered alike, and nothing has run in it.
+    pub(crate) fn of_copy(&self) -> Self {
+        Self { run: None, life: 0, bound: None, ..self.clone() }
+    }
+
     pub(crate) fn who(&self) -> Who {
         (self.user.clone(), self.port, self.identity.clone(), self.own_key, self.fingerprints.clone())
     }
@@ -107,6 +112,15 @@ mod tests {
         assert!(record.seen(8, 5));
         assert_eq!((record.life, record.run), (103, Some(8)));
         assert!(record.seen(7, 5), "a run that was seen before is none that goes on");
+    }
+
+    #[test]
+    fn a_copy_is_entered_alike_and_has_no_past() {
+        let bound = Some(Bound { number: 3, boot: "b".into() });
+        let record = Record { user: Some("ada".into()), own_key: true, run: Some(7), life: 100, bound, ..Record::default() };
+        let mut copy = record.of_copy();
+        assert_eq!((copy.who(), copy.life, copy.run, &copy.bound), (record.who(), 0, None, &None));
+        assert!(copy.seen(7, 200) && copy.life == 200, "its first run is another life");
     }
 
     #[test]

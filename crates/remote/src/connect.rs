@@ -1,7 +1,7 @@
 //! One living SSH connection: its way there through jump hosts, its trust, its login, its channels. Nothing here tries twice;
 //! [`crate::Host`] does.
 
-use crate::{Auth, Trust, auth, prompt::Prompt};
+use crate::{Auth, Host, Trust, auth, prompt::Prompt};
 use russh::{
     Channel, ChannelOpenFailure, Disconnect,
     client::{self, DisconnectReason, Handle, Handler, Msg},
@@ -48,7 +48,9 @@ pub struct Hop {
 /// What a connection needs.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Hosts to go through; the first is reached directly.
+    /// A host that many routes go through, with one connection for all of them; what else is on the way comes after it.
+    pub through: Option<Host>,
+    /// Hosts to go through; the first is reached directly, or from [`Self::through`].
     pub jumps: Vec<Hop>,
     /// The host that is meant.
     pub target: Hop,
@@ -63,7 +65,7 @@ pub struct Route {
 impl Route {
     /// A route with the usual times: 20 s to connect, 15 s × 3 to be given up.
     pub fn new(jumps: Vec<Hop>, target: Hop) -> Self {
-        Self { jumps, target, connect: Duration::from_secs(20), keepalive: Duration::from_secs(15), keepalive_max: 3 }
+        Self { through: None, jumps, target, connect: Duration::from_secs(20), keepalive: Duration::from_secs(15), keepalive_max: 3 }
     }
 }
 
@@ -138,7 +140,10 @@ impl Connection {
     /// [`Code::DriverUnreachable`], [`Code::ConnectionUntrusted`], [`Code::ConnectionAuth`], [`Code::DriverFailed`] when the two
     /// sides have no common ground.
     pub async fn open(route: &Route) -> Result<Self> {
-        let mut through: Option<Connection> = None;
+        let mut through: Option<Connection> = match &route.through {
+            Some(host) => Some(host.on_the_way().await?),
+            None => None,
+        };
         for hop in route.jumps.iter().chain([&route.target]) {
             let place = format!("{} ({}:{})", hop.name, hop.host, hop.port);
             let step = async {

@@ -43,6 +43,17 @@ pub enum Link {
 #[derive(Clone)]
 pub struct Host(Arc<Inner>);
 
+/// A [`Host`] as long as others keep it.
+#[derive(Clone, Default)]
+pub struct WeakHost(Weak<Inner>);
+
+impl WeakHost {
+    /// The host, if it is still kept.
+    pub fn upgrade(&self) -> Option<Host> {
+        self.0.upgrade().map(Host)
+    }
+}
+
 struct Inner {
     route: Route,
     /// Held while connecting: whoever comes meanwhile gets the same connection.
@@ -101,6 +112,16 @@ impl Host {
                 Err(error)
             }
         }
+    }
+
+    /// As [`Self::connection`], for a connection that leads through this host: boxed, because that one is made by the same function.
+    pub(crate) fn on_the_way(&self) -> Pin<Box<dyn Future<Output = Result<Connection>> + Send + '_>> {
+        Box::pin(self.connection())
+    }
+
+    /// A handle that does not keep it: once nobody else has the host, its connection ends.
+    pub fn downgrade(&self) -> WeakHost {
+        WeakHost(Arc::downgrade(&self.0))
     }
 
     /// Closes the connection, if there is one; the next who asks makes another.

@@ -27,7 +27,7 @@ pub use auth::Auth;
 pub use connect::{Connection, Hop, Route};
 pub use exec::{Echo, OUTPUT};
 pub use files::HostFiles;
-pub use host::{Host, Link};
+pub use host::{Host, Link, WeakHost};
 pub use keys::KeyPair;
 pub use secret::Secret;
 pub use sftp::Files;

@@ -17,6 +17,7 @@ use vmoon_core::{
     connection::ConnectionState,
     driver::Handle,
     event::EventKind,
+    machine::State,
 };
 use vmoon_sys::clock::now_ms;
 
@@ -100,7 +101,8 @@ impl Task {
         let found = if self.entry.is_locked() {
             Err(locked_error(&self.entry.name))
         } else {
-            tokio::time::timeout(LIST, self.entry.driver.list()).await.unwrap_or_else(|_| {
+            let known = self.known();
+            tokio::time::timeout(LIST, self.entry.driver.list_knowing(&known)).await.unwrap_or_else(|_| {
                 Err(Error::new(Code::Timeout, format!("{} did not list its machines within {} s", self.entry.name, LIST.as_secs())))
             })
         };
@@ -125,6 +127,16 @@ impl Task {
                 self.tell(state, Some(error));
             }
         }
+    }
+
+    /// Machines of ours that were finished: a driver need not ask whether they are.
+    fn known(&self) -> HashSet<Handle> {
+        let ours = self.context.machines_of(self.entry.id).into_iter().filter(|machine| machine.ours);
+        let whole = ours.filter(|machine| {
+            let state = machine.view().state;
+            !matches!(state, State::Creating | State::Broken | State::Deleting | State::Gone)
+        });
+        whole.filter_map(|machine| machine.handle()).collect()
     }
 
     fn tell(&self, state: ConnectionState, error: Option<Error>) {

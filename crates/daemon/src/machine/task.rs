@@ -166,8 +166,8 @@ impl Task {
                 self.deadline = Some(Instant::now() + allowed);
                 self.make_call(Call::Create);
             }
-            // What we did not make is seen with the first list of its connection.
-            Start::Adopt(None) if self.row.spec.is_none() => {}
+            // What is listed is seen with the first list of its connection, which is one question for all.
+            Start::Adopt(None) if self.row.spec.is_none() || (self.entry.driver.adopts() && self.row.handle.is_some()) => {}
             Start::Adopt(None) => self.begin_look(),
             Start::Found(sighting) => {
                 self.tick += 1;

@@ -280,6 +280,10 @@ impl Service {
         if goal == Ready::Ip {
             return Ok(ReadyView { ready: true, address: Some(address), missing: String::new() });
         }
+        if let Some(greets) = addresses.greets(&handle).await {
+            let missing = greets.err().map(|error| error.chain());
+            return Ok(ReadyView { ready: missing.is_none(), address: Some(address), missing: missing.unwrap_or_default() });
+        }
         let places = match within("asking for its SSH server", addresses.ssh(&handle)).await {
             Ok(places) => places.unwrap_or_else(|| vec![(address.ip.clone(), 22)]),
             Err(error) => return not(error.chain(), Some(address)),

@@ -12,7 +12,7 @@ use vmoon_api::{
 use vmoon_core::{
     Code, Error, Result,
     driver::{Channel, ChannelKind},
-    frame::{Eval, Failure, Frame, tag},
+    frame::{Eval, Failure, Frame, Missing, tag},
     machine::State,
     name::escape,
     session::SessionState,
@@ -206,7 +206,10 @@ fn piece(at: u64, frame: Frame<'_>) -> Option<Piece> {
         tag::WANTS_INPUT => (PieceKind::WantsInput, Vec::new()),
         tag::DONE => (PieceKind::Done, number(frame.payload)),
         tag::EXIT => (PieceKind::Exit, frame.payload.first_chunk::<4>().map_or(0, |b| i32::from_le_bytes(*b)).to_string().into_bytes()),
-        tag::GAP => (PieceKind::Gap, number(frame.payload)),
+        tag::GAP => match frame.missing() {
+            Some(Missing::Unknown) => (PieceKind::Gap, b"unknown".to_vec()),
+            _ => (PieceKind::Gap, number(frame.payload)),
+        },
         _ => (PieceKind::Other, frame.payload.to_vec()),
     };
     Some(Piece { at, command: frame.id, kind, data: Data(data) })

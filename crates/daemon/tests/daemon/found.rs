@@ -10,7 +10,7 @@ use std::{
 };
 use vmoon_api::{
     Api,
-    requests::{Attach, Empty, Events, MachineRequest, Mode, Read, SessionRef},
+    requests::{Attach, CreateMachine, Empty, Events, MachineRequest, Mode, Read, SessionRef},
     views::MachineView,
 };
 use vmoon_core::{
@@ -289,4 +289,26 @@ async fn a_thousand_are_found_listed_and_lost_without_a_call_for_each() {
     // They are no load on the user's quota.
     assert_eq!(api.hello(Empty {}).await.unwrap().quota.machines.used, 0);
     assert!(found < LIMIT, "{found:?}");
+}
+
+#[test]
+fn machines_of_ours_are_known_again_by_the_first_list_without_a_call_for_each() {
+    let (outside, hosts) = (Outside::new(), Hosts::default());
+    let before = life(async {
+        let (api, world) = started(&outside, &hosts).await;
+        for n in 0..5 {
+            let spec = crate::harness::spec(serde_json::json!({}));
+            let request = CreateMachine { name: format!("own-{n}"), connection: Some("a".into()), spec, start: n == 0, deadline_ms: None };
+            let answered = api.create_machine(request).await.unwrap();
+            finish(&*api, &answered.answer).await;
+        }
+        until(&*api, "own-0", State::Running).await;
+        world.calls("observe")
+    });
+    life(async {
+        let (api, world) = started(&outside, &hosts).await;
+        let is = |all: &[MachineView]| all.len() == 5 && all.iter().filter(|view| view.state == State::Stopped).count() == 4;
+        settle(&*api, "all are there", is).await;
+        assert_eq!(world.calls("observe"), before);
+    });
 }

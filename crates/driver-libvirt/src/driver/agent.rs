@@ -91,6 +91,11 @@ fn refused(command: &str, error: wire::Error) -> Error {
             .hint("install qemu-guest-agent in the guest and start it; it may also be booting")
             .detail(json!({ "agent": "absent" }));
     }
+    // What is no JSON object, or longer than 10 MiB: libvirt closes its end for good.
+    if message.contains("not available due to an error") {
+        return Error::new(Code::GuestAgent, "the guest's agent has sent nonsense, and libvirt does not listen to it any more")
+            .hint("restart it in the guest: systemctl restart qemu-guest-agent");
+    }
     if message.contains("has been disabled") || message.contains("not found") && message.contains("command") {
         return Error::new(Code::GuestAgent, format!("the guest's agent does not allow {command}")).hint(
             "its configuration in the guest blocks it: see block-rpcs or allow-rpcs of qemu-ga (/etc/sysconfig/qemu-ga, qemu-ga.conf)",

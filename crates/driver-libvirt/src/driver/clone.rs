@@ -75,9 +75,15 @@ impl Inner {
             vmoon_core::name::escape(&domain.name)
         ));
         steps.push(
-            "beware: the system in it is the same, with its host name, SSH host keys and machine id; a seed is not given to it again"
+            "beware: the system in it is the same, with its host name, SSH host keys and machine id, by which a network may take both for one; a seed is not given to it again"
                 .into(),
         );
+        let entered = self.guests.as_ref().is_some_and(|guests| guests.is_known(&original.0));
+        let shown = vmoon_core::name::escape(&domain.name);
+        steps.push(match entered {
+            true => format!("enter it as {shown} is entered: the same login, the same keys"),
+            false => format!("nobody has said how {shown} is entered, so its copy is not; if you know: vmoon set {name} ssh-user=USER"),
+        });
         let blueprint = Blueprint {
             name: name.to_owned(),
             template: Tag::of_domain(&xml).map(|tag| tag.template).unwrap_or_default(),
@@ -86,6 +92,7 @@ impl Inner {
             pool,
             seed: None,
             environment: None,
+            copy_of: entered.then(|| original.0.clone()),
             needs: Vec::new(),
             autostart: false,
             patches: Vec::new(),

@@ -3,12 +3,22 @@
 //! `qemu:///system`, `qemu:///session` and `test:///default` lead to a socket of this computer, `qemu+unix:///system?socket=PATH` to that
 //! one, `qemu+ssh://[USER@]HOST[:PORT]/system` through `ssh HOST virt-ssh-helper`, which speaks for the daemon there.
 
-use std::{ffi::OsString, io, path::Path, path::PathBuf, sync::Arc, task};
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::unix::pipe,
+    sync::watch,
+    time::timeout,
 };
 use vmoon_core::{Code, Error, Result, name::escape};
+use vmoon_guest::Gate;
 use vmoon_libvirt_wire::{Connect, Connecting, Transport, UnixSocket};
 use vmoon_sys::speak::{self, Spoken};
 
@@ -20,7 +30,66 @@ pub(crate) struct Endpoint {
     pub(crate) way: Way,
     /// Whether machines run as this user.
     pub(crate) session: bool,
+    /// The other computer, where it is on one: its guests are reached through it.
+    pub(crate) gate: Option<Gate>,
+    /// What ssh has said last.
+    pub(crate) said: Said,
 }
+
+/// The last words of a program, for errors.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said(Arc<Words>);
+
+#[derive(Debug, Default)]
+struct Words {
+    text: Mutex<String>,
+    /// Whether there is a program that may yet say something.
+    speaking: watch::Sender<bool>,
+}
+
+/// What was said makes no difference between addresses.
+impl PartialEq for Said {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Said {}
+
+impl Said {
+    /// The last words of a program that has failed, if there are any, for people. Waits a moment for what it has said and we have not read yet.
+    pub(crate) async fn last(&self) -> Option<String> {
+        let mut speaking = self.0.speaking.subscribe();
+        let _late = timeout(LAST_WORDS, speaking.wait_for(|speaking| !speaking)).await;
+        let text = self.text();
+        text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(|line| escape(line).chars().take(SAID).collect())
+    }
+
+    fn text(&self) -> MutexGuard<'_, String> {
+        self.0.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) {
+        self.text().clear();
+        self.0.speaking.send_replace(true);
+    }
+
+    fn hear(&self, words: &str) {
+        let mut text = self.text();
+        text.push_str(words);
+        let first = text.char_indices().rev().nth(2 * SAID).map_or(0, |(at, _)| at);
+        text.drain(..first);
+    }
+
+    fn end(&self) {
+        self.0.speaking.send_replace(false);
+    }
+}
+
+/// How long a program that failed may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How much of it is kept, characters.
+const SAID: usize = 200;
 
 /// How to get there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +153,7 @@ impl Endpoint {
                     None if session => UnixSocket::places(Some(runtime.ok_or_else(|| refused(uri, "there is no XDG_RUNTIME_DIR"))?)),
                     None => UnixSocket::places(None),
                 };
-                Ok(Self { uri: inner, way: Way::Sockets(sockets), session })
+                Ok(Self { uri: inner, way: Way::Sockets(sockets), session, gate: None, said: Said::default() })
             }
             "ssh" if socket.is_some() => Err(refused(uri, "virt-ssh-helper finds the socket over there by itself")),
             "ssh" if !authority.is_empty() => {
@@ -107,8 +176,14 @@ impl Endpoint {
                     }
                 }
                 let host = host.trim_start_matches('[').trim_end_matches(']');
+                let gate = Gate {
+                    host: host.to_owned(),
+                    port: port.and_then(|port| port.parse().ok()),
+                    user: user.map(str::to_owned),
+                    identity: key.as_deref().map(PathBuf::from),
+                };
                 arguments.extend(["--".into(), host.into(), "virt-ssh-helper".into(), inner.clone().into()]);
-                Ok(Self { uri: inner, way: Way::Ssh(arguments), session })
+                Ok(Self { uri: inner, way: Way::Ssh(arguments), session, gate: Some(gate), said: Said::default() })
             }
             _ => Err(refused(uri, "of transports it takes unix (without a host) and ssh (with one)")),
         }
@@ -136,7 +211,7 @@ impl Connect for Endpoint {
                     }
                     Err(last)
                 }
-                Way::Ssh(arguments) => through_ssh(arguments),
+                Way::Ssh(arguments) => through_ssh(arguments, &self.said),
             }
         })
     }
@@ -176,7 +251,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Half<T> {
     }
 }
 
-fn through_ssh(arguments: &[OsString]) -> io::Result<Transport> {
+fn through_ssh(arguments: &[OsString], said: &Said) -> io::Result<Transport> {
+    said.begin();
+    let heard = said.clone();
     let (program, pipes) = speak::start(Path::new("ssh"), arguments)?;
     let program = Arc::new(program);
     let reader = Half { pipe: pipe::Receiver::from_owned_fd(pipes.output)?, _program: program.clone() };
@@ -186,8 +263,11 @@ fn through_ssh(arguments: &[OsString]) -> io::Result<Transport> {
     drop(tokio::spawn(async move {
         let mut said = [0; 1024];
         while let Ok(read @ 1..) = errors.read(&mut said).await {
-            tracing::warn!(said = %escape(&String::from_utf8_lossy(&said[..read])), "ssh says");
+            let words = String::from_utf8_lossy(&said[..read]).into_owned();
+            tracing::warn!(said = %escape(&words), "ssh says");
+            heard.hear(&words);
         }
+        heard.end();
     }));
     Ok(Transport::pipes(reader, writer))
 }
@@ -212,6 +292,8 @@ mod tests {
         assert!(!far.is_local());
         let expected = "ssh -T -e none -o BatchMode=yes -l ada -p 2222 -i /k -- far.example virt-ssh-helper qemu:///system";
         assert_eq!(far.describe(), expected);
+        let gate = Gate { host: "far.example".into(), port: Some(2222), user: Some("ada".into()), identity: Some("/k".into()) };
+        assert_eq!((far.gate, system.gate), (Some(gate), None));
     }
 
     #[test]

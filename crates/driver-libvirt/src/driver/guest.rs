@@ -14,7 +14,7 @@ use vmoon_core::{
     driver::{Channel, Handle, Observed, Offset, SessionLink, Sighting},
     name::escape,
 };
-use vmoon_guest::{Account, Entrance, Entry, Guests, MAIN, Machine, Place, Places, SHELL, USER, settings::Wanted};
+use vmoon_guest::{Account, Entrance, Entry, Gate, Guests, MAIN, Machine, Place, Places, SHELL, USER, settings::Wanted};
 use vmoon_libvirt_wire::flags::Xml;
 use vmoon_seed::Seed;
 use vmoon_xml::Element;
@@ -37,7 +37,7 @@ impl Running {
     }
 }
 
-/// Ports of this computer that lead to the guest's SSH server, as passt forwards them.
+/// Ports of the hypervisor's computer that lead to the guest's SSH server, as passt forwards them.
 fn forwards(domain: &Element, ssh: u16) -> Vec<Place> {
     let cards = domain.first("devices").into_iter().flat_map(|devices| devices.named("interface"));
     let forwards = cards.flat_map(|card| card.named("portForward")).filter(|forward| forward.attribute("proto") != Some("udp"));
@@ -91,6 +91,28 @@ impl Inner {
         {
             tracing::warn!(domain = %uuid, error = %error.chain(), "how it was entered could not be forgotten");
         }
+    }
+
+    /// What the copy of a machine gets: it is entered as its original is.
+    pub(crate) fn entry_of_copy(&self, original: &str, id: MachineId) -> Result<()> {
+        match &self.guests {
+            Some(guests) => guests.inherit(original, &id.uuid().to_string()).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the SSH server of a guest answers that is reached through the hypervisor's computer; nothing for guests of this one.
+    pub(crate) async fn answers_there(&self, handle: &Handle) -> Option<Result<()>> {
+        self.link.endpoint.gate.as_ref()?;
+        let entered = async {
+            let running = self.running(handle).await?;
+            match self.guests()?.connection(&running.machine(), self).await {
+                // Who refuses us is there.
+                Err(error) if !matches!(error.code(), Code::ConnectionAuth | Code::ConnectionUntrusted) => Err(error),
+                _ => Ok(()),
+            }
+        };
+        Some(entered.await)
     }
 
     /// Changes how a machine is entered.
@@ -191,17 +213,19 @@ impl Places for Inner {
     async fn places(&self, key: &str) -> Result<Vec<Place>> {
         let handle = Handle(key.to_owned());
         let Some(uuid) = uuid_of(&handle) else { return Ok(Vec::new()) };
-        let mut places = Vec::new();
-        if self.link.endpoint.is_local() {
-            let client = self.link.client().await?;
-            let domain = self.domain(&client, &handle_of(uuid)).await?;
-            let xml = client.domain_xml(&domain, Xml::NONE).await.doing("find out where the machine is")?;
-            let port = self.guests.as_ref().and_then(|guests| guests.port(key)).unwrap_or(22);
-            places = forwards(&Element::parse(&xml)?, port);
-        }
+        let client = self.link.client().await?;
+        let domain = self.domain(&client, &handle_of(uuid)).await?;
+        let xml = client.domain_xml(&domain, Xml::NONE).await.doing("find out where the machine is")?;
+        let port = self.guests.as_ref().and_then(|guests| guests.port(key)).unwrap_or(22);
+        // Ports of the hypervisor's computer: this one, or the one that is gone through.
+        let mut places = forwards(&Element::parse(&xml)?, port);
         let addresses = self.addresses(&handle).await?;
         places.extend(addresses.into_iter().map(|address| Place { host: address.ip, port: None }));
         Ok(places)
+    }
+
+    fn gate(&self) -> Option<Gate> {
+        self.link.endpoint.gate.clone()
     }
 }
 

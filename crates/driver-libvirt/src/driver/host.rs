@@ -1,6 +1,6 @@
 //! What the hypervisor offers, asked for when a machine is planned.
 
-use super::{Inner, errors::Doing as _};
+use super::{Inner, endpoint::Way, errors::Doing as _};
 use crate::caps::{self, DomainCaps, Host, Network, Pool};
 use tokio::{sync::Mutex, task::JoinSet};
 use vmoon_core::Result;
@@ -21,12 +21,19 @@ struct Fixed {
 pub(crate) struct Cache(Mutex<Option<(Client, Fixed)>>);
 
 impl Inner {
-    /// The host's own UUID with what is asked of it. A session is another one for each user, and nothing says whose: it has none.
+    /// The host's own UUID with what is asked of it. A session is another one for each user: on this computer its socket tells whose, on another one the login name, if it was
+    /// said; without that it has none.
     pub(crate) async fn identity(&self) -> Option<String> {
         let endpoint = &self.link.endpoint;
-        let client = self.link.client().await.ok().filter(|_| !endpoint.session && endpoint.uri.starts_with("qemu:"))?;
+        let client = self.link.client().await.ok().filter(|_| endpoint.uri.starts_with("qemu:"))?;
+        let whose = match (endpoint.session, &endpoint.way, &endpoint.gate) {
+            (false, ..) => String::new(),
+            (true, Way::Sockets(places), _) => places.iter().find_map(|place| place.canonicalize().ok())?.display().to_string(),
+            (true, Way::Ssh(_), gate) => gate.as_ref()?.user.clone()?,
+        };
         let described = Element::parse(&client.capabilities().await.ok()?).ok()?;
-        Some(format!("{} {}", described.text_at("host/uuid").filter(|uuid| !uuid.is_empty())?, endpoint.uri))
+        let host = described.text_at("host/uuid").filter(|uuid| !uuid.is_empty())?;
+        Some(format!("{host} {} {whose}", endpoint.uri).trim_end().to_owned())
     }
 
     /// The host and what is on it: capabilities once for each connection, pools and networks each time.

@@ -385,6 +385,10 @@ fn started_badly(error: vmoon_libvirt_wire::Error) -> Error {
         Some("a disk or image is missing or the hypervisor's user may not read it; files below a home directory often are closed to it")
     } else if message.contains("annot allocate memory") {
         Some("the host has too little free memory; give the machine less")
+    } else if message.contains("hugetlbfs") || message.contains("hugepages") {
+        Some("reserve huge pages on the host (vm.nr_hugepages) and mount hugetlbfs, or make the machine with hugepages=no")
+    } else if message.contains("interface MTU") || message.contains("to bridge") {
+        Some("the host has no bridge of that name; see: ip link show type bridge")
     } else {
         None
     };

@@ -4,7 +4,11 @@ use super::{
     endpoint::Endpoint,
     errors::{Doing as _, failed},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 use tokio::{sync::Mutex, time::Instant};
 use vmoon_core::{Error, Result, error::ErrorRecord};
 use vmoon_libvirt_wire::{Client, Options};
@@ -21,6 +25,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 pub(crate) struct Link {
     pub(crate) endpoint: Endpoint,
     state: Mutex<State>,
+    /// Directories of pools in which libvirt was seen to find what we write there.
+    shared: std::sync::Mutex<HashSet<String>>,
 }
 
 #[derive(Default)]
@@ -32,7 +38,17 @@ struct State {
 
 impl Link {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, state: Mutex::default() }
+        Self { endpoint, state: Mutex::default(), shared: std::sync::Mutex::default() }
+    }
+
+    /// Whether libvirt is known to find in this directory what we write there.
+    pub(crate) fn shares(&self, directory: &str) -> bool {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).contains(directory)
+    }
+
+    /// It has found something of ours in this directory.
+    pub(crate) fn found_in(&self, directory: &str) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_owned());
     }
 
     /// A client that was alive a moment ago.
@@ -60,7 +76,8 @@ impl Link {
             Err(error) => {
                 let tries = state.failure.as_ref().map_or(0, |(_, _, tries)| *tries);
                 let pause = BACK_OFF.0.saturating_mul(1 << tries.min(10)).min(BACK_OFF.1);
-                let error = failed(&format!("connect to {}", self.endpoint.uri), error);
+                let said = self.endpoint.said.last().await.map(|words| format!(" (ssh says: {words})")).unwrap_or_default();
+                let error = failed(&format!("connect to {}{said}", self.endpoint.uri), error);
                 state.failure = Some((Instant::from_std(clock::instant()) + pause, error.to_record(), tries + 1));
                 Err(error)
             }

@@ -1,5 +1,5 @@
-//! Looking at machines: one, all of them, what they use. A constant number of calls, however many there are; tags are read once for each machine of
-//! ours and kept until an event says that they may have changed.
+//! Looking at machines: one, all of them, what they use. A constant number of calls, however many there are, and one for each that runs and whose tag is not known. A tag is kept
+//! until an event says that it may have changed; that of a machine that is off, and that the caller knows to be ours and whole, is not read at all.
 
 use super::{Inner, errors::Doing as _, link::Link};
 use crate::render::{NAMESPACE, Tag};
@@ -90,12 +90,15 @@ impl Known {
 }
 
 impl Tags {
-    /// The tags of these domains.
-    async fn of(&self, client: &Client, domains: &[Domain]) -> Result<HashMap<Uuid, Tag>> {
+    /// The tags of these domains, but for those that are off and which the caller knows: their tags would say nothing new.
+    async fn of(&self, client: &Client, domains: &[Domain], knows: &HashSet<Handle>) -> Result<HashMap<Uuid, Tag>> {
         let mut known = self.0.lock().await;
         known.refresh(client).await;
         let mut reading = JoinSet::new();
         for domain in domains.iter().filter(|domain| may_be_ours(domain.uuid)) {
+            if domain.id < 0 && knows.contains(&handle_of(domain.uuid)) {
+                continue;
+            }
             if known.tags.get(&domain.uuid).is_none_or(|(id, _)| *id != domain.id) {
                 let (client, domain) = (client.clone(), domain.clone());
                 reading.spawn(async move {
@@ -224,8 +227,8 @@ impl Inner {
         }
     }
 
-    /// Every domain of the connection.
-    pub(crate) async fn look_at_all(&self) -> Result<Vec<Found>> {
+    /// Every domain of the connection, for somebody who knows some of them.
+    pub(crate) async fn look_at_all(&self, known: &HashSet<Handle>) -> Result<Vec<Found>> {
         let what = "list the machines";
         let look = |client: Client| async move {
             tokio::try_join!(client.domains(Domains::MANAGED_SAVE), client.stats(&[], Stats::STATE, StatsHow::NOWAIT))
@@ -233,7 +236,7 @@ impl Inner {
         let (saved, all) = self.link.with(what, look).await?;
         let saved: HashSet<Uuid> = saved.into_iter().map(|domain| domain.uuid).collect();
         let domains: Vec<Domain> = all.iter().map(|stats| stats.domain.clone()).collect();
-        let tags = self.tags.of(&self.link.client().await?, &domains).await?;
+        let tags = self.tags.of(&self.link.client().await?, &domains, known).await?;
         let mut found = Vec::with_capacity(all.len());
         for stats in all {
             let uuid = stats.domain.uuid;

@@ -3,7 +3,7 @@
 
 use super::{Inner, errors::Doing as _, look, storage::Storage};
 use crate::{
-    model::{Blueprint, volume_name},
+    model::{Blueprint, PoolRef, volume_name},
     render::{NAMESPACE, PREFIX, Tag},
 };
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,9 @@ impl Inner {
             }
         };
 
+        if let Some(original) = &blueprint.copy_of {
+            self.entry_of_copy(original, id)?;
+        }
         let mut left = Vec::new();
         let made = self.build(id, &blueprint, &storage, seed, journal, &mut left).await;
         if let Err(error) = made {
@@ -173,6 +176,7 @@ impl Inner {
             note(journal, &volume_left).await?;
             left.push(volume_left);
             storage.make(pool, &name, volume, seed.clone()).await?;
+            self.is_found(storage, pool, &blueprint.path_of(Some(id), volume)).await?;
         }
         if blueprint.autostart {
             client.set_autostart(&domain, true).await.doing("let the machine start with the host")?;
@@ -181,6 +185,22 @@ impl Inner {
         let tag = Tag { id, complete: true, template: blueprint.template.clone(), life: None };
         let element = tag.element().to_text();
         client.set_metadata(&domain, Some(&element), PREFIX, NAMESPACE, Affect::CONFIG).await.doing("mark the machine as complete")
+    }
+
+    /// The first image in a directory shows whether libvirt sees the same files there as we do: one that runs in a container may have others at that path.
+    async fn is_found(&self, storage: &Storage<'_>, pool: &PoolRef, path: &str) -> Result<()> {
+        if !storage.local || !pool.files || self.link.shares(&pool.target) {
+            return Ok(());
+        }
+        if storage.volume_at(path).await?.is_none() {
+            let what = format!(
+                "libvirt does not find {path}, which was written into its pool {}: it sees other files there than this computer",
+                pool.name
+            );
+            return Err(Error::new(Code::DriverFailed, what).hint("run vmoon where libvirtd runs, or take a pool whose directory both see"));
+        }
+        self.link.found_in(&pool.target);
+        Ok(())
     }
 
     /// Takes back what a creation has left, newest first.

@@ -13,7 +13,7 @@ use vmoon_core::{
 };
 use vmoon_libvirt_wire::{
     Client, Domain,
-    flags::{Affect, VolumeResize},
+    flags::{Affect, VolumeResize, Xml},
 };
 use vmoon_xml::Element;
 
@@ -27,6 +27,15 @@ pub(crate) struct Growth {
 /// A drive and what is to be in it.
 pub(crate) struct Insertion {
     drive: Element,
+    /// Of what runs, of what is kept, or both.
+    of: Affect,
+}
+
+/// What is in the drive of that name, if the domain has it.
+fn in_drive(domain: &Element, target: &str) -> Option<String> {
+    let mut disks = domain.first("devices").into_iter().flat_map(|devices| devices.named("disk"));
+    let drive = disks.find(|disk| disk.first("target").and_then(|found| found.attribute("dev")) == Some(target))?;
+    Some(drive.first("source").and_then(|source| source.attribute("file")).unwrap_or("nothing").to_owned())
 }
 
 /// The first drive of a definition, with this image in it, or empty.
@@ -85,30 +94,44 @@ impl Inner {
     pub(crate) async fn plan_insertion(
         &self,
         client: &Client,
+        domain: &Domain,
         stored: &Element,
         image: Option<&str>,
     ) -> Result<Option<(Insertion, Change)>> {
         let Some((drive, before)) = with_image(stored, image) else {
             return Err(Error::new(Code::SpecInvalid, "settings.iso: the machine has no drive")
-                .hint("create it with iso=PATH, or add one with virsh"));
+                .hint("add one: vmoon device add NAME cdrom path=PATH; or create the machine with iso=PATH"));
         };
         let after = image.unwrap_or("nothing");
-        if before == after {
+        let running = domain.id >= 0;
+        let live = match running {
+            true => Some(Element::parse(&client.domain_xml(domain, Xml::NONE).await.doing("look at the drive")?)?),
+            false => None,
+        };
+        let target = drive.first("target").and_then(|target| target.attribute("dev")).unwrap_or_default();
+        // A drive that waits for the next start is not there yet; in one that is there the guest may have opened the tray.
+        let now = live.as_ref().and_then(|live| in_drive(live, target));
+        if before == after && now.as_ref().is_none_or(|now| now == after) {
             return Ok(None);
         }
+        let (of, effect) = match (running, &now) {
+            (true, Some(_)) => (Affect::LIVE | Affect::CONFIG, Effect::Now),
+            (true, None) => (Affect::CONFIG, Effect::NextStart),
+            (false, _) => (Affect::CONFIG, Effect::Now),
+        };
+        let before = now.unwrap_or(before);
         let storage = Storage { client, local: self.link.endpoint.is_local() };
         if let Some(image) = image
             && !storage.exists(image).await?
         {
             return Err(Error::new(Code::SpecInvalid, format!("settings.iso: there is no {image}")));
         }
-        let change = Change { setting: "iso".into(), what: format!("in the drive {before} → {after}"), effect: Effect::Now };
-        Ok(Some((Insertion { drive }, change)))
+        let change = Change { setting: "iso".into(), what: format!("in the drive {before} → {after}"), effect };
+        Ok(Some((Insertion { drive, of }, change)))
     }
 
     pub(crate) async fn insert(&self, client: &Client, domain: &Domain, insertion: &Insertion) -> Result<()> {
-        let of = if domain.id >= 0 { Affect::LIVE | Affect::CONFIG } else { Affect::CONFIG };
-        client.update_device(domain, &insertion.drive.to_text(), of).await.doing("change what is in the drive")
+        client.update_device(domain, &insertion.drive.to_text(), insertion.of).await.doing("change what is in the drive")
     }
 }
 
@@ -127,5 +150,6 @@ mod tests {
         let (drive, _) = with_image(&domain, None).unwrap();
         assert!(drive.first("source").is_none() && drive.first("readonly").is_some());
         assert!(with_image(&Element::parse("<domain/>").unwrap(), None).is_none());
+        assert_eq!((in_drive(&domain, "sda").as_deref(), in_drive(&domain, "sdb")), (Some("/a.iso"), None));
     }
 }

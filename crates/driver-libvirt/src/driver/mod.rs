@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use endpoint::{Endpoint, SshOptions};
 use link::Link;
 use serde_json::{Map, Value};
-use std::{path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 use vmoon_core::{
     Error, MachineId, Result, ability,
     device::{Device, DeviceChange, DeviceKind, Devices},
@@ -160,7 +160,11 @@ impl Driver for LibvirtDriver {
     }
 
     async fn list(&self) -> Result<Vec<Found>> {
-        self.0.look_at_all().await
+        self.0.look_at_all(&HashSet::new()).await
+    }
+
+    async fn list_knowing(&self, known: &HashSet<Handle>) -> Result<Vec<Found>> {
+        self.0.look_at_all(known).await
     }
 
     async fn recover(&self, op: &OpRecord, undos: &[Undo]) -> Result<Recovered> {
@@ -307,6 +311,9 @@ impl ability::Addresses for LibvirtDriver {
     }
     async fn ssh(&self, handle: &Handle) -> Result<Option<Vec<(String, u16)>>> {
         self.0.ssh_places(handle).await.map(Some)
+    }
+    async fn greets(&self, handle: &Handle) -> Option<Result<()>> {
+        self.0.answers_there(handle).await
     }
 }
 

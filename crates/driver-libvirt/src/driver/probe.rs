@@ -180,7 +180,9 @@ impl Inner {
         if let Some(machine) = xml.at("os/type").and_then(|kind| kind.attribute("machine")) {
             facts.insert("machine".into(), machine.into());
         }
-        facts.insert("firmware".into(), xml.first("os").and_then(|os| os.attribute("firmware")).unwrap_or("bios").into());
+        let flash = xml.at("os/loader").and_then(|loader| loader.attribute("type")) == Some("pflash");
+        let firmware = xml.first("os").and_then(|os| os.attribute("firmware")).unwrap_or(if flash { "efi" } else { "bios" });
+        facts.insert("firmware".into(), firmware.into());
         let info = client.info(&domain).await.doing(what)?;
         facts.insert("cpus".into(), info.vcpus.into());
         facts.insert("memory_bytes".into(), info.memory_max_kib.saturating_mul(1024).into());

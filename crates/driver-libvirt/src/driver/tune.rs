@@ -208,7 +208,7 @@ impl Inner {
         }
         let mut insertion = None;
         if let Some(image) = &wanted.iso
-            && let Some((planned, change)) = self.plan_insertion(&client, &stored, image.as_deref()).await?
+            && let Some((planned, change)) = self.plan_insertion(&client, &domain, &stored, image.as_deref()).await?
         {
             insertion = Some(planned);
             changes.push(change);

@@ -136,6 +136,7 @@ impl Planner<'_> {
             pool: None,
             seed: None,
             environment: settings.environment.clone(),
+            copy_of: None,
             needs: Vec::new(),
             autostart: settings.autostart,
             patches: settings.patches.clone(),
@@ -150,6 +151,9 @@ impl Planner<'_> {
         let kernel = self.kernel(&mut blueprint);
         blueprint.pool = pool.map(|pool| PoolRef { files: pool.holds_files(), name: pool.name, target: pool.target });
         let (efi, secure_boot) = self.firmware();
+        if kernel.is_none() && settings.base.is_none() && settings.iso.is_empty() {
+            self.beware.push("nothing is said to boot from: its disk is empty, and there is no base, no iso and no kernel".into());
+        }
         let graphics = self.graphics();
         let domain = Domain {
             kind: if self.kvm { "kvm" } else { "qemu" }.into(),

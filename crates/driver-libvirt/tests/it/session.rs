@@ -95,6 +95,10 @@ async fn session() {
     let images = Path::new(&home).join("images");
     fs::create_dir(&images).unwrap();
     let socket = UnixSocket::places(Some(Path::new(&runtime))).remove(0);
+    // The same session by another URI is known to be the same.
+    let other = LibvirtConfig { uri: format!("qemu+unix:///session?socket={}", socket.display()), ..LibvirtConfig::default() };
+    let identity = driver.identity().await;
+    assert!(identity.is_some() && identity == LibvirtDriver::connect(&other).unwrap().identity().await, "{identity:?}");
     let client = Client::connect(UnixSocket(socket), "qemu:///session", Options::default()).await.unwrap();
     let xml = format!("<pool type='dir'><name>default</name><target><path>{}</path></target></pool>", images.display());
     let pool = client.pool_define(&xml).await.unwrap();

@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use uuid::Uuid;
 use vmoon_libvirt_wire::{
-    Domain, DomainStats, Lease, Param, Params, Procedure, Refusal, Snapshot, Value, Volume, event,
+    BlockInfo, BlockJob, Domain, DomainInfo, DomainStats, GuestInterface, JobStats, Lease, Network, NodeDevice, NodeInfo, Param, Params,
+    Pool, PoolInfo, Procedure, Refusal, Snapshot, Value, Volume, VolumeInfo, event,
     frame::{self, Header, Kind, Status},
     xdr::{Decode, Decoder, Encode, Encoder, decode_all},
 };
@@ -109,6 +110,10 @@ fn random_bytes_never_break_a_decoder() {
         let _ = decode_all::<Vec<Lease>>(&bytes);
         let _ = decode_all::<Refusal>(&bytes);
         let _ = decode_all::<Vec<Snapshot>>(&bytes);
+        let _ = decode_all::<(Vec<Network>, Vec<Pool>, Vec<NodeDevice>, Vec<Volume>)>(&bytes);
+        let _ = decode_all::<(Vec<GuestInterface>, DomainInfo, NodeInfo)>(&bytes);
+        let _ = decode_all::<(PoolInfo, VolumeInfo, BlockInfo)>(&bytes);
+        let _ = decode_all::<(BlockJob, JobStats, Option<String>, Uuid)>(&bytes);
         let _ = Header::decode(&mut Decoder::new(&bytes));
         for procedure in Procedure::ALL {
             let _ = event::decode(*procedure, &bytes);

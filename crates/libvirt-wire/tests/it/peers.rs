@@ -7,7 +7,7 @@ use uuid::Uuid;
 use vmoon_libvirt_wire::{
     Client, Domain, DomainEvent, Error, ErrorCode, Event, IN_FLIGHT, Keepalive, Life, Options, Procedure as P, Topic, UnixSocket,
     flags::{Define, Domains, Graphics, Start},
-    frame::{HEAD, Header, Kind, PING, PONG, PROGRAM_KEEPALIVE, Status},
+    frame::{self, HEAD, Header, Kind, PING, PONG, PROGRAM_KEEPALIVE, Status},
 };
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -174,8 +174,12 @@ async fn lies_end_the_connection_with_the_reason() {
     let header = |kind, serial, status| Header { program: 0x2000_8086, version: 1, procedure: 273, kind, serial, status };
     let message = |header: Header, body: &[u8]| header.message(body).expect("small");
     let lies: Vec<(Vec<u8>, &str)> = vec![
+        (vec![0, 0, 0, 0], "shorter than its header"),
         (vec![0, 0, 0, 3], "shorter than its header"),
+        (vec![0, 0, 0, 27], "shorter than its header"),
         (vec![0xff; 4], "claims more than 32 MiB"),
+        // One byte more than a message may have, then as many bytes as were claimed: they are not waited for.
+        ([&33_554_437_u32.to_be_bytes()[..], &[0; 64]].concat(), "claims more than 32 MiB"),
         ([&[0, 0, 0, 28][..], &[9; 24]].concat(), "an unknown kind of message"),
         (message(header(Kind::Reply, 4_000_000, Status::Ok), &[]), "a reply to no call"),
         (message(header(Kind::Call, 1, Status::Ok), &[]), "a call, from a daemon"),
@@ -199,13 +203,68 @@ async fn lies_end_the_connection_with_the_reason() {
 
 #[tokio::test]
 async fn a_message_that_is_cut_by_the_end_is_no_message() {
+    for cut in 0.. {
+        let (client, mut peer) = connected(Options::default(), false).await;
+        let call = listing(&client);
+        let (asked, _) = peer.expect(P::ConnectListAllDomains).await;
+        let reply = Header { kind: Kind::Reply, ..asked }.message(&body((vec![somebody()], 1_u32))).expect("small");
+        peer.0.write_all(&reply[..cut]).await.expect("the client reads");
+        drop(peer);
+        let answered = result(call).await;
+        if cut == reply.len() {
+            assert_eq!(answered.expect("whole"), [somebody()]);
+            return;
+        }
+        let error = answered.expect_err("cut").to_string();
+        let says = if cut == 0 { "the other end closed it" } else { "in the middle of a message" };
+        assert!(error.ends_with(says), "cut at {cut}: {error}");
+    }
+}
+
+/// The largest message there may be, of noise: an error of that call, and the connection is as good as before.
+#[tokio::test]
+async fn the_largest_message_is_read_and_what_is_in_it_is_not_believed() {
     let (client, mut peer) = connected(Options::default(), false).await;
     let call = listing(&client);
     let (asked, _) = peer.expect(P::ConnectListAllDomains).await;
-    let reply = Header { kind: Kind::Reply, ..asked }.message(&body((vec![somebody()], 1_u32))).expect("small");
-    peer.0.write_all(&reply[..reply.len() - 1]).await.expect("the client reads");
-    drop(peer);
-    assert!(result(call).await.expect_err("cut").to_string().ends_with("in the middle of a message"));
+    let mut noise = Header { kind: Kind::Reply, ..asked }.message(&vec![0x7f; frame::MESSAGE_MAX - HEAD]).expect("as large as may be");
+    noise[28..32].copy_from_slice(&u32::MAX.to_be_bytes());
+    peer.0.write_all(&noise).await.expect("the client reads");
+    let error = result(call).await.expect_err("noise");
+    assert!(matches!(error, Error::Malformed { .. }), "{error}");
+    let call = listing(&client);
+    let (asked, _) = peer.expect(P::ConnectListAllDomains).await;
+    peer.reply(&asked, &body((vec![somebody()], 1_u32))).await;
+    assert_eq!(result(call).await.expect("answered"), [somebody()]);
+}
+
+/// An agent's answer is a text in a reply like any other: one that is longer than its message says is refused, one that lies about its length too.
+#[tokio::test]
+async fn the_answer_of_an_agent_has_the_length_it_says() {
+    let (ends, mut peers) = ends(2);
+    let (mut second, mut first) = (peers.remove(1), peers.remove(0));
+    let (client, ()) = tokio::join!(Client::connect(ends, "qemu:///system", Options::default()), first.welcome(false));
+    let client = client.expect("the peer is kind");
+    let mut greeted = false;
+    for (answer, good) in [
+        (body(Some("{\"return\":{}}")), true),
+        (vec![0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff, b'{', b'}', 0, 0], false),
+        (vec![0, 0, 0, 9], false),
+        (body(None::<String>), false),
+        (vec![0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xfe, 0, 0], false),
+    ] {
+        let ask = {
+            let client = client.clone();
+            tokio::spawn(async move { client.agent_command(&somebody(), "{}", LONG).await })
+        };
+        if !std::mem::replace(&mut greeted, true) {
+            second.welcome(false).await;
+        }
+        let (asked, _) = second.expect(P::QemuDomainAgentCommand).await;
+        second.reply(&asked, &answer).await;
+        let said = result(ask).await;
+        assert_eq!(said.is_ok(), good, "{answer:?}: {said:?}");
+    }
 }
 
 #[tokio::test]

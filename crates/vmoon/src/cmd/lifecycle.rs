@@ -406,8 +406,19 @@ pub(crate) fn show_plan(ctx: &Ctx, plan: &PlanView) -> Result<()> {
     if plan.steps.is_empty() {
         return ctx.out.line(&format!("{}: nothing to do", escape(&plan.name)));
     }
-    let steps: String = plan.steps.iter().map(|step| format!("\n  {}", escape(step))).collect();
-    ctx.out.line(&format!("{}:{steps}", escape(&plan.name)))
+    ctx.out.line(&format!("{}:{}", escape(&plan.name), steps(&plan.steps)))
+}
+
+/// One step a line; what is several lines by itself, such as the XML of a domain, stays so and is indented.
+fn steps(steps: &[String]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        for (n, line) in step.lines().enumerate() {
+            text.push_str(if n == 0 { "\n  " } else { "\n    " });
+            text.push_str(&escape(line));
+        }
+    }
+    text
 }
 
 fn goal(request: Request) -> &'static str {

@@ -9,7 +9,7 @@ use vmoon_api::{
     requests::Read,
     views::{Piece, PieceKind, ReadView},
 };
-use vmoon_core::{Result, name::escape};
+use vmoon_core::{Result, frame::Missing, name::escape};
 
 /// Which parts of a transcript are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,10 @@ impl Printer {
                 Ok(())
             }
             PieceKind::Gap => {
-                self.out.warn(&format!("{} bytes were lost here", piece.data.lossy()));
+                match piece.data.lossy().parse() {
+                    Ok(count) => self.out.warn(&format!("{} were lost here", Missing::Bytes(count))),
+                    Err(_) => self.out.warn("something may be missing here: for a while nobody could listen"),
+                }
                 Ok(())
             }
             PieceKind::Exit if transcript => {

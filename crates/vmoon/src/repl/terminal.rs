@@ -17,7 +17,7 @@ use tokio::{
 use vmoon_api::{Api as _, requests::Mode, requests::SessionRef, views::SessionView};
 use vmoon_core::{
     Code, Error, Result, driver,
-    frame::{Frame, tag},
+    frame::{Frame, Missing, tag},
     name::escape,
     session::SessionState,
 };
@@ -274,7 +274,7 @@ impl Terminal<'_> {
                     rest = &rest[len..];
                     match frame.tag {
                         tag::STDOUT | tag::STDERR => shown.extend_from_slice(frame.payload),
-                        tag::GAP => shown.extend_from_slice(format!("\r\n[{} bytes were lost here]\r\n", frame.stream_len()).as_bytes()),
+                        tag::GAP => shown.extend_from_slice(format!("\r\n[{}]\r\n", lost(frame)).as_bytes()),
                         _ => {}
                     }
                 }
@@ -296,6 +296,14 @@ impl Terminal<'_> {
             News::Ended => return Ok(Some(Leave::Ended)),
         }
         Ok(None)
+    }
+}
+
+/// What a gap says, for people.
+fn lost(frame: Frame<'_>) -> String {
+    match frame.missing() {
+        Some(Missing::Unknown) => "something may be missing here: for a while nobody could listen".to_owned(),
+        missing => format!("{} were lost here", missing.unwrap_or(Missing::Bytes(0))),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::out::color::{Paint, Style};
 use std::io::{self, Write};
 use vmoon_core::{
-    frame::{Eval, Failure, FailureKind, Frame, tag},
+    frame::{Eval, Failure, FailureKind, Frame, Missing, tag},
     name::escape,
 };
 
@@ -75,7 +75,12 @@ impl View {
                 let code = frame.payload.first_chunk::<4>().map_or(0, |b| i32::from_le_bytes(*b));
                 return Ok(Seen::Exit(code));
             }
-            tag::GAP => self.notice(&format!("{} bytes of what was said before are not kept any more", frame.stream_len()))?,
+            tag::GAP => match frame.missing() {
+                Some(Missing::Unknown) => self.notice("something may be missing here: for a while nobody could listen")?,
+                missing => {
+                    self.notice(&format!("{} of what was said before are not kept any more", missing.unwrap_or(Missing::Bytes(0))))?;
+                }
+            },
             _ => {}
         }
         Ok(Seen::Shown)

@@ -267,6 +267,150 @@ fn a_foreign_guest_is_entered_when_somebody_says_how() {
     place.vmoon(&["rm", "theirs", "--force", "--yes"]).ok();
 }
 
+/// A machine with the copy of a disk is entered as the first one is; the copy of one that nobody knows how to enter is not.
+#[test]
+fn a_copy_of_a_guest_is_entered_like_its_original() {
+    let place = Place::new();
+    // Its seed is gone from the copy; the disk keeps what the first boot has made of it.
+    place.create("first", "mute home", &["seed=yes", "disk=64MiB", "user=ada", "hostname=first"]);
+    let error = place.vmoon(&["-o", "json", "clone", "first", "second"]);
+    assert!(error.err.contains("machine.not_copyable"), "{error:?}");
+    place.vmoon(&["stop", "first", "--force"]).ok();
+    place.vmoon(&["clone", "first", "second"]).ok();
+    let (first, second) = (place.json(&["show", "first"]), place.json(&["show", "second"]));
+    for fact in ["ssh_user", "ssh_identity", "ssh_fingerprint"] {
+        assert!(first["facts"][fact].is_string() && first["facts"][fact] == second["facts"][fact], "{fact}: {first} {second}");
+    }
+    place.vmoon(&["set", "first", "ssh-user="]).ok();
+    assert_eq!(place.json(&["show", "second"])["facts"]["ssh_user"], "ada", "it has a record of its own");
+    place.vmoon(&["clone", "first", "third"]).ok();
+    let error = place.vmoon(&["-o", "json", "ssh", "third", "--", "true"]);
+    assert!(error.err.contains("machine.stopped") || error.err.contains("vmoon set third ssh-user=USER"), "{error:?}");
+    // It is held to the host key of its original. This guest keeps nothing of it on its disk, so that it shows another one; that of a distribution is entered
+    // for real (`a_cloud_image_is_entered`).
+    let error = place.vmoon(&["-o", "json", "start", "second", "--until", "session", "--timeout", "5m"]);
+    let expected = first["facts"]["ssh_fingerprint"].as_str().unwrap();
+    assert!(error.err.contains("connection.untrusted") && error.err.contains(expected), "{error:?}");
+    for name in ["first", "second", "third"] {
+        place.vmoon(&["rm", name, "--force", "--yes"]).ok();
+    }
+    let records = fs::read_dir(place.home.path("state/vmoon/guests")).unwrap().flatten().filter(|entry| entry.path().is_dir());
+    assert_eq!(records.flat_map(|dir| fs::read_dir(dir.path()).unwrap()).count(), 0, "what was known of them is forgotten");
+}
+
+/// The computer of a lab as one that is reached over SSH: each connection to a port of this one is an sshd there.
+struct Far {
+    place: Place,
+    port: u16,
+}
+
+impl Far {
+    fn new() -> Self {
+        let place = Place::new();
+        place.vmoon(&["connection", "rm", "kvm", "--yes"]).ok();
+        place.vmoon(&["daemon", "stop"]).ok();
+        let home = place.home.path(".");
+        let (ssh, there) = (home.join(".ssh"), place.lab.path().to_owned());
+        fs::create_dir(&ssh).unwrap();
+        fs::create_dir_all(there.join("run/sshd")).unwrap();
+        let key = vmoon_ssh_lab::key(&ssh, "id_ed25519", "ed25519", "");
+        let host = vmoon_ssh_lab::key(&there, "host", "ed25519", "");
+        fs::copy(key.with_extension("pub"), there.join("authorized")).unwrap();
+        let config = there.join("sshd_config");
+        let there = there.display();
+        let text = format!(
+            "HostKey {there}/host\nAuthorizedKeysFile {there}/authorized\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\nPasswordAuthentication no\n"
+        );
+        fs::write(&config, text).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shown = fs::read_to_string(host.with_extension("pub")).unwrap();
+        fs::write(ssh.join("known_hosts"), format!("[127.0.0.1]:{port} {shown}")).unwrap();
+        // The ssh of the computer looks into the account's own home, whatever HOME says.
+        let bin = home.join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::copy(ssh.join("known_hosts"), bin.join("known_hosts")).unwrap();
+        let known = bin.join("known_hosts").display().to_string();
+        fs::write(bin.join("ssh"), format!("#!/bin/sh\nexec /usr/bin/ssh -F none -o UserKnownHostsFile={known} \"$@\"\n")).unwrap();
+        fs::set_permissions(bin.join("ssh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut sshd = place.lab.command("/usr/sbin/sshd");
+        sshd.args(["-i", "-f"]).arg(&config).stderr(Stdio::null());
+        std::thread::spawn(move || {
+            while let Ok((client, _)) = listener.accept() {
+                let client = std::os::fd::OwnedFd::from(client);
+                sshd.stdin(client.try_clone().unwrap()).stdout(client);
+                // It ends with its connection, or with the lab.
+                drop(sshd.spawn().expect("openssh-server is installed: cargo xtask install"));
+                sshd.stdin(Stdio::null()).stdout(Stdio::null());
+            }
+        });
+        Self { place, port }
+    }
+
+    /// The binary on this side, where no address of the lab leads anywhere.
+    fn vmoon(&self, args: &[&str]) -> Ran {
+        let mut command = self.place.home.command(args);
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.place.home.path("bin").display());
+        Ran::of(command.env("PATH", path).env("USER", "root").env("VMOON_NO_PROGRESS", "1").output().unwrap())
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        let _ = self.vmoon(&["daemon", "stop"]);
+    }
+}
+
+/// A guest behind the NAT of another computer: reached through that one, with one connection to it.
+#[test]
+fn a_guest_of_another_computer_is_entered_through_it() {
+    let far = Far::new();
+    let key = far.place.home.path(".ssh/id_ed25519").display().to_string();
+    let uri = format!("qemu+ssh://root@127.0.0.1:{}/system?keyfile={key}", far.port);
+    far.vmoon(&["connection", "add", "libvirt", &uri, "--name", "kvm"]).ok();
+    let guest = Lab::guest();
+    let own = [
+        format!("kernel={}", guest.kernel.display()),
+        format!("initrd={}", guest.initrd.display()),
+        "cmdline=console=ttyS0 quiet mute".to_owned(),
+    ];
+    let fixed = [
+        "memory=192MiB",
+        "cpus=1",
+        "disk=0",
+        "firmware=bios",
+        "network=inside",
+        "accelerator=tcg",
+        "graphics=none",
+        "seed=yes",
+        "hostname=far",
+    ];
+    let mut args = vec!["create", "kvm:far", "--until", "ssh", "--timeout", "5m"];
+    for setting in fixed.iter().copied().chain(own.iter().map(String::as_str)) {
+        args.extend(["--set", setting]);
+    }
+    far.vmoon(&args).ok();
+    far.vmoon(&["eval", "far", "x = 42"]).ok();
+    assert_eq!(far.vmoon(&["eval", "far", "print(x)"]).ok(), "42\n");
+    assert_eq!(far.vmoon(&["ssh", "far", "--", "hostname"]).ok(), "far\n");
+    let place = far.vmoon(&["-o", "json", "show", "far"]).ok();
+    let shown: Value = serde_json::from_str(&place).unwrap();
+    let address = shown["facts"]["ssh_place"].as_str().unwrap_or_else(|| panic!("{place}"));
+    assert!(address.starts_with("192.0.2."), "{address}");
+    assert!(std::net::TcpStream::connect_timeout(&address.parse().unwrap(), std::time::Duration::from_secs(1)).is_err(), "not from here");
+    // A computer that is not trusted for that: the error is about it, and not about the guest.
+    far.vmoon(&["daemon", "stop"]).ok();
+    fs::write(far.place.home.path(".ssh/known_hosts"), "").unwrap();
+    let error = far.vmoon(&["-o", "json", "ssh", "far", "--", "true"]);
+    let said = "guests of 127.0.0.1 are reached through it, and it cannot be entered";
+    assert!(error.code != 0 && error.err.contains(said) && !error.err.contains("vmoon set far"), "{error:?}");
+    // A computer that ssh does not let us reach at all: what ssh says is told.
+    far.vmoon(&["daemon", "stop"]).ok();
+    fs::write(far.place.home.path("bin/known_hosts"), "").unwrap();
+    let error = far.vmoon(&["-o", "json", "ssh", "far", "--", "true"]);
+    assert!(error.code != 0 && error.err.contains("Host key verification failed"), "{error:?}");
+}
+
 /// A guest of a real distribution, with cloud-init: from clone to SSH to a Lua prompt. It needs an image and minutes: `cargo xtask cloud-guest IMAGE`.
 #[cfg(feature = "cloud-guest")]
 #[test]
@@ -297,5 +441,13 @@ fn a_cloud_image_is_entered() {
         place.vmoon(&["ssh", "cloud", "--", "sh", "-c", ". /etc/os-release; echo $PRETTY_NAME; cloud-init --version; ssh -V 2>&1"]).ok();
     let mut stderr = std::io::stderr();
     let _ = writeln!(stderr, "a session after {} s:\n{system}", took.as_secs());
-    place.vmoon(&["rm", "cloud", "--force", "--yes"]).ok();
+    // A copy is entered like its original: the same login, the same keys, a session of its own.
+    place.vmoon(&["stop", "cloud", "--timeout", "10m"]).ok();
+    place.vmoon(&["clone", "cloud", "twin"]).ok();
+    place.vmoon(&["start", "twin", "--until", "session", "--timeout", "40m"]).ok();
+    assert_eq!(place.vmoon(&["eval", "twin", "print(x)"]).ok(), "nil\n");
+    assert_eq!(place.vmoon(&["ssh", "twin", "--", "sudo", "-n", "id", "-u"]).ok(), "0\n");
+    for name in ["cloud", "twin"] {
+        place.vmoon(&["rm", name, "--force", "--yes"]).ok();
+    }
 }

@@ -1,0 +1,166 @@
+//! Agents that lie, dribble, flood and answer late: each call ends at its deadline, and what was wrong before does not show in what is asked after. The liar is a
+//! program in the guest, at the port of the real agent; libvirt is a real one.
+
+use super::{
+    life::{guest, program},
+    place::{Place, created},
+    terminal::{PATIENCE, Terminal, channel},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::time::{Duration, Instant};
+use vmoon_core::{Code, driver::Driver};
+
+/// Answers as the file /run/mode says. libvirt asks for a number back before each command (guest-sync).
+const LIAR: &str = r#"
+exec 3<>/dev/virtio-ports/org.qemu.guest_agent.0
+say() { printf '%s\n' "$1" >&3; }
+slowly() { s=$1; while [ -n "$s" ]; do printf %s "${s%"${s#?}"}" >&3; s=${s#?}; sleep 0.3; done; echo >&3; }
+while read -r line <&3; do
+  mode=$(cat /run/mode)
+  case $line in
+  *guest-sync*)
+    id=${line##*:}; id=${id%%\}*}
+    case $mode in
+    wrong) say '{"return": 1}' ;;
+    silent) ;;
+    garbage) printf '\377{{{ \001 nonsense\n[[[\n"\n' >&3; say "{\"return\": $id}" ;;
+    dribble) slowly "{\"return\": $id}" ;;
+    flood) dd if=/dev/zero bs=1048576 count=100 >&3 2>/dev/null ;;
+    *) say "{\"return\": $id}" ;;
+    esac ;;
+  *guest-exec-status*)
+    case $mode in
+    status) say '{"return": {"exitcode": 0}}' ;;
+    base64) say '{"return": {"exited": true, "exitcode": 0, "out-data": "!"}}' ;;
+    huge) printf '{"return": {"exited": true, "exitcode": 0, "out-data": "' >&3
+      dd if=/dev/zero bs=65536 count=100 2>/dev/null | tr '\000' A >&3; say '"}}' ;;
+    never) say '{"return": {"exited": false}}' ;;
+    *) say '{"return": {"exited": true, "exitcode": 5, "out-data": "b2s="}}' ;;
+    esac ;;
+  *)
+    case $mode in
+    text) say '{"return": {"pid": "one"}}' ;;
+    list) say '[1, 2]' ;;
+    nothing) say '{"return": null}' ;;
+    lines) say 'nonsense' ;;
+    slow) slowly '{"return": {"pid": 9}}' ;;
+    twice) say '{"return": {"pid": 7}}'; say '{"return": {"pid": 8}}' ;;
+    *) say '{"return": {"pid": 7}}' ;;
+    esac ;;
+  esac
+done
+"#;
+
+/// How much later than its deadline a call may end: what a busy computer takes to notice.
+const SLACK: Duration = Duration::from_millis(1500);
+
+async fn typed(terminal: &mut Terminal, line: &str, number: u32) {
+    terminal.keys(&format!("{line}; echo did-$(({number} + 0))\r")).await;
+    terminal.wait_for(&format!("did-{number}\r")).await;
+}
+
+#[tokio::test]
+async fn a_lying_agent_costs_its_deadline_and_nothing_else() {
+    let place = Place::new().await;
+    let driver = place.driver();
+    let handle = created(&*driver, "liar", guest("name=liar mute")).await;
+    driver.start(&handle).await.unwrap();
+    let serial = channel(&*driver, &handle).await;
+    let mut terminal = Terminal::open(&*driver, &handle, &serial, 0).await;
+    terminal.wait_for("GUEST READY liar").await;
+    // A line at a time: what a terminal is given faster than its shell reads is lost.
+    for (n, piece) in STANDARD.encode(LIAR).as_bytes().chunks(300).enumerate() {
+        typed(&mut terminal, &format!("echo {} >> /run/encoded", String::from_utf8_lossy(piece)), 100 + n as u32).await;
+    }
+    typed(&mut terminal, "busybox base64 -d /run/encoded > /run/liar; echo honest > /run/mode; sh /run/liar & pid=$!", 1).await;
+    let exec = driver.exec().unwrap();
+    let run = async |deadline: u64| {
+        let begun = Instant::now();
+        let ended = exec.exec(&handle, &program(&["/bin/true"], deadline)).await;
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(deadline) + SLACK, "{deadline} ms became {took:?}: {ended:?}");
+        (ended, took)
+    };
+    // libvirt must have seen that somebody opened the port.
+    let begun = Instant::now();
+    loop {
+        match run(5_000).await.0 {
+            Ok(ended) => break assert_eq!((ended.code, ended.stdout.as_slice()), (Some(5), &b"ok"[..])),
+            Err(error) => {
+                assert!(begun.elapsed() < PATIENCE, "the liar can be honest: {}; {}", error.chain(), terminal.screen);
+                typed(&mut terminal, "jobs; busybox ls -l /dev/virtio-ports", begun.elapsed().as_millis() as u32).await;
+            }
+        }
+    }
+    for (n, (mode, deadline, codes)) in [
+        // Answers that are no answers: told at once, as what they are.
+        ("text", 20_000, &[Code::WireMalformed][..]),
+        ("nothing", 20_000, &[Code::WireMalformed]),
+        ("status", 20_000, &[Code::WireMalformed]),
+        ("base64", 20_000, &[Code::WireMalformed]),
+        ("list", 4_000, &[Code::WireMalformed, Code::GuestAgent, Code::OperationDeadline, Code::DriverFailed]),
+        ("lines", 4_000, &[Code::WireMalformed, Code::GuestAgent, Code::OperationDeadline, Code::DriverFailed]),
+        // Nothing that could be taken for an answer: told at the deadline.
+        ("wrong", 1_300, &[Code::OperationDeadline, Code::GuestAgent]),
+        ("silent", 700, &[Code::OperationDeadline, Code::GuestAgent]),
+        ("dribble", 1_000, &[Code::OperationDeadline, Code::GuestAgent]),
+        ("slow", 1_200, &[Code::OperationDeadline, Code::GuestAgent]),
+        ("never", 900, &[Code::OperationDeadline]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        typed(&mut terminal, &format!("echo {mode} > /run/mode"), 10 + n as u32).await;
+        let (ended, _) = run(deadline).await;
+        let error = ended.err().unwrap_or_else(|| panic!("{mode} was believed"));
+        assert!(codes.contains(&error.code()), "{mode}: {}", error.chain());
+        // The next question gets its own answer, whatever is still on its way.
+        typed(&mut terminal, "echo honest > /run/mode", 40 + n as u32).await;
+        let begun = Instant::now();
+        loop {
+            match run(8_000).await.0 {
+                Ok(ended) => break assert_eq!((ended.code, ended.stdout.as_slice()), (Some(5), &b"ok"[..]), "after {mode}"),
+                // Where libvirt has given the agent up, that is said, with what helps.
+                Err(error) if error.message().contains("does not listen to it any more") => {
+                    assert!(["list", "lines"].contains(&mode) && error.hint_text().is_some(), "after {mode}: {}", error.chain());
+                    assert!(begun.elapsed() < PATIENCE, "no answer after {mode}: {}", error.chain());
+                    let number = 1_000 + begun.elapsed().as_millis() as u32;
+                    typed(&mut terminal, "kill -9 $pid; wait $pid; sh /run/liar & pid=$!", number).await;
+                }
+                // libvirt waits for an answer that it was asked to wait for, in whole seconds.
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "no answer after {mode}: {}", error.chain()),
+            }
+        }
+    }
+    // Garbage before the answer, and one answer too many, are not in the way.
+    for (n, mode) in ["garbage", "twice"].into_iter().enumerate() {
+        typed(&mut terminal, &format!("echo {mode} > /run/mode"), 70 + n as u32).await;
+        let ended = run(20_000).await.0.unwrap_or_else(|error| panic!("{mode}: {}", error.chain()));
+        assert_eq!((ended.code, ended.stdout.as_slice()), (Some(5), &b"ok"[..]), "{mode}");
+    }
+    // More output than is kept is cut, and said to be.
+    typed(&mut terminal, "echo huge > /run/mode", 80).await;
+    match run(30_000).await.0 {
+        Ok(ended) => assert!(ended.truncated && ended.stdout.len() <= 2 << 20, "{} bytes", ended.stdout.len()),
+        Err(error) => {
+            assert!(matches!(error.code(), Code::GuestAgent | Code::DriverFailed | Code::OperationDeadline), "{}", error.chain());
+        }
+    }
+    // A line without an end: libvirt gives that agent up; the call ends all the same.
+    typed(&mut terminal, "echo flood > /run/mode", 81).await;
+    let (ended, _) = run(10_000).await;
+    let error = ended.expect_err("a hundred megabytes of nothing");
+    assert!(matches!(error.code(), Code::GuestAgent | Code::DriverFailed | Code::OperationDeadline), "{}", error.chain());
+    // The real agent in its place: everything is as it should be.
+    terminal.keys("kill $pid; killall dd; kill -9 $pid\r").await;
+    let agent = "qemu-ga -d -m virtio-serial -p /dev/virtio-ports/org.qemu.guest_agent.0 -t /run -f /run/qemu-ga.pid";
+    typed(&mut terminal, agent, 90).await;
+    let begun = Instant::now();
+    loop {
+        match exec.exec(&handle, &program(&["/bin/busybox", "echo", "in step"], 10_000)).await {
+            Ok(ended) => break assert_eq!(ended.stdout, b"in step\n"),
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "the real agent: {}", error.chain()),
+        }
+    }
+    driver.delete(&handle).await.unwrap();
+}
