@@ -7,6 +7,7 @@ mod cargo;
 mod ci;
 mod clients;
 mod cloud;
+mod cloud_image;
 mod docs;
 mod flavours;
 mod install;
@@ -28,6 +29,7 @@ usage: cargo xtask COMMAND
                       build the programs of the other builtin runtimes beside vmoon, or test them
   install             only install what the tests need (Debian packages by apt; clients by pip and npm)
   cloud-guest IMAGE [KERNEL INITRD]   enter a guest made of a cloud image (qcow2 or raw, with cloud-init), from clone to a Lua prompt; takes minutes
+  cloud-image FOLDER  make such an image of Debian's packages, with a UEFI boot loader; root only, minutes
   xapi-table FILE     make the table of XAPI's names from its published data model (xenapi.json)
   xapi-check FOLDER   compare xapi-sim with recordings (*.jsonl) and databases (*.xml) of a real xapi";
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         ["flavours", "--release"] => flavours::build(&root, true),
         ["flavours", "--test"] => flavours::test(&root),
         ["install"] => install::run().and_then(|()| clients::install(&root)),
+        ["cloud-image", folder] => cloud_image::make(folder),
         ["cloud-guest", image] => cloud::run(&root, image, None),
         ["cloud-guest", image, kernel, initrd] => cloud::run(&root, image, Some((kernel, initrd))),
         ["xapi-table", file] => xapi::table(&root, file),
