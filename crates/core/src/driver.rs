@@ -512,6 +512,9 @@ pub trait Driver: Send + Sync {
     fn watch(&self) -> Option<Box<dyn Notices>> {
         None
     }
+
+    /// It is not needed any more: whoever holds a session on the other side ends it. Machines go on. MUST return within some seconds, also where nobody answers.
+    async fn close(&self) {}
 }
 
 /// What one running machine uses.

@@ -238,5 +238,6 @@ pub(crate) async fn serve(paths: &Paths, daemon: Daemon, ready: Option<OwnedFd>,
     // What is done to packages is whole or nothing.
     daemon.service.stop_changes();
     let _ = std::fs::remove_file(paths.socket());
+    daemon.service.close().await;
     Ok(())
 }

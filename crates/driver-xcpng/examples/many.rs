@@ -126,6 +126,12 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         over.push(all / ideal - 1.0);
         busy.push((used() - before).as_secs_f64() / all);
         told += made.iter().map(|(_, told)| told).sum::<u64>();
+        // Room for the next round.
+        sim.faults(|faults| faults.delay = Duration::ZERO);
+        for (handle, _) in made.iter().chain([&(handle, 0)]) {
+            driver.delete(handle).await?;
+        }
+        sim.faults(|faults| faults.delay = CALL);
         ones.push(one);
         alls.push(all);
     }

@@ -303,17 +303,35 @@ impl Connections {
         Self::end_task(entry).await;
     }
 
+    /// The daemon ends: drivers say goodbye, all at once. One that is at work is left alone: what it does would fail, and the next daemon finishes it.
+    pub(crate) async fn close(&self, context: &Context) {
+        let works = |entry: &Arc<Entry>| context.machines_of(entry.id).iter().any(|machine| machine.view().operation.is_some());
+        let mut goodbyes = Vec::new();
+        for entry in self.all().into_iter().filter(|entry| !works(entry)) {
+            Self::end_task(&entry).await;
+            goodbyes.push(tokio::spawn(async move { entry.driver.close().await }));
+        }
+        for goodbye in goodbyes {
+            // One that has failed has nothing more to say.
+            let _ = goodbye.await;
+        }
+    }
+
     /// Another driver takes the place of the former one and adopts its machines.
     ///
     /// # Errors
     /// Those of the store.
     pub(crate) async fn replace(&self, context: &Arc<Context>, entry: Arc<Entry>) -> Result<()> {
         let id = entry.id;
-        if let Some(old) = self.get(id) {
-            Self::end_task(&old).await;
+        let old = self.get(id);
+        if let Some(old) = &old {
+            Self::end_task(old).await;
         }
         for machine in context.machines_of(id) {
             machine.release().await;
+        }
+        if let Some(old) = old {
+            old.driver.close().await;
         }
         {
             let mut all = self.all.write().unwrap_or_else(|p| p.into_inner());

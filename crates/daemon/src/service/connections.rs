@@ -48,6 +48,11 @@ fn secret(password: Option<Password>) -> Result<Option<Secret>> {
 }
 
 impl Service {
+    /// The daemon ends.
+    pub(crate) async fn close(&self) {
+        self.context.connections.close(&self.context).await;
+    }
+
     pub(super) fn secrets(&self) -> Secrets {
         Secrets::new(self.context.state.join("secrets"))
     }
@@ -197,6 +202,7 @@ impl Service {
         for machine in self.context.machines_of(entry.id) {
             machine.drop_record().await;
         }
+        entry.driver.close().await;
         let (id, name) = (entry.id, entry.name.clone());
         self.context
             .store

@@ -110,7 +110,7 @@ impl Pool {
     /// Why no address of a VM that runs is known.
     pub(super) async fn why_no_address(&self, vm: &Vm) -> Result<String> {
         let told = self.told_by_tools(vm).await?;
-        Ok(match told.filter(|metrics| !metrics.pv_drivers_version.is_empty() || !metrics.os_version.is_empty() || metrics.live) {
+        Ok(match told.filter(|metrics| !metrics.pv_drivers_version.is_empty() || !metrics.os_version.is_empty()) {
             None => "no address is known: no guest tools have spoken; they are not installed in the guest, or not up yet".into(),
             Some(_) if vm.vifs.is_empty() => "no address is known: the VM has no network interface".into(),
             Some(_) => "no address is known: the guest's tools run and tell of none; its network gives it no lease, or not yet".into(),

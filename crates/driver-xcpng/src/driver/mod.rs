@@ -107,11 +107,6 @@ impl XcpngDriver {
     pub async fn test(&self) -> Result<String> {
         self.0.name().await
     }
-
-    /// Logs out.
-    pub async fn close(&self) {
-        self.0.close().await;
-    }
 }
 
 /// The handle of a VM is its uuid, which never changes.
@@ -341,6 +336,10 @@ impl Driver for XcpngDriver {
 
     fn watch(&self) -> Option<Box<dyn Notices>> {
         Some(Box::new(notices::Events::new(self.0.clone())))
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
     }
 }
 

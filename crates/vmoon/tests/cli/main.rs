@@ -18,5 +18,6 @@ mod mirror;
 mod output;
 mod package_trouble;
 mod packages;
+mod pools;
 mod profiles;
 mod sessions;
