@@ -76,7 +76,12 @@ impl Guests {
         match inside.entered.guest.open(bound.number, from).await {
             Ok(link) => Ok(self.watched(link, one, life, inside)),
             Err(error) if error.code() == Code::SessionEnded => {
-                let rebooted = inside.entered.guest.look().await.is_ok_and(|seen| seen.boot != bound.boot);
+                let rebooted = match inside.entered.guest.look().await {
+                    Ok(seen) => seen.boot != bound.boot,
+                    // How it ended is not known yet: it is asked again.
+                    Err(error) if error.code() == Code::DriverUnreachable => return Err(error),
+                    Err(_) => false,
+                };
                 let error = self.over(one, life);
                 // Where nothing is left of it, its boot still tells how it ended.
                 if rebooted { Ok(last_word(Exit::Rebooted, from)) } else { Err(error) }
