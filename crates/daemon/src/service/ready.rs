@@ -14,7 +14,9 @@ fn session_of(machine: &Machine, channel: Option<&str>) -> (Option<String>, Opti
     let channels = machine.channels();
     let meant = || channels.iter().find(|channel| channel.name == MAIN).or(channels.first()).map(|channel| channel.name.clone());
     let Some(name) = channel.map(str::to_owned).or_else(meant) else { return (None, None) };
-    let open = machine.sessions().into_iter().rev().find(|session| session.row.name == name && !session.ended());
+    // One of an earlier life may still wait for its last words: it says nothing of this one.
+    let lives = |session: &Arc<Shared>| session.row.name == name && !session.ended() && !machine.outlives(session);
+    let open = machine.sessions().into_iter().rev().find(lives);
     (Some(name), open)
 }
 
