@@ -175,8 +175,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::host::main(args)
 }
 
-/// Whether strings hash by the address of the state (luai_makeseed in lstate.c of Lua 5.4).
-pub(crate) const SEEDED_BY_ADDRESS: bool = cfg!(feature = "lua54");
 /// Whether garbage is collected when there is no memory for something, before that is an error.
 pub(crate) const COLLECTS_IN_NEED: bool = cfg!(any(feature = "lua54", feature = "lua55"));
 /// Whether one hook is that of all coroutines, so that nobody has to know which of them runs.

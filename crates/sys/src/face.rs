@@ -85,6 +85,34 @@ impl Slot {
     }
 }
 
+/// Gives a process that was forked by us other arguments and these variables other values, as it would do itself by [`Face::set_args`] and
+/// [`Slot::set`]: it has them when this returns, whatever it is doing.
+///
+/// # Errors
+/// Those of process_vm_writev(2), which not every sandbox allows; the process may have some of it then.
+pub fn show(pid: i32, face: &Face, args: &[&str], variables: &[(&Slot, &[u8])]) -> io::Result<()> {
+    let padded = |room: &Range<usize>, text: &[u8], most: usize| {
+        let mut bytes = text[..text.len().min(most)].to_vec();
+        bytes.resize(room.len(), 0);
+        bytes
+    };
+    let text: Vec<u8> = args.iter().flat_map(|arg| arg.bytes().chain([0])).collect();
+    // As above, the last byte stays nul.
+    let mut places = vec![(face.args.clone(), padded(&face.args, &text, face.args.len() - 1))];
+    places.extend(variables.iter().map(|(slot, value)| (slot.0.clone(), padded(&slot.0, value, slot.0.len()))));
+    let iovec = |base: usize, len: usize| libc::iovec { iov_base: base as *mut libc::c_void, iov_len: len };
+    let ours: Vec<libc::iovec> = places.iter().map(|(room, bytes)| iovec(bytes.as_ptr().addr(), room.len())).collect();
+    let theirs: Vec<libc::iovec> = places.iter().map(|(room, _)| iovec(room.start, room.len())).collect();
+    let count = places.len() as libc::c_ulong;
+    // SAFETY: reads our buffers, which live, and writes to another process only.
+    let written = unsafe { libc::process_vm_writev(pid, ours.as_ptr(), count, theirs.as_ptr(), count, 0) };
+    match usize::try_from(written) {
+        Err(_) => Err(io::Error::last_os_error()),
+        Ok(n) if n == places.iter().map(|(room, _)| room.len()).sum::<usize>() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
 /// Writes the text, cut to the room, and zeros behind it.
 ///
 /// # Safety
@@ -101,6 +129,34 @@ unsafe fn fill(room: &Range<usize>, text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_is_shown_as_its_parent_wants_it() {
+        let face = Face::find().unwrap();
+        // SAFETY: tests change no variable.
+        let slot = unsafe { face.variable("PATH") }.unwrap();
+        let (mut ready, writer) = io::pipe().unwrap();
+        // SAFETY: the child makes system calls only.
+        let pid = unsafe {
+            crate::fork::fork(|| {
+                let _ = rustix::io::write(&writer, b"x");
+                libc::pause();
+                0
+            })
+        }
+        .unwrap();
+        io::Read::read_exact(&mut ready, &mut [0]).unwrap();
+        show(pid, &face, &["a", "b"], &[(&slot, b"/nowhere")]).unwrap();
+        let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap();
+        assert!(read("cmdline").starts_with(b"a\0b\0"));
+        assert!(read("environ").split(|byte| *byte == 0).any(|entry| entry == b"PATH=/nowhere"));
+        // SAFETY: a child of ours that was not reaped.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        while crate::process::reap(pid) == crate::process::Reaped::Running {
+            std::thread::yield_now();
+        }
+        assert!(show(pid, &face, &["a"], &[]).is_err());
+    }
 
     #[test]
     fn the_bounds_are_those_of_our_own_memory() {

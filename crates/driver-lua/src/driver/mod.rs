@@ -20,10 +20,11 @@ use crate::{
 };
 use async_trait::async_trait;
 use lives::Vital;
+use rustix::fs::Mode;
 use serde_json::{Map, Value, json};
 use std::{
     ffi::OsString,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -142,9 +143,13 @@ impl Inner {
             return Ok(handle);
         }
         let dir = self.layout.machine(id);
-        paths::private_dir(&self.layout.machines())?;
-        paths::private_dir(&dir)?;
-        paths::private_dir(&dir.join("work"))?;
+        let made = |dir: &Path| rustix::fs::mkdir(dir, Mode::RWXU).is_ok();
+        // The directory above is there but for the first time, and each costs several system calls to check.
+        if !(made(&dir) && made(&dir.join("work"))) {
+            paths::private_dir(&self.layout.machines())?;
+            paths::private_dir(&dir)?;
+            paths::private_dir(&dir.join("work"))?;
+        }
         // Written last, in one piece: a directory without it is that of an unfinished creation.
         let record = Record { id, name: name.to_owned(), settings, complete: true, home: None };
         self.layout.write(&record)?;

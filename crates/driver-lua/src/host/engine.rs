@@ -44,6 +44,9 @@ pub trait Engine {
         Err("this interpreter cannot be copied".into())
     }
 
+    /// Called once when it can be used and nobody waits for that any more.
+    fn settle(&mut self) {}
+
     /// Called once before the process ends politely.
     fn quit(&mut self) {}
 }

@@ -18,7 +18,8 @@
 //!
 //! # The threads
 //!
-//! The main thread polls while it is idle and a command is answered without any switch of threads. When a command begins, a timer
+//! The main thread polls while it is idle and a command is answered without any switch of threads. The I/O thread is started with the first command: most
+//! of thousands of machines have none yet. When a command begins, a timer
 //! is armed unless it still is; if the command runs when it fires, or the main thread has to wait, the I/O thread takes over
 //! the descriptors until the command ends. All state is behind one lock and every descriptor is non-blocking, so it is never wrong for either to look.
 
@@ -118,6 +119,8 @@ type Interrupter = Box<dyn Fn(u64) + Send + Sync>;
 
 struct State {
     core: Core,
+    /// There is an I/O thread.
+    threaded: bool,
     /// The I/O thread polls.
     taken: bool,
     /// The main thread waits for a change.
@@ -166,6 +169,7 @@ impl Hub {
         Ok(Self {
             state: Mutex::new(State {
                 core,
+                threaded: false,
                 taken: false,
                 parked: false,
                 nudge: false,
@@ -212,7 +216,7 @@ impl Hub {
     }
 
     /// Serves the socket until there is something to do. Descriptors in `watch` are looked at, too.
-    pub fn next(&self, watch: &[BorrowedFd<'_>]) -> Work {
+    pub fn next(&'static self, watch: &[BorrowedFd<'_>]) -> Work {
         let mut state = self.lock();
         loop {
             if state.core.quit.is_some() {
@@ -225,9 +229,14 @@ impl Hub {
                 return Work::Fork(fork::Asker(asker));
             }
             if let Some((command, announce)) = state.core.take_command() {
+                let threaded = self.threaded(&mut state);
                 state = self.begin(state, &command, announce);
-                let Some(kind) = command.cut else { return Work::Eval(command) };
-                let (message, traceback) = (b"interrupted!".to_vec(), Vec::new());
+                let (kind, message) = match (command.cut, threaded) {
+                    (None, Ok(())) => return Work::Eval(command),
+                    (Some(kind), _) => (kind, b"interrupted!".to_vec()),
+                    (None, Err(error)) => (FailureKind::Runtime, error.into_bytes()),
+                };
+                let traceback = Vec::new();
                 state = self.conclude(state, Outcome::Failed { kind, message, traceback });
                 continue;
             }
@@ -253,6 +262,15 @@ impl Hub {
                 return Work::Ready(index);
             }
         }
+    }
+
+    /// Sees to it that there is an I/O thread, without which no command may run.
+    fn threaded(&'static self, state: &mut Guard<'_>) -> Result<(), String> {
+        if !state.threaded {
+            super::spawn_io(self)?;
+            state.threaded = true;
+        }
+        Ok(())
     }
 
     /// Limits commands that bring no deadline of their own. Only the first call counts.

@@ -18,7 +18,7 @@ mod term;
 use crate::{
     forking::scrub,
     layout::{Meta, Start},
-    zygote::{Fork, Parent},
+    zygote::{Fork, Parent, Request},
 };
 use hub::{
     Hub, Stream,
@@ -67,6 +67,30 @@ struct Given {
     zygote: Option<Parent>,
     /// This process.
     me: Option<Identity>,
+    /// What it had made before it knew all that.
+    bare: Option<Bare>,
+}
+
+/// What a holder makes that is the same for every machine.
+struct Bare {
+    /// The pipes behind descriptors 1 and 2: where they are read, and where they are written to.
+    out: (OwnedFd, OwnedFd),
+    err: (OwnedFd, OwnedFd),
+    /// The embedded interpreter, if it was time for that.
+    state: Option<builtin::Begun>,
+}
+
+impl Bare {
+    fn new() -> Result<Self, String> {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| format!("could not become a reaper: {error}"))?;
+        keep_signals_harmless();
+        Ok(Self { out: pipe()?, err: pipe()?, state: None })
+    }
+
+    fn with_state() -> Result<Self, String> {
+        Ok(Self { state: Some(builtin::Begun::new()?), ..Self::new()? })
+    }
 }
 
 /// Runs a holder: `args` are those behind the verb, one directory of a life with its `start.json`.
@@ -106,20 +130,44 @@ fn from_directory(args: impl IntoIterator<Item = OsString>) -> Result<(Given, Ow
         .and_then(|at| passing::listen(at.as_fd(), "sock", SocketType::STREAM, BACKLOG))
         .map_err(|error| format!("could not make the socket: {error}"))?;
     let ready = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(|error| error.to_string())?;
-    Ok((Given { start, key: random::key(), dir, listen, zygote: None, me: Identity::of(std::process::id() as i32) }, ready))
+    Ok((Given { start, key: random::key(), dir, listen, zygote: None, me: Identity::of(std::process::id() as i32), bare: None }, ready))
 }
 
-/// Goes on as a holder in a process that a zygote has just forked, after [`ticks`](vmoon_sys::process::ticks) had said `before`. Returns only if that fails, with the exit code of the process.
-pub(crate) fn forked(fork: Fork, before: u64, (listen, ready): (OwnedFd, OwnedFd), zygote: Identity, looks: Looks) -> i32 {
-    keep_looks(looks);
-    let given = Given {
-        start: fork.start,
-        key: fork.key,
-        dir: fork.dir,
-        listen,
-        zygote: Some(Parent { process: zygote }),
-        me: Identity::newborn(before),
+/// What a process that a zygote has forked knows from there.
+pub(crate) struct Birth {
+    /// What [`ticks`](vmoon_sys::process::ticks) had said before.
+    pub(crate) before: u64,
+    pub(crate) zygote: Identity,
+    pub(crate) looks: Looks,
+}
+
+/// Goes on as a holder in a process that a zygote has just forked. Returns only if that fails, with the exit code of the process.
+pub(crate) fn forked(fork: Fork, beside: (OwnedFd, OwnedFd), birth: Birth) -> i32 {
+    keep_looks(birth.looks);
+    let me = Identity::newborn(birth.before);
+    hold(fork, beside, birth.zygote, me, None)
+}
+
+/// Has all ready that no machine has of its own, and waits until the zygote says at this socket which machine it is. Returns if nobody wants it,
+/// or as [`forked`].
+pub(crate) fn spare(socket: OwnedFd, birth: Birth) -> i32 {
+    keep_looks(birth.looks);
+    let me = Identity::newborn(birth.before);
+    let Ok(bare) = Bare::with_state() else { return 1 };
+    release_stack();
+    let mut buffer = vec![0; passing::MAX_MESSAGE];
+    let told = passing::receive(&socket, &mut buffer, true);
+    let Ok(passing::Received::Message(len, beside)) = told else { return 0 };
+    drop(socket);
+    let (Ok(Request::Fork(fork)), Ok([listen, ready])) = (serde_json::from_slice(&buffer[..len]), <[OwnedFd; 2]>::try_from(beside)) else {
+        return 1;
     };
+    drop(buffer);
+    hold(*fork, (listen, ready), birth.zygote, me, Some(bare))
+}
+
+fn hold(fork: Fork, (listen, ready): (OwnedFd, OwnedFd), zygote: Identity, me: Option<Identity>, bare: Option<Bare>) -> i32 {
+    let given = Given { start: fork.start, key: fork.key, dir: fork.dir, listen, zygote: Some(Parent { process: zygote }), me, bare };
     match start(given, &ready) {
         Ok(started) => {
             drop(ready);
@@ -154,16 +202,13 @@ fn one_heap() {
 type Started = (&'static Hub, Box<dyn engine::Engine>);
 
 fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
-    let Given { start, key, dir, listen, zygote, me } = given;
+    let Given { start, key, dir, listen, zygote, me, bare } = given;
     let me = me.ok_or("/proc is not mounted")?;
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| format!("could not become a reaper: {error}"))?;
-    keep_signals_harmless();
+    let Bare { out: (out_read, out_write), err: (err_read, err_write), state } = bare.map_or_else(Bare::new, Ok)?;
     rustix::process::chdir(&start.work).map_err(|error| format!("could not enter {}: {error}", start.work.display()))?;
 
     let store = store::Store::create(&dir, start.ring, start.spill, start.overflow)
         .map_err(|error| format!("could not make the ring of {} bytes: {error}", start.ring))?;
-    let (out_read, out_write) = pipe()?;
-    let (err_read, err_write) = pipe()?;
     let captures = [(out_read, Stream::Out), (err_read, Stream::Err)];
     let embedded = start.runtime == crate::settings::BUILTIN;
     let mut core = core::Core::new(store, key.clone(), runtime_name(&start.runtime), listen, captures);
@@ -199,10 +244,9 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
         wipe(&mut token);
         scrub::<{ 8 << 10 }>();
         meta.fork_token.as_mut().map(wipe);
-        spawn_io(hub)?;
-        Box::new(builtin::Builtin::new(hub, start.memory, &start.lua)?)
+        let state = state.map_or_else(builtin::Begun::new, Ok)?;
+        Box::new(builtin::Builtin::new(state, hub, start.memory, &start.lua)?)
     } else {
-        spawn_io(hub)?;
         let engine = external::start(hub, &start, &dir, [out_write.as_fd(), err_write.as_fd()])?;
         meta.runtime = engine.runtime();
         meta.record(&path).map_err(|error| error.chain())?;
@@ -216,7 +260,8 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     Ok((hub, engine))
 }
 
-fn run((hub, engine): Started) -> ! {
+fn run((hub, mut engine): Started) -> ! {
+    engine.settle();
     release_stack();
     // What compiling the program has left free is given back: most machines are idle most of the time.
     // SAFETY: touches only memory that nobody uses.
@@ -310,6 +355,7 @@ fn keep_signals_harmless() {
     }
 }
 
+/// Starts the I/O thread.
 fn spawn_io(hub: &'static Hub) -> Result<(), String> {
     // A thread inherits the signal mask: SIGUSR1 is for the main thread only.
     let mut old = std::mem::MaybeUninit::uninit();

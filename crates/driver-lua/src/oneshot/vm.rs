@@ -5,7 +5,11 @@
 
 use super::{Chunk, DEADLINE, INTERRUPTED, OURS, access::Access, complain};
 use crate::flavour;
-use crate::host::builtin::{CHUNK, Memory, allocate, module_paths};
+use crate::host::builtin::{
+    CHUNK,
+    arena::{Memory, allocate},
+    module_paths,
+};
 use mlua_sys::{self as ffi, lua_State};
 use std::{
     ffi::{OsString, c_char, c_int},

@@ -74,7 +74,7 @@ pub(crate) enum Answer {
         min_version: u32,
         process: Identity,
     },
-    /// The holder is forked. Beside it: its pidfd, if the kernel gave one.
+    /// The holder is forked.
     Forked { pid: i32 },
     /// It could not be forked, or the request is none.
     Failed { error: String },

@@ -3,15 +3,19 @@
 //!
 //! Requests of one client are obeyed in their order. What it changes in its memory after a fork is a page more for that child,
 //! so it changes little.
+//!
+//! When nobody asks it anything it forks *spares*: processes that have made all that no machine has of its own and wait to be told which
+//! machine they are. A request is handed to one of them if there is one. They are nobody's: nothing is recorded of them, they end with the zygote, and
+//! one is given its mark by the zygote, before it is told anything, so that a process of a machine is found by that from its first moment.
 
 use super::{Answer, Fork, PREFIX, Request, VERSION};
 use crate::{
-    host::{self, hub::fork::Looks},
+    host::{self, Birth, hub::fork::Looks},
     layout,
 };
 use rustix::{
     fs::{Mode, OFlags},
-    process::{Pid, PidfdFlags, pidfd_open},
+    net::{AddressFamily, SocketFlags, SocketType},
 };
 use std::{
     collections::HashMap,
@@ -24,7 +28,7 @@ use std::{
 use vmoon_core::{MachineId, driver::Exit};
 use vmoon_sys::{
     atomic,
-    face::{Face, Slot},
+    face::{Face, Slot, show},
     fork::{self, ChildSignal},
     passing::{self, MAX_MESSAGE, Received},
     peer,
@@ -38,6 +42,10 @@ const IDLE: Duration = Duration::from_secs(1);
 const MAX_CLIENTS: usize = 1024;
 /// How many requests of one client are obeyed before the next client's turn.
 const TURN: usize = 64;
+/// How many spares there are at most. Each takes the memory of a machine that has done nothing.
+const SPARES: usize = 4;
+/// How long nobody has asked for anything when a spare is made: who asks for many machines at once wants the processors for those.
+const QUIET: Duration = Duration::from_micros(200);
 
 struct Zygote {
     me: Identity,
@@ -50,6 +58,12 @@ struct Zygote {
     children: HashMap<i32, (MachineId, u64)>,
     face: Face,
     mark: Slot,
+    /// The variable that says who is a zygote, or a spare of one.
+    own: Slot,
+    /// The spares: their processes, and where they are told.
+    spares: Vec<(i32, OwnedFd)>,
+    /// How many there are to be: 0 until somebody wants a machine, and where they cannot be used.
+    wanted: usize,
     /// Clients that wait until everything is settled.
     settling: Vec<RawFd>,
     buffer: Vec<u8>,
@@ -109,6 +123,9 @@ impl Zygote {
             children: HashMap::with_capacity(1024),
             face,
             mark,
+            own: zygote,
+            spares: Vec::with_capacity(SPARES),
+            wanted: 0,
             settling: Vec::new(),
             buffer: vec![0; MAX_MESSAGE],
             polled: Vec::with_capacity(64),
@@ -118,7 +135,13 @@ impl Zygote {
     fn run(&mut self) {
         loop {
             let unused = self.clients.is_empty() && self.children.is_empty();
-            let events = self.wait(unused.then_some(IDLE));
+            let lacking = !unused && self.spares.len() < self.wanted;
+            let events = self.wait(if unused { Some(IDLE) } else { lacking.then_some(QUIET) });
+            if lacking && events == 0 {
+                // What cannot be forked now is not tried again before the next machine.
+                self.wanted = if self.make_spare() { SPARES } else { 0 };
+                continue;
+            }
             self.accept();
             if unused && events == 0 && self.clients.is_empty() && self.leave() {
                 return;
@@ -149,9 +172,10 @@ impl Zygote {
             .into_iter()
             .chain(self.clients.iter().map(|client| client.as_raw_fd()));
         self.polled.extend(fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }));
-        let limit = limit.map_or(-1, |limit| limit.as_millis() as i32);
-        // SAFETY: the array lives until the call returns.
-        let n = unsafe { libc::poll(self.polled.as_mut_ptr(), self.polled.len() as libc::nfds_t, limit) };
+        let limit = limit.map(|limit| libc::timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() });
+        let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the array and the timeout live until the call returns; no signal mask is given.
+        let n = unsafe { libc::ppoll(self.polled.as_mut_ptr(), self.polled.len() as libc::nfds_t, limit, std::ptr::null()) };
         if n < 0 {
             // Interrupted: it is looked again.
             self.polled.iter_mut().for_each(|fd| fd.revents = 0);
@@ -172,6 +196,49 @@ impl Zygote {
                 self.clients.push(client);
             }
         }
+    }
+
+    /// Forks a spare; whether it could.
+    fn make_spare(&mut self) -> bool {
+        let kind = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let Ok((ours, theirs)) = rustix::net::socketpair(kind.0, kind.1, kind.2, None) else { return false };
+        let (face, own) = (&self.face, &self.own);
+        let birth = Birth { before: ticks(), zygote: self.me.clone(), looks: Looks { face: face.clone(), mark: self.mark.clone() } };
+        // SAFETY: as in `fork`.
+        let forked = unsafe {
+            fork::fork(|| {
+                fork::close_all_but(&mut [theirs.as_raw_fd()]);
+                fork::unblock_signals();
+                own.set(std::process::id().to_string().as_bytes());
+                face.set_args(&["vmoon", super::HOLDER, "spare"]);
+                let _ = rustix::process::setsid();
+                host::spare(theirs, birth)
+            })
+        };
+        forked.map(|pid| self.spares.push((pid, ours))).is_ok()
+    }
+
+    /// Makes a spare the holder of this request, if there is one that can be; its process.
+    fn hand_over(&mut self, fork: &Fork, message: &[u8], fds: &[BorrowedFd<'_>]) -> Option<i32> {
+        let (machine, life) = (fork.start.machine, fork.start.life);
+        while let Some((pid, socket)) = self.spares.pop() {
+            let mark = layout::mark(machine, life);
+            let me = self.me.pid.to_string();
+            let variables = [(&self.mark, mark.as_bytes()), (&self.own, me.as_bytes())];
+            if show(pid, &self.face, &["vmoon", super::HOLDER, &mark], &variables).is_err() {
+                // Gone, or this may not be done here: then it cannot be done to others either.
+                self.spares.clear();
+                self.wanted = 0;
+                return None;
+            }
+            self.children.insert(pid, (machine, life));
+            if passing::send(&socket, message, fds, false).is_ok() {
+                return Some(pid);
+            }
+            // It has ended by itself, and is nobody's.
+            self.children.remove(&pid);
+        }
+        None
     }
 
     /// Obeys what clients have sent: a turn of each, or all of it.
@@ -195,14 +262,13 @@ impl Zygote {
                         None
                     }
                     Ok(Received::Message(len, fds)) => self.obey(&buffer[..len], fds, self.clients[index].as_raw_fd()),
-                    Err(error) => Some((Answer::Failed { error: error.to_string() }, None)),
+                    Err(error) => Some(Answer::Failed { error: error.to_string() }),
                 };
                 self.buffer = buffer;
-                if let Some((answer, fd)) = answer {
+                if let Some(answer) = answer {
                     let text = serde_json::to_vec(&answer).unwrap_or_default();
-                    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(|fd: &OwnedFd| fd.as_fd()).collect();
                     // A client that sends much and reads nothing is none.
-                    stays = passing::send(&self.clients[index], &text, &fds, false).is_ok();
+                    stays = passing::send(&self.clients[index], &text, &[], false).is_ok();
                 }
             }
             if stays {
@@ -218,36 +284,40 @@ impl Zygote {
         }
     }
 
-    fn obey(&mut self, message: &[u8], fds: Vec<OwnedFd>, client: RawFd) -> Option<(Answer, Option<OwnedFd>)> {
-        let failed = |error: String| Some((Answer::Failed { error }, None));
+    fn obey(&mut self, message: &[u8], fds: Vec<OwnedFd>, client: RawFd) -> Option<Answer> {
+        let failed = |error: String| Some(Answer::Failed { error });
         match serde_json::from_slice(message) {
             Ok(Request::Settle) => {
                 self.settling.push(client);
                 None
             }
             Ok(Request::Fork(fork)) => match <[OwnedFd; 2]>::try_from(fds) {
-                Ok([listen, ready]) => match self.fork(*fork, listen, ready) {
-                    Ok((pid, pidfd)) => Some((Answer::Forked { pid }, pidfd)),
-                    Err(error) => failed(format!("no process can be made: {error}")),
-                },
+                Ok([listen, ready]) => {
+                    self.wanted = SPARES;
+                    if let Some(pid) = self.hand_over(&fork, message, &[listen.as_fd(), ready.as_fd()]) {
+                        return Some(Answer::Forked { pid });
+                    }
+                    match self.fork(*fork, listen, ready) {
+                        Ok(pid) => Some(Answer::Forked { pid }),
+                        Err(error) => failed(format!("no process can be made: {error}")),
+                    }
+                }
                 Err(fds) => failed(format!("a request to fork has {} descriptors instead of 2", fds.len())),
             },
             Ok(Request::Adopt { pid, machine, life }) => {
                 self.children.insert(pid, (machine, life));
-                Some((Answer::Adopted, None))
+                Some(Answer::Adopted)
             }
             Err(error) => failed(format!("not a request: {error}")),
         }
     }
 
     /// Forks a holder. It bears its mark from its first moment, so that it is found whatever happens.
-    fn fork(&mut self, fork: Fork, listen: OwnedFd, ready: OwnedFd) -> io::Result<(i32, Option<OwnedFd>)> {
+    fn fork(&mut self, fork: Fork, listen: OwnedFd, ready: OwnedFd) -> io::Result<i32> {
         let (machine, life) = (fork.start.machine, fork.start.life);
         let mark = layout::mark(machine, life);
-        let parent = self.me.clone();
         let face = &self.face;
-        let looks = Looks { face: face.clone(), mark: self.mark.clone() };
-        let before = ticks();
+        let birth = Birth { before: ticks(), zygote: self.me.clone(), looks: Looks { face: face.clone(), mark: self.mark.clone() } };
         // SAFETY: one thread, here and in the child until it starts another; no reference to arguments or environment is
         // kept; the child uses none of the descriptors it closes, for it never returns from here.
         let forked = unsafe {
@@ -257,20 +327,20 @@ impl Zygote {
                 fork::unblock_signals();
                 face.set_args(&["vmoon", super::HOLDER, &mark]);
                 let _ = rustix::process::setsid();
-                host::forked(fork, before, (listen, ready), parent, looks)
+                host::forked(fork, (listen, ready), birth)
             });
             self.mark.set(b"");
             forked
         };
         let pid = forked?;
         self.children.insert(pid, (machine, life));
-        let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        Ok((pid, pidfd))
+        Ok(pid)
     }
 
     /// Records how children have ended, beside what they have recorded themselves.
     fn reap(&mut self) {
         while let Some((pid, how)) = fork::reap_any() {
+            self.spares.retain(|(spare, _)| *spare != pid);
             let Some((machine, life)) = self.children.remove(&pid) else { continue };
             let exit = match how {
                 Reaped::Code(code) => Exit::Code { code },

@@ -3,9 +3,12 @@
 //! Everything that may raise runs inside a protected call, and no Rust value with a destructor lives across a call that
 //! may raise, since Lua's errors are long jumps.
 
+pub(crate) mod arena;
 mod coroutine;
 mod interrupt;
 pub(crate) mod preload;
+
+use arena::Memory;
 
 use super::{
     engine::Engine,
@@ -18,7 +21,7 @@ use std::{
     ptr,
     sync::{
         OnceLock,
-        atomic::{AtomicPtr, AtomicUsize, Ordering},
+        atomic::{AtomicPtr, Ordering},
     },
 };
 use vmoon_core::frame::FailureKind;
@@ -51,44 +54,6 @@ fn hub() -> &'static Hub {
     HUB.get().expect("the hub is set before the first Lua call")
 }
 
-/// How much memory the state uses and may use, bytes.
-pub(crate) struct Memory {
-    used: AtomicUsize,
-    limit: usize,
-}
-
-impl Memory {
-    /// For one state, as the argument of [`allocate`]; never freed.
-    pub(crate) fn leaked(limit: Option<u64>) -> *mut c_void {
-        let memory = Box::leak(Box::new(Memory { used: AtomicUsize::new(0), limit: limit.map_or(usize::MAX, |bytes| bytes as usize) }));
-        ptr::from_mut(memory).cast()
-    }
-}
-
-/// The allocator of a state, with what [`Memory::leaked`] has given.
-pub(crate) unsafe extern "C" fn allocate(memory: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
-    // SAFETY: `memory` is the leaked value given to lua_newstate; Lua passes blocks that this function gave it.
-    unsafe {
-        let memory = &*memory.cast::<Memory>();
-        // For a new block `old` tells the kind of object, not a size (lua_Alloc, Lua 5.4 manual).
-        let old = if block.is_null() { 0 } else { old };
-        let used = memory.used.load(Ordering::Relaxed);
-        if new == 0 {
-            memory.used.store(used.saturating_sub(old), Ordering::Relaxed);
-            libc::free(block);
-            return ptr::null_mut();
-        }
-        if new > old && used.saturating_add(new - old) > memory.limit {
-            return ptr::null_mut();
-        }
-        let moved = libc::realloc(block, new);
-        if !moved.is_null() {
-            memory.used.store(used.saturating_sub(old) + new, Ordering::Relaxed);
-        }
-        moved
-    }
-}
-
 /// The embedded interpreter.
 pub(crate) struct Builtin {
     lua: *mut lua_State,
@@ -105,9 +70,44 @@ pub(crate) struct Builtin {
     moved: Option<c_int>,
 }
 
-/// What a new state runs before anything else.
-struct Program<'a> {
-    repl: &'static str,
+/// A state with all libraries and the REPL program that does not know yet whose it is.
+pub(crate) struct Begun {
+    lua: *mut lua_State,
+    /// The argument of its allocator.
+    memory: *mut c_void,
+    /// References: `eval`, `is_complete`, `complete`, `math.randomseed`, [`enter`], [`change`] and [`collect`].
+    references: [c_int; 7],
+}
+
+impl Begun {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// A sentence saying what failed: no memory, or a defect of the REPL program.
+    pub(crate) fn new() -> Result<Self, String> {
+        let memory = Memory::scattered(None);
+        let lua = preload::new_state(memory);
+        if lua.is_null() {
+            return Err("there is no memory for a Lua state".into());
+        }
+        let mut references = [0; 7];
+        // SAFETY: a fresh state; `open` runs protected.
+        unsafe {
+            ffi::lua_pushcfunction(lua, open);
+            if ffi::lua_pcall(lua, 0, 7, 0) != ffi::LUA_OK {
+                return Err(String::from_utf8_lossy(&text(lua, -1)).into_owned());
+            }
+            for (at, reference) in (1..).zip(&mut references) {
+                *reference = ffi::lua_tointeger(lua, at) as c_int;
+            }
+            ffi::lua_settop(lua, 0);
+        }
+        Ok(Self { lua, memory, references })
+    }
+}
+
+/// What makes a state that of one machine.
+struct Own<'a> {
     sandbox: &'static str,
     /// The argument of the sandbox; empty where nothing is to be held.
     settings: &'a str,
@@ -125,40 +125,28 @@ struct Call<'a> {
 }
 
 impl Builtin {
-    /// A new state with all libraries and the REPL program. `memory` is the most it may allocate, bytes.
+    /// The interpreter of this machine. `memory` is the most it may allocate, bytes.
     ///
     /// # Errors
-    /// A sentence saying what failed: no memory, or a defect of the REPL program.
-    pub(crate) fn new(hub: &'static Hub, memory: Option<u64>, options: &Options) -> Result<Self, String> {
+    /// A sentence saying what failed: no memory, or a defect of the sandbox.
+    pub(crate) fn new(begun: Begun, hub: &'static Hub, memory: Option<u64>, options: &Options) -> Result<Self, String> {
         let _ = HUB.set(hub);
         let settings: String = if options.grants.is_trusted() { String::new() } else { options.grants.settings() };
-        // SAFETY: the allocator's argument is leaked, so it lives as long as the state.
-        let lua = unsafe { preload::new_state(allocate, Memory::leaked(memory)) };
-        if lua.is_null() {
-            return Err("there is no memory for a Lua state".into());
-        }
-        let mut this = Self { lua, eval: 0, is_complete: 0, complete: 0, randomseed: 0, enter: 0, change: 0, collect: 0, moved: None };
-        let program = Program {
-            repl: wire::program::REPL_ALONE,
-            sandbox: wire::sandbox::SANDBOX,
-            settings: &settings,
-            modules: options.modules.as_ref(),
-        };
-        // SAFETY: a fresh state; `open` runs protected and finds a live pointer to the sources.
+        let lua = begun.lua;
+        let [eval, is_complete, complete, randomseed, enter, change, collect] = begun.references;
+        let mut this = Self { lua, eval, is_complete, complete, randomseed, enter, change, collect, moved: None };
+        let own = Own { sandbox: wire::sandbox::SANDBOX, settings: &settings, modules: options.modules.as_ref() };
+        // SAFETY: the state is ours and idle; `confine` runs protected and finds a live pointer.
         unsafe {
-            ffi::lua_pushcfunction(lua, open);
-            ffi::lua_pushlightuserdata(lua, ptr::from_ref(&program).cast_mut().cast());
-            if ffi::lua_pcall(lua, 1, 8, 0) != ffi::LUA_OK {
+            if !arena::bound(begun.memory, memory) {
+                return Err("there is no memory for a Lua state".into());
+            }
+            ffi::lua_pushcfunction(lua, confine);
+            ffi::lua_pushlightuserdata(lua, ptr::from_ref(&own).cast_mut().cast());
+            if ffi::lua_pcall(lua, 1, 1, 0) != ffi::LUA_OK {
                 return Err(String::from_utf8_lossy(&text(lua, -1)).into_owned());
             }
-            this.eval = ffi::lua_tointeger(lua, 1) as c_int;
-            this.is_complete = ffi::lua_tointeger(lua, 2) as c_int;
-            this.complete = ffi::lua_tointeger(lua, 3) as c_int;
-            this.randomseed = ffi::lua_tointeger(lua, 4) as c_int;
-            this.enter = ffi::lua_tointeger(lua, 5) as c_int;
-            this.change = ffi::lua_tointeger(lua, 6) as c_int;
-            this.collect = ffi::lua_tointeger(lua, 7) as c_int;
-            this.moved = (ffi::lua_isnil(lua, 8) == 0).then(|| ffi::lua_tointeger(lua, 8) as c_int);
+            this.moved = (ffi::lua_isnil(lua, 1) == 0).then(|| ffi::lua_tointeger(lua, 1) as c_int);
             ffi::lua_settop(lua, 0);
         }
         interrupt::install(hub);
@@ -188,6 +176,7 @@ impl Builtin {
             ffi::lua_settop(self.lua, 0);
             ffi::lua_rawgeti(self.lua, ffi::LUA_REGISTRYINDEX, self.collect.into());
             ffi::lua_pcall(self.lua, 0, 0, 0);
+            ffi::lua_settop(self.lua, 0);
         }
     }
 
@@ -253,6 +242,11 @@ impl Engine for Builtin {
         outcome
     }
 
+    fn settle(&mut self) {
+        // What loading has left behind would only cost memory.
+        self.collect_all();
+    }
+
     fn can_be_copied(&self) -> bool {
         true
     }
@@ -306,21 +300,16 @@ fn flush_c_output() {
 }
 
 /// Opens the libraries and loads the REPL program; gives references to its three functions, to `math.randomseed`, to [`enter`], [`change`] and
-/// [`collect`], and to what tells
-/// the sandbox of another work directory, or nil.
+/// [`collect`].
 unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
     // SAFETY: runs protected, on the state's own stack; nothing with a destructor lives here.
     unsafe {
-        let program = &*ffi::lua_touserdata(lua, 1).cast::<Program<'_>>();
         ffi::luaL_openlibs(lua);
         preload::seed(lua);
         if !flavour::ONE_HOOK {
             coroutine::install(lua);
         }
-        match program.modules {
-            Some(modules) => module_paths(lua, modules),
-            None => distribution_paths(lua),
-        }
+        distribution_paths(lua);
         ffi::lua_getglobal(lua, c"os".as_ptr());
         ffi::lua_getfield(lua, -1, c"execute".as_ptr());
         ffi::lua_pushcclosure(lua, execute, 1);
@@ -329,7 +318,7 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
         ffi::lua_getfield(lua, -1, c"randomseed".as_ptr());
         let randomseed = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
         ffi::lua_settop(lua, 0);
-        compile(lua, program.repl);
+        compile(lua, wire::program::REPL_ALONE);
         ffi::lua_createtable(lua, 0, 5);
         let functions: [(&CStr, ffi::lua_CFunction); 5] =
             [(c"emit", emit), (c"flush", flush), (c"ask", ask), (c"exit", exit), (c"part", part)];
@@ -349,18 +338,29 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
             let reference = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
             ffi::lua_pushinteger(lua, reference.into());
         }
-        if program.settings.is_empty() {
+        7
+    }
+}
+
+/// Says where modules are and confines the program; argument: a light pointer to an [`Own`]. Gives a reference to what tells the sandbox of another work
+/// directory, or nil.
+unsafe extern "C-unwind" fn confine(lua: *mut lua_State) -> c_int {
+    // SAFETY: runs protected, on the state's own stack; nothing with a destructor lives here.
+    unsafe {
+        let own = &*ffi::lua_touserdata(lua, 1).cast::<Own<'_>>();
+        if let Some(modules) = own.modules {
+            module_paths(lua, modules);
+        }
+        if own.settings.is_empty() {
             ffi::lua_pushnil(lua);
         } else {
-            compile(lua, program.sandbox);
-            ffi::lua_pushlstring(lua, program.settings.as_ptr().cast(), program.settings.len());
+            compile(lua, own.sandbox);
+            ffi::lua_pushlstring(lua, own.settings.as_ptr().cast(), own.settings.len());
             ffi::lua_call(lua, 1, 1);
             let moved = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
             ffi::lua_pushinteger(lua, moved.into());
         }
-        // What loading has left behind would only cost memory.
-        ffi::lua_gc(lua, ffi::LUA_GCCOLLECT, 0 as c_int);
-        8
+        1
     }
 }
 

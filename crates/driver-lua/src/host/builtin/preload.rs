@@ -5,9 +5,9 @@
 //! in lstate.c, `randseed` in lmathlib.c), and forked processes have equal addresses. So the state itself is put at a random
 //! address, and `math.random` is seeded by the kernel. Lua 5.5 is given its seed, LuaJIT asks the kernel, Lua 5.1 hashes without one.
 
+use super::arena::{Workshop, allocate};
 use crate::flavour;
-use mlua_sys::{self as ffi, lua_Alloc, lua_State};
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use mlua_sys::{self as ffi, lua_State};
 use std::{
     ffi::{CStr, c_int, c_void},
     ptr,
@@ -16,31 +16,28 @@ use std::{
 use vmoon_sys::random;
 
 /// Programs by the address of their source.
-static COMPILED: OnceLock<Vec<(usize, Vec<u8>)>> = OnceLock::new();
+static COMPILED: OnceLock<Vec<(usize, Box<[u8]>)>> = OnceLock::new();
 
-const PAGE: usize = 4096;
-/// States are put within this distance: one table of the kernel's third level, so that a random place costs no further ones.
-const REACH: usize = 1 << 30;
-/// How often a taken address is tried.
-const TRIES: usize = 16;
-
-/// Compiles these programs once for all states of this process and of those it forks.
+/// Compiles these programs once for all states of this process and of those it forks. Leaves no holes in the heap, which children would fill.
 pub(crate) fn compile(programs: &[(&'static str, &'static CStr)]) {
-    let compiled = |(source, chunk): &(&'static str, &'static CStr)| {
+    let Some(mut workshop) = Workshop::open() else { return };
+    // So long that it is a mapping of its own.
+    let mut room: Vec<u8> = Vec::with_capacity(1 << 20);
+    let mut compiled = |(source, chunk): &(&'static str, &'static CStr)| {
+        room.clear();
         // SAFETY: a state of our own, closed again; loading and dumping do not raise, they give a status.
         unsafe {
-            let lua = ffi::luaL_newstate();
+            let lua = flavour::new_state(allocate, workshop.memory(), 0);
             if lua.is_null() {
                 return None;
             }
-            let mut code: Vec<u8> = Vec::new();
             let done = ffi::luaL_loadbufferx(lua, source.as_ptr().cast(), source.len(), chunk.as_ptr(), c"t".as_ptr()) == ffi::LUA_OK
-                && ffi::lua_dump(lua, append, ptr::from_mut(&mut code).cast(), 0) == 0;
+                && ffi::lua_dump(lua, append, ptr::from_mut(&mut room).cast(), 0) == 0;
             ffi::lua_close(lua);
-            done.then_some((source.as_ptr() as usize, code))
+            done.then(|| (source.as_ptr() as usize, room.as_slice().into()))
         }
     };
-    let _ = COMPILED.set(programs.iter().filter_map(compiled).collect());
+    let _ = COMPILED.set(programs.iter().filter_map(&mut compiled).collect());
 }
 
 /// The writer of `lua_dump`: `code` is a vector of bytes.
@@ -68,27 +65,12 @@ pub(crate) unsafe fn load(lua: *mut lua_State, source: &str, chunk: &CStr) -> c_
     }
 }
 
-/// As `lua_newstate`, with the state at a random address, so that strings hash differently in every process.
-///
-/// # Safety
-/// As that function. The state is never closed: its first block is not of `allocate`.
-pub(crate) unsafe fn new_state(allocate: lua_Alloc, memory: *mut c_void) -> *mut lua_State {
+/// A new state whose allocator has this argument, which nobody else has. It is never closed. Null if there is no memory.
+pub(crate) fn new_state(memory: *mut c_void) -> *mut lua_State {
     let mut seed = [0; 4];
     random::fill(&mut seed);
-    let seed = u32::from_le_bytes(seed);
-    if !flavour::SEEDED_BY_ADDRESS {
-        // SAFETY: by the caller's promise.
-        return unsafe { flavour::new_state(allocate, memory, seed) };
-    }
-    let mut first = First { block: scattered(), used: false, allocate, memory };
-    // SAFETY: `first` lives until the allocator is replaced, which is before anybody else uses the state.
-    unsafe {
-        let lua = flavour::new_state(allocate_first, ptr::from_mut(&mut first).cast(), seed);
-        if !lua.is_null() {
-            ffi::lua_setallocf(lua, allocate, memory);
-        }
-        lua
-    }
+    // SAFETY: what `Memory` gives lives as long as the process.
+    unsafe { flavour::new_state(allocate, memory, u32::from_le_bytes(seed)) }
 }
 
 /// Seeds `math.random` with 128 bits of the kernel's. Raises nothing but for want of memory.
@@ -119,53 +101,4 @@ pub(super) unsafe fn seed_by(lua: *mut lua_State) {
         let count = flavour::push_seed(lua, [number(0), number(8)]);
         ffi::lua_call(lua, count, 0);
     }
-}
-
-/// The allocator while a state is made.
-struct First {
-    /// Where the state goes; null if there is no such place.
-    block: *mut c_void,
-    /// It has gone there.
-    used: bool,
-    allocate: lua_Alloc,
-    memory: *mut c_void,
-}
-
-unsafe extern "C" fn allocate_first(first: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
-    // SAFETY: `first` is what `new_state` passed and nobody else uses it meanwhile; the rest is between Lua and its allocator.
-    unsafe {
-        let first = &mut *first.cast::<First>();
-        // The first block is the state itself, about 1.5 KiB, which is never moved.
-        let begins = !std::mem::replace(&mut first.used, true);
-        if begins && block.is_null() && new <= PAGE / 2 && !first.block.is_null() {
-            return first.block;
-        }
-        if new == 0 && !block.is_null() && block == first.block {
-            return ptr::null_mut(); // there was no memory for the rest
-        }
-        (first.allocate)(first.memory, block, old, new)
-    }
-}
-
-/// Half a page at a random address near our other mappings: 18 bits of the page, 7 of the place in it, and the kernel's own
-/// choice of the rest. Null if there is no memory.
-fn scattered() -> *mut c_void {
-    let mut bytes = [0; 8 * TRIES];
-    random::fill(&mut bytes);
-    // Stacks and large allocations are near the C library, too.
-    let base = libc::getpid as *const () as usize & !(REACH - 1);
-    for word in bytes.chunks_exact(8) {
-        let random = word.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)) as usize;
-        let page = base + (random % (REACH / PAGE)) * PAGE;
-        let within = (random >> 32) % (PAGE / 2 / 16) * 16;
-        // SAFETY: a new mapping; where something is mapped already the call fails (MAP_FIXED_NOREPLACE, mmap(2)).
-        let mapped = unsafe {
-            mmap_anonymous(page as *mut c_void, PAGE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE)
-        };
-        if let Ok(mapped) = mapped {
-            // SAFETY: within the page that was just mapped.
-            return unsafe { mapped.byte_add(within) };
-        }
-    }
-    ptr::null_mut()
 }

@@ -71,10 +71,7 @@ pub(crate) fn serve(hub: &'static Hub, engine: &mut dyn Engine, asker: Asker) {
         Ok(Forked::Copy) => match hub.become_other(&mut state, engine, &mut talk) {
             Ok(()) => {
                 drop(state);
-                match host::spawn_io(hub) {
-                    Ok(()) => Said::Born,
-                    Err(error) => fail(&talk, error),
-                }
+                Said::Born
             }
             Err(error) => fail(&talk, error.to_string()),
         },
@@ -167,6 +164,8 @@ impl Hub {
         let core = Core::new(store, birth.key.clone(), state.core.runtime.clone(), listen, captures);
         // The original's socket, clients, pipes and files are closed, and its ring is unmapped.
         drop(std::mem::replace(&mut state.core, core));
+        // The I/O thread has stayed with the original.
+        state.threaded = false;
         (state.taken, state.parked, state.nudge, state.armed, state.watches_write) = (false, false, false, false, false);
         state.tried = Instant::now();
         state.me = birth.process.clone();

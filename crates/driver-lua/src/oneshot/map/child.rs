@@ -4,7 +4,7 @@
 //! of hold no value with a destructor.
 
 use super::{super::access::Access, Script, tag};
-use crate::host::builtin::{CHUNK, Memory, allocate, preload};
+use crate::host::builtin::{CHUNK, arena::Memory, preload};
 use mlua_sys::{self as ffi, lua_State};
 use std::{
     ffi::{CStr, c_char, c_int},
@@ -57,7 +57,7 @@ pub(super) fn run(job: &Job<'_>, text: &[u8], to: &OwnedFd) -> i32 {
     let call = Call { job, text };
     // SAFETY: the allocator's argument lives for ever, the process ends without closing the state, `call` outlives the protected call.
     unsafe {
-        let l = preload::new_state(allocate, Memory::leaked(job.access.memory));
+        let l = preload::new_state(Memory::scattered(job.access.memory));
         if l.is_null() {
             send(tag::ERROR, &[b"there is no memory for a Lua state"]);
             return 1;
