@@ -134,8 +134,8 @@ fn what_is_sent_is_followed_given_up_and_survives_the_daemon() {
     assert_eq!(whole(&host), 0);
     assert!(place.facts(name)["env"].is_null(), "nothing has changed for the host");
     assert_eq!(place.says(&["eval", name, "print(pcall(require, 'greet'), x)"]).split('\t').next(), Some("false"));
-    // The daemon dies in the middle: nothing half is visible, and what has arrived is not sent again.
-    host.valve.hold_after(3 << 20);
+    // The daemon dies in the middle of the rest: nothing half is visible, and what has arrived is not sent again.
+    host.valve.hold_after(300 << 10);
     home.run(&["env", "apply", "work", name, "--no-wait"]).ok();
     sending(home);
     let daemon = home.daemon().and_then(rustix::process::Pid::from_raw).expect("a daemon");
