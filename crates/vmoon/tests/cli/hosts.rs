@@ -80,7 +80,7 @@ fn large(place: &Place, name: &str, files: u32) {
     let scripts = place.home.path("state/vmoon/environments").join(name).join("generations/1/share/lua/5.4/large");
     fs::create_dir_all(&scripts).expect("a directory");
     for n in 0..files {
-        fs::write(scripts.join(format!("m{n}.lua")), format!("return #'{}{n}'", "x".repeat(100_000))).expect("a file");
+        fs::write(scripts.join(format!("m{n}.lua")), format!("return #'{}{name}{n}'", "x".repeat(100_000))).expect("a file");
     }
 }
 
@@ -134,21 +134,23 @@ fn what_is_sent_is_followed_given_up_and_survives_the_daemon() {
     assert_eq!(whole(&host), 0);
     assert!(place.facts(name)["env"].is_null(), "nothing has changed for the host");
     assert_eq!(place.says(&["eval", name, "print(pcall(require, 'greet'), x)"]).split('\t').next(), Some("false"));
-    // The daemon dies in the middle of the rest: nothing half is visible, and what has arrived is not sent again.
-    host.valve.hold_after(300 << 10);
-    home.run(&["env", "apply", "work", name, "--no-wait"]).ok();
+    // The daemon dies in the middle: nothing half is visible, and what has arrived is not sent again.
+    place.generation("more", "5.4", 1, "hello");
+    large(&place, "more", 40);
+    host.valve.hold_after(3 << 20);
+    home.run(&["env", "apply", "more", name, "--no-wait"]).ok();
     sending(home);
     let daemon = home.daemon().and_then(rustix::process::Pid::from_raw).expect("a daemon");
     rustix::process::kill_process(daemon, rustix::process::Signal::KILL).expect("a kill");
     host.valve.go();
-    let dry = home.run(&["env", "apply", "work", name, "--dry-run"]).ok();
+    let dry = home.run(&["env", "apply", "more", name, "--dry-run"]).ok();
     assert!(dry.contains("are there already"), "{dry}");
     assert_eq!(whole(&host), 0);
     let last = home.run(&["operation", "list"]).ok();
     assert!(last.contains("apply to") && last.contains("failed"), "{last}");
-    home.run(&["env", "apply", "work", name]).ok();
+    home.run(&["env", "apply", "more", name]).ok();
     assert_eq!(whole(&host), 1);
-    assert_eq!(place.says(&["eval", name, "print(require('greet').say(), require('large.m39'), x)"]), "hello\t100002\t42");
+    assert_eq!(place.says(&["eval", name, "print(require('greet').say(), require('large.m39'), x)"]), "hello\t100006\t42");
     // What both had left half is cleaned away.
     let left = walk(&host.dir.join("state/vmoon/packages")).into_iter().filter(|path| path.to_string_lossy().contains("/.")).count();
     assert_eq!(left, 0);
