@@ -43,11 +43,19 @@ pub(crate) fn install(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Below the target directory that this program is in, where the tests look too.
+/// Where the tests look for them too.
 fn place() -> Result<PathBuf, String> {
+    below_target("clients")
+}
+
+/// A folder of the target directory that this program is in.
+///
+/// # Errors
+/// When there is none, and none can be made.
+pub(crate) fn below_target(name: &str) -> Result<PathBuf, String> {
     let exe = std::env::current_exe().map_err(|e| format!("this program: {e}"))?;
     let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    let place = target.ok_or("this program is not in a target directory of cargo")?.join("clients");
+    let place = target.ok_or("this program is not in a target directory of cargo")?.join(name);
     std::fs::create_dir_all(&place).map_err(|e| format!("{}: {e}", place.display()))?;
     Ok(place)
 }

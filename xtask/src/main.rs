@@ -10,6 +10,7 @@ mod cloud;
 mod cloud_image;
 mod docs;
 mod flavours;
+mod fuzz;
 mod install;
 mod say;
 mod source;
@@ -27,6 +28,8 @@ usage: cargo xtask COMMAND
   docs [--check]      write docs/reference from the code, or compare it
   flavours [--release] [--test]
                       build the programs of the other builtin runtimes beside vmoon, or test them
+  fuzz [TARGET…] [--seconds N] [--keep]
+                      feed decoders with made-up bytes, led by coverage (needs a C++ compiler); --keep keeps what was found as samples
   install             only install what the tests need (Debian packages by apt; clients by pip and npm)
   cloud-guest IMAGE [KERNEL INITRD]   enter a guest made of a cloud image (qcow2 or raw, with cloud-init), from clone to a Lua prompt; takes minutes
   cloud-image FOLDER  make such an image of Debian's packages, with a UEFI boot loader; root only, minutes
@@ -34,6 +37,9 @@ usage: cargo xtask COMMAND
   xapi-check FOLDER   compare xapi-sim with recordings (*.jsonl) and databases (*.xml) of a real xapi";
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::wrap() {
+        return code;
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let root = root();
@@ -46,6 +52,7 @@ fn main() -> ExitCode {
         ["flavours"] => flavours::build(&root, false),
         ["flavours", "--release"] => flavours::build(&root, true),
         ["flavours", "--test"] => flavours::test(&root),
+        ["fuzz", words @ ..] => fuzz::run(&root, words),
         ["install"] => install::run().and_then(|()| clients::install(&root)),
         ["cloud-image", folder] => cloud_image::make(folder),
         ["cloud-guest", image] => cloud::run(&root, image, None),

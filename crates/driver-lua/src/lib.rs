@@ -9,6 +9,7 @@ pub mod driver;
 pub mod environments;
 pub mod flavour;
 pub(crate) mod forking;
+pub mod fuzzing;
 pub(crate) mod grants;
 pub(crate) mod homes;
 pub mod host;

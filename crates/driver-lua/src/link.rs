@@ -182,7 +182,7 @@ fn malformed(error: vmoon_core::frame::Malformed) -> Error {
 }
 
 /// Takes the next item out of `inbox` into `buf`: one direct frame, or all whole stream frames up to the next direct one.
-fn take(inbox: &mut Vec<u8>, at: &mut Offset, buf: &mut Vec<u8>) -> Result<Option<LinkItem>> {
+pub(crate) fn take(inbox: &mut Vec<u8>, at: &mut Offset, buf: &mut Vec<u8>) -> Result<Option<LinkItem>> {
     let (mut used, mut passed) = (0, 0);
     let mut direct = false;
     while let Some((frame, n)) = Frame::decode(&inbox[used..]).map_err(malformed)? {

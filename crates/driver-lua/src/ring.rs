@@ -18,7 +18,7 @@ use vmoon_core::{driver::Exit, frame::MAX_OFFSET};
 pub(crate) const HEADER: usize = 16 << 10;
 /// How many segments the header has room for.
 pub(crate) const SLOTS: usize = (HEADER - 128) / 32;
-const MAGIC: u64 = u64::from_le_bytes(*b"vmoonrg1");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"vmoonrg1");
 
 /// Where the words of the header are, in units of eight bytes.
 pub(crate) mod word {
@@ -176,6 +176,14 @@ impl Remains {
             Err(error) => Err(error),
         };
         let Some(ring) = optional("ring")? else { return Ok(None) };
+        Self::of(ring, optional("spill")?)
+    }
+
+    /// The same of open files.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn of(ring: File, spill: Option<File>) -> io::Result<Option<Self>> {
         let mut header = vec![0; HEADER];
         match ring.read_exact_at(&mut header, 0) {
             Ok(()) => {}
@@ -215,7 +223,7 @@ impl Remains {
         if acked > MAX_OFFSET || last_command > MAX_OFFSET {
             return bad("numbers that cannot be");
         }
-        let (spill, exit) = (optional("spill")?, exit_from(get(word::EXIT)));
+        let exit = exit_from(get(word::EXIT));
         Ok(Some(Self { ring, spill, capacity, segments, acked, exit, last_command }))
     }
 

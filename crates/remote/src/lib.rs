@@ -10,6 +10,7 @@ mod connect;
 pub mod environment;
 mod exec;
 mod files;
+pub mod fuzzing;
 pub mod guest;
 mod host;
 mod keys;

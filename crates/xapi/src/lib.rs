@@ -26,6 +26,7 @@ pub mod client;
 mod config;
 pub mod console;
 mod error;
+pub mod fuzzing;
 mod http;
 mod members;
 pub mod model;

@@ -264,13 +264,23 @@ impl Element {
 }
 
 fn element(start: &BytesStart<'_>) -> Result<Element, String> {
+    let named = |name: &str| if is_name(name) { Ok(()) } else { Err(format!("\"{}\" is no name", name.escape_debug())) };
+    named(start.name().as_ref())?;
     let mut element = Element::new(start.name().as_ref());
     for attribute in start.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;
+        named(attribute.key.as_ref())?;
         let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?;
         element.attributes.push((attribute.key.as_ref().to_owned(), value.into_owned()));
     }
     Ok(element)
+}
+
+/// Whether it can be the name of an element or attribute (production `Name` of XML 1.0, more generous beyond ASCII): the reader takes anything there, and what it takes
+/// could not be read again once it is written.
+fn is_name(name: &str) -> bool {
+    let begins = |char: char| char.is_ascii_alphabetic() || matches!(char, '_' | ':') || !char.is_ascii();
+    name.starts_with(begins) && name.chars().all(|char| begins(char) || char.is_ascii_digit() || matches!(char, '-' | '.'))
 }
 
 /// Whether XML 1.0 can hold the text at all: no control character but tab and line ends.
@@ -302,7 +312,23 @@ mod tests {
     #[test]
     fn what_is_no_document_is_refused() {
         let deep = format!("{}{}", "<a>".repeat(1000), "</a>".repeat(1000));
-        for bad in ["", "x", "<a>", "<a></b>", "<a/><b/>", "<a/>x", "<a b=1/>", "<a>&x;</a>", "<!DOCTYPE a [<!ENTITY x 'y'>]><a/>", &deep] {
+        // An element without a name was taken, and written as `</>`, which nobody can read (found by fuzzing).
+        for bad in [
+            "",
+            "x",
+            "<a>",
+            "</>",
+            "< />",
+            "<a><1/></a>",
+            "<a \"=''/>",
+            "<a></b>",
+            "<a/><b/>",
+            "<a/>x",
+            "<a b=1/>",
+            "<a>&x;</a>",
+            "<!DOCTYPE a [<!ENTITY x 'y'>]><a/>",
+            &deep,
+        ] {
             let error = Element::parse(bad).unwrap_err();
             assert_eq!(error.code(), Code::WireMalformed, "{bad}");
         }

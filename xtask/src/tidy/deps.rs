@@ -29,6 +29,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("driver-libvirt", &["core", "sys", "libvirt-wire", "xml", "seed", "guest"]),
     ("daemon", &["core", "sys", "api", "driver-lua", "driver-ssh", "driver-xcpng", "xapi", "driver-libvirt", "guest", "packages"]),
     ("vmoon", &["core", "sys", "api", "daemon", "driver-lua", "packages", "guest-image", "xapi-sim"]),
+    ("fuzz", &["core", "sys", "api", "lua-wire", "driver-lua", "remote", "libvirt-wire", "xapi", "xml"]),
     ("xtask", &[]),
 ];
 
@@ -55,6 +56,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("russh-sftp", &["remote"]),
     ("pubgrub", &["packages"]),
     ("ureq", &["packages"]),
+    ("libfuzzer-sys", &["fuzz"]),
     ("quick-xml", &["xml", "xapi", "xapi-sim"]),
 ];
 

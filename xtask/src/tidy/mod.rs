@@ -32,6 +32,7 @@ impl Source {
     fn is_test(&self) -> bool {
         ["tests/", "examples/", "benches/"].iter().any(|folder| self.path.starts_with(folder) || self.path.contains(&format!("/{folder}")))
             || self.path.ends_with("/tests.rs")
+            || self.path.starts_with("crates/fuzz/")
             || self.path.starts_with("crates/guest-image/")
             || self.path.starts_with("crates/libvirt-lab/")
             || self.path.starts_with("crates/ssh-lab/")

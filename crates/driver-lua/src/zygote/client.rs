@@ -3,7 +3,7 @@
 //! A connection belongs to one thread while that waits for an answer. Idle ones are kept: as long as the driver has one, the
 //! zygote stays.
 
-use super::{Answer, Fork, PID_ROOM, PREFIX, ROOM, Request, VERSION, arguments, name};
+use super::{Answer, Fork, PID_ROOM, PREFIX, ROOM, Request, VERSION, arguments, name, read};
 use crate::layout::{Layout, MARK};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -66,7 +66,7 @@ impl Conn {
         let mut buffer = [0; 1024];
         loop {
             match passing::receive(&self.fd, &mut buffer, false)? {
-                Received::Message(len, fds) => return Ok((serde_json::from_slice(&buffer[..len])?, fds)),
+                Received::Message(len, fds) => return Ok((read(&buffer[..len])?, fds)),
                 Received::Gone => return Err(io::ErrorKind::BrokenPipe.into()),
                 Received::Later => {}
             }

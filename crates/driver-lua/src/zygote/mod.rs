@@ -84,6 +84,14 @@ pub(crate) enum Answer {
     Settled,
 }
 
+/// Reads what the zygote says.
+///
+/// # Errors
+/// When it is no answer.
+pub(crate) fn read(message: &[u8]) -> serde_json::Result<Answer> {
+    serde_json::from_slice(message)
+}
+
 /// The arguments that make the program of a holder a zygote, from those that make it a holder; `None` if it cannot be one.
 pub(crate) fn arguments(holder: &[OsString]) -> Option<Vec<OsString>> {
     match holder {

@@ -13,7 +13,7 @@ mod attach;
 mod inputs;
 mod link;
 mod pump;
-mod wire;
+pub(crate) mod wire;
 
 use crate::{
     Connection, Host,

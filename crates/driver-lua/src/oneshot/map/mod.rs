@@ -8,7 +8,7 @@ mod child;
 mod lines;
 mod order;
 mod run;
-mod work;
+pub(crate) mod work;
 
 use super::{OURS, Source, access, complain};
 use mlua_sys as ffi;

@@ -35,6 +35,15 @@ pub(super) enum End {
     Failed(Item),
 }
 
+/// What a process has sent.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    received: Vec<u8>,
+    verdict: Option<Verdict>,
+    printed: Vec<u8>,
+    left_out: u64,
+}
+
 /// A process that works on an item.
 pub(super) struct Work {
     pub(super) index: u64,
@@ -43,13 +52,48 @@ pub(super) struct Work {
     pid: i32,
     pub(super) pidfd: OwnedFd,
     pub(super) from: OwnedFd,
-    received: Vec<u8>,
-    verdict: Option<Verdict>,
-    printed: Vec<u8>,
-    left_out: u64,
+    heard: Heard,
     began: Instant,
     pub(super) due: Option<Instant>,
     overdue: Option<Duration>,
+}
+
+impl Heard {
+    /// Takes more of it; false when nothing that follows can be read.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> bool {
+        self.received.extend_from_slice(bytes);
+        let mut from = 0;
+        while let Some((head, rest)) = self.received[from..].split_first_chunk::<5>() {
+            let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            if length > LONGEST {
+                self.verdict = Some(Verdict::Nonsense);
+                self.received.clear();
+                return false;
+            }
+            let Some(payload) = rest.get(..length) else { break };
+            let text = || String::from_utf8_lossy(payload).into_owned();
+            match head[0] {
+                tag::PRINTED => {
+                    let kept = payload.len().min(PRINTED - self.printed.len());
+                    self.printed.extend_from_slice(&payload[..kept]);
+                    self.left_out += (payload.len() - kept) as u64;
+                }
+                tag::RESULT => self.verdict = Some(Verdict::Result(text())),
+                tag::ERROR => self.verdict = Some(Verdict::Error(text())),
+                tag::INPUT => self.verdict = Some(Verdict::Input(text())),
+                tag::EXIT => self.verdict = Some(Verdict::Exit(payload.first_chunk().map_or(0, |code| i32::from_le_bytes(*code)))),
+                _ => self.verdict = Some(Verdict::Nonsense),
+            }
+            from += 5 + length;
+        }
+        self.received.drain(..from);
+        true
+    }
+
+    /// How much of it is held, bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.received.len() + self.printed.len()
+    }
 }
 
 impl Work {
@@ -60,21 +104,7 @@ impl Work {
         let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
         let began = vmoon_sys::clock::instant();
         let due = limit.and_then(|limit| began.checked_add(limit));
-        Ok(Self {
-            index,
-            input,
-            attempts,
-            pid,
-            pidfd,
-            from,
-            received: Vec::new(),
-            verdict: None,
-            printed: Vec::new(),
-            left_out: 0,
-            began,
-            due,
-            overdue: None,
-        })
+        Ok(Self { index, input, attempts, pid, pidfd, from, heard: Heard::default(), began, due, overdue: None })
     }
 
     /// Ends the process.
@@ -96,41 +126,12 @@ impl Work {
         for _ in 0..pieces {
             match rustix::io::read(&self.from, &mut buffer) {
                 Ok(0) => return,
-                Ok(n) => self.take(&buffer[..n]),
+                Ok(n) if self.heard.take(&buffer[..n]) => {}
+                Ok(_) => return self.kill(),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return,
             }
         }
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        self.received.extend_from_slice(bytes);
-        let mut from = 0;
-        while let Some((head, rest)) = self.received[from..].split_first_chunk::<5>() {
-            let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
-            if length > LONGEST {
-                self.verdict = Some(Verdict::Nonsense);
-                self.received.clear();
-                self.kill();
-                return;
-            }
-            let Some(payload) = rest.get(..length) else { break };
-            let text = || String::from_utf8_lossy(payload).into_owned();
-            match head[0] {
-                tag::PRINTED => {
-                    let kept = payload.len().min(PRINTED - self.printed.len());
-                    self.printed.extend_from_slice(&payload[..kept]);
-                    self.left_out += (payload.len() - kept) as u64;
-                }
-                tag::RESULT => self.verdict = Some(Verdict::Result(text())),
-                tag::ERROR => self.verdict = Some(Verdict::Error(text())),
-                tag::INPUT => self.verdict = Some(Verdict::Input(text())),
-                tag::EXIT => self.verdict = Some(Verdict::Exit(payload.first_chunk().map_or(0, |code| i32::from_le_bytes(*code)))),
-                _ => self.verdict = Some(Verdict::Nonsense),
-            }
-            from += 5 + length;
-        }
-        self.received.drain(..from);
     }
 
     /// What became of it; its process has ended.
@@ -138,14 +139,14 @@ impl Work {
         // What it has written before it ended; a program that it started may go on writing for ever.
         self.receive(2 * LONGEST / (16 << 10));
         let status = reap(self.pid);
-        let outcome = outcome(self.verdict.take(), self.overdue, status);
+        let outcome = outcome(self.heard.verdict.take(), self.overdue, status);
         let final_ = matches!(&outcome, Ok(_) | Err((_, false)));
         let item = Item {
             index: self.index,
             input: self.input,
             outcome: outcome.map_err(|(sentence, _)| sentence),
-            printed: self.printed,
-            left_out: self.left_out,
+            printed: self.heard.printed,
+            left_out: self.heard.left_out,
             took: vmoon_sys::clock::instant().duration_since(self.began),
             attempts: self.attempts,
         };
