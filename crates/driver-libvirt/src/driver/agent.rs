@@ -1,6 +1,6 @@
 //! The guest's agent: programs in the guest, through QEMU's agent protocol as libvirt carries it.
 //!
-//! libvirt keeps questions and answers together (each command begins with guest-sync), so a guest that answers late cannot be taken for answering the next
+//! libvirt keeps questions and answers together (it begins with guest-sync, and again after a command that was not answered in time), so a guest that answers late cannot be taken for answering the next
 //! question. What is ours: exact deadlines, bounds on what is read, and no trust in what the guest says. Commands as in QEMU's
 //! `qga/qapi-schema.json`.
 

@@ -51,7 +51,7 @@ fn what_a_template_wishes_is_replaced_and_what_a_user_asks_is_refused() {
     });
     let (_, steps) = planned(json!({"template": "linux-desktop"}), &poor).unwrap();
     let beware = steps.iter().filter(|step| step.starts_with("beware")).count();
-    assert_eq!(beware, 3, "no KVM, no UEFI, no SPICE: {steps:?}");
+    assert_eq!(beware, 4, "no KVM, no UEFI, no SPICE, nothing to boot: {steps:?}");
     let problems = planned(json!({"template": "windows11", "graphics": "spice", "cpus": 8, "accelerator": "kvm", "cpu": "maximum"}), &poor)
         .unwrap_err();
     for path in ["settings.graphics", "settings.cpus", "settings.accelerator", "settings.tpm", "settings.firmware", "settings.cpu"] {
