@@ -135,6 +135,10 @@ impl Zygote {
     fn run(&mut self) {
         loop {
             let unused = self.clients.is_empty() && self.children.is_empty();
+            if unused {
+                // Nobody asks for machines any more: those who wait to become one go.
+                self.spares.clear();
+            }
             let lacking = !unused && self.spares.len() < self.wanted;
             let events = self.wait(if unused { Some(IDLE) } else { lacking.then_some(QUIET) });
             if lacking && events == 0 {

@@ -158,7 +158,9 @@ impl Place {
         };
         entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-            .filter(|pid| has(*pid, "cmdline", b"lua-host") && has(*pid, "environ", self.mark.as_bytes()))
+            .filter(|pid| {
+                has(*pid, "cmdline", b"lua-host") && !has(*pid, "cmdline", b"spare") && has(*pid, "environ", self.mark.as_bytes())
+            })
             .collect()
     }
 

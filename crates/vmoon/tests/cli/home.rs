@@ -134,8 +134,12 @@ impl Home {
     pub(crate) fn end(self) {
         self.run(&["rm", "--all", "--force", "--yes"]).ok();
         self.run(&["daemon", "stop"]).ok();
-        // What machines are forked from outlives the daemon, as they do.
-        let (zygotes, left): (Vec<_>, Vec<_>) = self.processes().into_iter().partition(|(_, line)| line.contains("lua-zygote"));
+        // What machines are forked from outlives the daemon, as they do; what waits to become a machine goes with it.
+        let (zygotes, left): (Vec<_>, Vec<_>) = self
+            .processes()
+            .into_iter()
+            .filter(|(_, line)| !line.contains("lua-host spare"))
+            .partition(|(_, line)| line.contains("lua-zygote"));
         for (pid, _) in zygotes {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -92,9 +92,10 @@ impl Home {
         });
     }
 
-    /// The processes whose command line or working directory is in this home, the daemon left out.
+    /// The processes of machines; those that wait to become one are none.
     pub(super) fn holders(&self) -> Vec<i32> {
-        self.processes().into_iter().filter(|(_, line)| line.contains("lua-host")).map(|(pid, _)| pid).collect()
+        let holds = |line: &str| line.contains("lua-host") && !line.contains("lua-host spare");
+        self.processes().into_iter().filter(|(_, line)| holds(line)).map(|(pid, _)| pid).collect()
     }
 
     fn processes(&self) -> Vec<(i32, String)> {
