@@ -87,7 +87,12 @@ impl Qmp {
             }
         };
         self.events.extend(others);
-        ended
+        ended?;
+        // It says so a moment before it can go on: `cont` is refused in that state (`qmp_cont` in QEMU's monitor/qmp-cmds.c).
+        while self.execute("query-status", json!({}), None).await?["status"] == "finish-migrate" {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     async fn next(&mut self) -> io::Result<Option<Value>> {
