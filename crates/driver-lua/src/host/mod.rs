@@ -156,6 +156,10 @@ pub(crate) fn spare(socket: OwnedFd, birth: Birth) -> i32 {
     let Ok(bare) = Bare::with_state() else { return 1 };
     release_stack();
     let mut buffer = vec![0; passing::MAX_MESSAGE];
+    // From here on the zygote may write to our memory who we are: nothing of ours writes there any more.
+    if passing::send(&socket, crate::zygote::READY, &[], false).is_err() {
+        return 0;
+    }
     let told = passing::receive(&socket, &mut buffer, true);
     let Ok(passing::Received::Message(len, beside)) = told else { return 0 };
     drop(socket);

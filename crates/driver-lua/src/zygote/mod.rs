@@ -30,6 +30,9 @@ pub(crate) const VERSION: u32 = 1;
 const HOLDER: &str = "lua-host";
 /// The word that makes our program a zygote.
 pub const VERB: &str = "lua-zygote";
+
+/// What a spare says when it waits to be told which machine it is.
+pub(crate) const READY: &[u8] = b"ready";
 /// The room for a mark (an id of 36 characters, a slash, a number of up to 20) and for the arguments that a child shows.
 const ROOM: usize = 64;
 /// The room for a process id.

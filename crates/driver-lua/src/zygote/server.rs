@@ -8,7 +8,7 @@
 //! machine they are. A request is handed to one of them if there is one. They are nobody's: nothing is recorded of them, they end with the zygote, and
 //! one is given its mark by the zygote, before it is told anything, so that a process of a machine is found by that from its first moment.
 
-use super::{Answer, Fork, PREFIX, Request, VERSION};
+use super::{Answer, Fork, PREFIX, READY, Request, VERSION};
 use crate::{
     host::{self, Birth, hub::fork::Looks},
     layout,
@@ -86,6 +86,11 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether a spare has said that it waits; asked once.
+fn is_ready(socket: &OwnedFd) -> bool {
+    matches!(passing::receive(socket, &mut [0; READY.len()], false), Ok(Received::Message(..)))
 }
 
 impl Zygote {
@@ -225,7 +230,9 @@ impl Zygote {
     /// Makes a spare the holder of this request, if there is one that can be; its process.
     fn hand_over(&mut self, fork: &Fork, message: &[u8], fds: &[BorrowedFd<'_>]) -> Option<i32> {
         let (machine, life) = (fork.start.machine, fork.start.life);
-        while let Some((pid, socket)) = self.spares.pop() {
+        // One that is still making itself would write over what it is told.
+        while let Some(at) = self.spares.iter().rposition(|(_, socket)| is_ready(socket)) {
+            let (pid, socket) = self.spares.swap_remove(at);
             let mark = layout::mark(machine, life);
             let me = self.me.pid.to_string();
             let variables = [(&self.mark, mark.as_bytes()), (&self.own, me.as_bytes())];
