@@ -2,6 +2,7 @@
 
 use crate::{MachineId, OperationId, error::ErrorRecord, machine::Verb};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,4 +67,23 @@ pub struct OpRecord {
     /// What came of it, where more is to be said than that it is done: for `apply` what the API calls `AppliedView`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<serde_json::Value>,
+}
+
+impl OpRecord {
+    /// One that begins at `started_ms` (milliseconds since the Unix epoch) and may take so long.
+    pub fn new(id: OperationId, verb: Verb, machine: MachineId, started_ms: u64, allowed: Duration) -> Self {
+        Self {
+            id,
+            verb,
+            machine,
+            environment: None,
+            what: String::new(),
+            started_ms,
+            deadline_ms: started_ms.saturating_add(u64::try_from(allowed.as_millis()).unwrap_or(u64::MAX)),
+            ended_ms: None,
+            progress: Progress::default(),
+            outcome: None,
+            result: None,
+        }
+    }
 }

@@ -39,20 +39,7 @@ fn plan(driver: &SimDriver) -> Plan {
 
 fn record(verb: Verb, machine: MachineId) -> OpRecord {
     let id = OperationId::from_uuid(Uuid::now_v7());
-    let progress = Progress::default();
-    OpRecord {
-        id,
-        verb,
-        machine,
-        environment: None,
-        what: String::new(),
-        started_ms: 0,
-        deadline_ms: 1,
-        ended_ms: None,
-        progress,
-        outcome: None,
-        result: None,
-    }
+    OpRecord::new(id, verb, machine, 0, Duration::from_millis(1))
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {

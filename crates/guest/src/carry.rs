@@ -13,7 +13,7 @@ use vmoon_core::{
     ability::{Nobody, UsedEnvironment},
     name::escape,
 };
-use vmoon_remote::over::Account;
+use vmoon_remote::over::{Account, no_environments};
 
 impl Guests {
     /// Enters a machine for its files and environments. It stays entered as long as the account lives.
@@ -36,8 +36,7 @@ impl Guests {
     /// # Errors
     /// [`Code::EnvironmentNotFound`]; [`Code::DriverUnsupported`] where there are none at all.
     pub async fn look_for(&self, environment: &str) -> Result<()> {
-        let missing = || Error::new(Code::DriverUnsupported, "there are no environments of packages here");
-        self.0.config.environments.as_ref().ok_or_else(missing)?.find(environment).await.map(drop)
+        self.0.config.environments.as_ref().ok_or_else(no_environments)?.find(environment).await.map(drop)
     }
 
     /// Looks whether what is to be changed can be had, as far as it names an environment.

@@ -22,9 +22,14 @@ pub struct Account {
 
 impl Account {
     fn carrier(&self) -> Result<&Carrier> {
-        let missing = || Error::new(Code::DriverUnsupported, "there are no environments of packages here");
-        self.carrier.as_ref().ok_or_else(missing)
+        self.carrier.as_ref().ok_or_else(no_environments)
     }
+}
+
+/// Said where a connection was set up without environments.
+#[must_use]
+pub fn no_environments() -> Error {
+    Error::new(Code::DriverUnsupported, "there are no environments of packages here")
 }
 
 /// How the machines of one connection are entered. A driver implements it.

@@ -4,6 +4,7 @@
 //! [`engine`] serves every accessor from it. What does something is in [`verbs`]; what is not there is refused loudly with `NOT_IMPLEMENTED`.
 //! It keeps everything in memory. Its oddities are those that a real xapi 26.17 was seen to have.
 
+mod apart;
 pub mod engine;
 mod events;
 pub mod fault;
@@ -30,6 +31,7 @@ mod model {
     };
 }
 
+pub use apart::Apart;
 pub use handlers::Consoles;
 pub use server::{Server, Settings};
 pub use sim::{Cut, Faults, Sim};

@@ -132,17 +132,8 @@ impl Task {
                 Effect::Begin(verb) => {
                     let id = OperationId::from_uuid(random::uuid());
                     let record = OpRecord {
-                        id,
-                        verb: *verb,
-                        machine: self.row.id,
-                        environment: None,
-                        what: String::new(),
-                        started_ms: now,
-                        deadline_ms: now.saturating_add(allowed.as_millis() as u64),
-                        ended_ms: None,
                         progress: Progress { phase: self.work.as_ref().map(Work::phase).unwrap_or_default(), percent: None },
-                        outcome: None,
-                        result: None,
+                        ..OpRecord::new(id, *verb, self.row.id, now, allowed)
                     };
                     change.begun = Some(record.clone());
                     // Whatever is asked for now, nobody waits for the start that was to follow the creation any more.

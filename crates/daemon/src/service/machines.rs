@@ -17,7 +17,7 @@ use vmoon_core::{
     event::EventKind,
     machine::{Answer, Phase, Request, Slot, State, Status, Verb},
     name::{self, escape},
-    operation::{OpRecord, Progress},
+    operation::OpRecord,
     spec::{Lifetime, MachineSpec},
 };
 use vmoon_sys::{clock::now_ms, random};
@@ -123,19 +123,7 @@ impl Service {
             generation: 1,
             start_after: request.start,
         };
-        let record = OpRecord {
-            id: operation,
-            verb: Verb::Create,
-            machine: id,
-            environment: None,
-            what: String::new(),
-            started_ms: now,
-            deadline_ms: now.saturating_add(allowed.as_millis() as u64),
-            ended_ms: None,
-            progress: Progress::default(),
-            outcome: None,
-            result: None,
-        };
+        let record = OpRecord::new(operation, Verb::Create, id, now, allowed);
         // The id is stored before anything is created, so a crash leaves a findable orphan at worst.
         let (stored, op) = (row.clone(), record.clone());
         let taken = self

@@ -5,7 +5,7 @@ use super::{
     terminal::PATIENCE,
 };
 use serde_json::{Value, json};
-use std::{env, fs, process::Command, sync::Mutex};
+use std::{env, fs, process::Command, sync::Mutex, time::Duration};
 use vmoon_core::{
     Code, OperationId, Result,
     ability::{NewSnapshot, Program},
@@ -185,19 +185,7 @@ async fn libvirtd_is_killed_during_every_operation() {
         tokio::time::timeout(PATIENCE, back).await.unwrap_or_else(|_| panic!("{what:?}: libvirt is not found again"));
         let undos = notes.0.lock().unwrap().clone();
         if first.is_err() && !undos.is_empty() {
-            let operation = OpRecord {
-                id: OperationId::from_uuid(id),
-                verb: Verb::Work,
-                machine: vmoon_core::MachineId::from_uuid(id),
-                environment: None,
-                what: String::new(),
-                started_ms: 0,
-                deadline_ms: u64::MAX,
-                ended_ms: None,
-                progress: Progress::default(),
-                outcome: None,
-                result: None,
-            };
+            let operation = OpRecord::new(OperationId::from_uuid(id), Verb::Work, vmoon_core::MachineId::from_uuid(id), 0, Duration::MAX);
             driver.recover(&operation, &undos).await.unwrap_or_else(|error| panic!("{what:?}: {}", error.chain()));
         }
         // What was cut off can be done again, or is done.

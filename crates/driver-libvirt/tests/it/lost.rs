@@ -6,7 +6,7 @@ use super::{
     terminal::{PATIENCE, Terminal, channel},
 };
 use serde_json::json;
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 use vmoon_core::{
     Code, OperationId, Result,
     ability::Changed,
@@ -130,19 +130,7 @@ async fn libvirtd_is_killed_at_each_step_of_a_creation() {
         if !client.pool_is_active(&pool).await.unwrap() {
             client.pool_start(&pool, PoolStart::NONE).await.unwrap();
         }
-        let operation = OpRecord {
-            id: OperationId::from_uuid(id.uuid()),
-            verb: Verb::Create,
-            machine: id,
-            environment: None,
-            what: String::new(),
-            started_ms: 0,
-            deadline_ms: u64::MAX,
-            ended_ms: None,
-            progress: Progress::default(),
-            outcome: None,
-            result: None,
-        };
+        let operation = OpRecord::new(OperationId::from_uuid(id.uuid()), Verb::Create, id, 0, Duration::MAX);
         for _ in 0..2 {
             assert_eq!(place.driver().recover(&operation, &undos).await.unwrap(), Recovered::Reversed, "at {at}");
         }

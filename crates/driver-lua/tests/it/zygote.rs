@@ -58,6 +58,27 @@ fn ends(process: &Identity) {
     }
 }
 
+/// Some are forked, some are spares that had waited a while or none yet: whoever it is, it shows whose it is before anybody else can look.
+#[tokio::test]
+async fn whoever_becomes_a_machine_shows_whose_it_is() {
+    let world = World::new();
+    for at in 0..200 {
+        let (id, handle, life) = started(&world).await;
+        let (process, mark) = (world.process(id, 1), format!("{id}/1"));
+        let args = fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).unwrap();
+        assert!(args.starts_with(&format!("vmoon\0lua-host\0{mark}\0")), "machine {at}: {args:?}");
+        let environ = fs::read_to_string(format!("/proc/{}/environ", process.pid)).unwrap();
+        assert!(environ.split('\0').any(|entry| entry == format!("VMOON_LIFE={mark}")), "machine {at}: {environ:?}");
+        // What is done meanwhile takes longer or not at all, so the next one finds spares ready, just begun, or none.
+        if at % 3 == 0 {
+            assert_eq!(Client::at_path(&life, 0).value("6 * 7"), "42");
+        }
+        if at % 2 == 0 {
+            world.driver.stop(&handle, StopMode::Force).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn many_are_forked_and_each_is_its_own() {
     let world = World::new();

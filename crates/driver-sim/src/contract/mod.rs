@@ -175,19 +175,7 @@ fn new_id() -> MachineId {
 }
 
 fn record(verb: Verb, machine: MachineId) -> OpRecord {
-    OpRecord {
-        id: OperationId::from_uuid(Uuid::now_v7()),
-        verb,
-        machine,
-        environment: None,
-        what: String::new(),
-        started_ms: 0,
-        deadline_ms: u64::MAX,
-        ended_ms: None,
-        progress: Progress::default(),
-        outcome: None,
-        result: None,
-    }
+    OpRecord::new(OperationId::from_uuid(Uuid::now_v7()), verb, machine, 0, Duration::MAX)
 }
 
 async fn plan(driver: &dyn Driver, spec: &MachineSpec) -> Plan {

@@ -8,7 +8,7 @@ use vmoon_core::{
     driver::{Channel, ChannelKind, Driver, Handle, LinkItem, Observed, Offset, StopMode, Verdict},
     frame::{Frame, tag},
     machine::Verb,
-    operation::{OpRecord, Progress},
+    operation::OpRecord,
     spec::MachineSpec,
 };
 use vmoon_driver_ssh::{SshConfig, SshDriver};
@@ -62,19 +62,7 @@ async fn a_host_is_one_machine_that_only_has_sessions() {
     let problems = driver.plan("x", &MachineSpec { kind: "ssh".into(), ..MachineSpec::default() }, &facts).expect_err("a plan");
     assert_eq!(problems.0[0].code, Some(Code::DriverUnsupported));
     let id = MachineId::from_uuid(random::uuid());
-    let op = OpRecord {
-        id: OperationId::from_uuid(random::uuid()),
-        verb: Verb::Create,
-        machine: id,
-        environment: None,
-        what: String::new(),
-        started_ms: 0,
-        deadline_ms: 0,
-        ended_ms: None,
-        progress: Progress::default(),
-        outcome: None,
-        result: None,
-    };
+    let op = OpRecord::new(OperationId::from_uuid(random::uuid()), Verb::Create, id, 0, Duration::ZERO);
     assert!(driver.recover(&op, &[]).await.is_ok());
     assert_eq!(driver.observe(&Handle("{}".into())).await.observed, Observed::Missing);
     let program =

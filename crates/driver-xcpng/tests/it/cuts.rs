@@ -8,7 +8,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use serde_json::json;
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 use vmoon_core::{
     MachineId, Result,
     device::{DeviceChange, NewDevice},
@@ -32,20 +32,9 @@ impl Journal for Kept {
     }
 }
 
-fn record(verb: Verb, machine: MachineId) -> OpRecord {
-    OpRecord {
-        id: "01890000-0000-7000-8000-0000000000aa".parse().unwrap(),
-        verb,
-        machine,
-        environment: None,
-        what: String::new(),
-        started_ms: 0,
-        deadline_ms: 0,
-        ended_ms: None,
-        progress: Progress::default(),
-        outcome: None,
-        result: None,
-    }
+/// An operation that was cut off.
+pub(crate) fn record(verb: Verb, machine: MachineId) -> OpRecord {
+    OpRecord::new("01890000-0000-7000-8000-0000000000aa".parse().unwrap(), verb, machine, 0, Duration::ZERO)
 }
 
 fn names(server: &Server) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! What happens to a pool while it is worked with: another host becomes its coordinator, somebody else deletes what is being made or started.
 
 use crate::{
+    cuts::record,
     driver,
     machines::{Quiet, client, foreign, make},
     pool, ring, settings,
@@ -13,7 +14,6 @@ use vmoon_core::{
     ability::Changed,
     driver::{Driver, Handle, Observed, Recovered, StopMode},
     machine::Verb,
-    operation::{OpRecord, Progress},
     spec::MachineSpec,
 };
 use vmoon_driver_xcpng::XcpngDriver;
@@ -113,20 +113,7 @@ async fn id_of(driver: &XcpngDriver) -> MachineId {
 }
 
 async fn recover(driver: &XcpngDriver, verb: Verb, machine: MachineId) -> Recovered {
-    let op = OpRecord {
-        id: "01890000-0000-7000-8000-0000000000aa".parse().unwrap(),
-        verb,
-        machine,
-        environment: None,
-        what: String::new(),
-        started_ms: 0,
-        deadline_ms: 0,
-        ended_ms: None,
-        progress: Progress::default(),
-        outcome: None,
-        result: None,
-    };
-    driver.recover(&op, &[]).await.unwrap()
+    driver.recover(&record(verb, machine), &[]).await.unwrap()
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Machines of a pool: those of others, what is made from templates, snapshots, addresses, notices.
 
-use crate::{driver, pool, ring, settings};
+use crate::{cuts::record, driver, pool, ring, settings};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -218,19 +218,6 @@ async fn a_full_repository_leaves_nothing_behind() {
         (id, error)
     };
     assert_eq!(error.code(), Code::DiskFull);
-    let op = vmoon_core::operation::OpRecord {
-        id: "01890000-0000-7000-8000-0000000000aa".parse().unwrap(),
-        verb: vmoon_core::machine::Verb::Create,
-        machine: id,
-        environment: None,
-        what: String::new(),
-        started_ms: 0,
-        deadline_ms: 0,
-        ended_ms: None,
-        progress: Progress::default(),
-        outcome: None,
-        result: None,
-    };
-    driver.recover(&op, &[]).await.unwrap();
+    driver.recover(&record(vmoon_core::machine::Verb::Create, id), &[]).await.unwrap();
     assert_eq!((server.sim.names("VM"), server.sim.names("VDI")), before);
 }

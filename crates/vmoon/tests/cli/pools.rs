@@ -3,64 +3,26 @@
 
 use super::home::Home;
 use serde_json::{Value, json};
-use std::{
-    sync::{Arc, mpsc},
-    thread::JoinHandle,
-    time::Duration,
-};
-use tokio::sync::oneshot;
-use vmoon_xapi_sim::{Server, Settings, Sim, machines::Sshd};
+use std::time::Duration;
+use vmoon_xapi_sim::{Apart, Settings, machines::Sshd};
 
-/// The pool. Dropping it ends it with all that runs in it.
-struct Pool {
-    sim: Arc<Sim>,
-    uri: String,
-    fingerprint: String,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+/// The pool. What is missing for its VMs is named.
+fn pool() -> Apart {
+    let settings = Settings { tools: Duration::ZERO, ..Settings::default() };
+    Apart::start(settings, Duration::from_secs(30), || Sshd::new("a test wants it"))
+        .unwrap_or_else(|why| panic!("{why}; run cargo xtask install"))
 }
 
-impl Pool {
-    fn start() -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (tell, told) = mpsc::sync_channel(1);
-        // What runs in it dies with the thread that has started it.
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let mut server = Server::start(&Settings { tools: Duration::ZERO, ..Settings::default() }).await.unwrap();
-                let maker = Sshd::new("a test wants it").unwrap_or_else(|why| panic!("{why}; run cargo xtask install"));
-                server.boot(Box::new(maker), Duration::from_secs(30)).unwrap();
-                let fingerprint = format!("SHA256:{}", server.fingerprint().unwrap());
-                tell.send((server.sim.clone(), format!("https://{}", server.address()), fingerprint)).unwrap();
-                let _ = stopped.await;
-                server.stop().await;
-            });
-        });
-        let (sim, uri, fingerprint) = told.recv().unwrap();
-        Self { sim, uri, fingerprint, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn add(&self, home: &Home, name: &str, password: &[u8], fingerprint: &str) -> super::home::Ran {
-        let words = ["-o", "json", "connection", "add", "xcpng", &self.uri, "--name", name, "--user", "root", "--password-stdin"];
-        home.feed(&[&words[..], &["--accept-fingerprint", fingerprint]].concat(), password)
-    }
-
-    /// A home with a connection `lab` to it.
-    fn home(&self) -> Home {
-        let home = Home::new();
-        self.add(&home, "lab", b"secret\n", &self.fingerprint).ok();
-        home
-    }
+fn add(pool: &Apart, home: &Home, name: &str, password: &[u8], fingerprint: &str) -> super::home::Ran {
+    let words = ["-o", "json", "connection", "add", "xcpng", &pool.uri, "--name", name, "--user", "root", "--password-stdin"];
+    home.feed(&[&words[..], &["--accept-fingerprint", fingerprint]].concat(), password)
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// A home with a connection `lab` to it.
+fn home(pool: &Apart) -> Home {
+    let home = Home::new();
+    add(pool, &home, "lab", b"secret\n", &pool.fingerprint).ok();
+    home
 }
 
 fn json(home: &Home, args: &[&str]) -> Value {
@@ -70,8 +32,8 @@ fn json(home: &Home, args: &[&str]) -> Value {
 
 #[test]
 fn a_machine_moves_between_hosts_and_its_disks_go_or_stay() {
-    let pool = Pool::start();
-    let home = pool.home();
+    let pool = pool();
+    let home = home(&pool);
     pool.sim.add_host("sim-host-2", "127.0.0.9", "");
     let shown = home.run(&["connection", "show", "lab"]).ok();
     for wanted in ["sim-host-1", "coordinates the pool", "Local storage", "default", "linux-lua", "debian-12-netinst.iso"] {
@@ -119,8 +81,8 @@ fn a_machine_moves_between_hosts_and_its_disks_go_or_stay() {
 
 #[test]
 fn calls_by_their_own_names_are_checked_made_and_followed() {
-    let pool = Pool::start();
-    let home = pool.home();
+    let pool = pool();
+    let home = home(&pool);
     let found = home.run(&["xapi", "call", "lab", "VM.get_by_name_label", "linux-lua"]).ok();
     let found: Value = serde_json::from_str(&found).unwrap();
     let template = found[0].as_str().unwrap().to_owned();
@@ -145,7 +107,7 @@ fn calls_by_their_own_names_are_checked_made_and_followed() {
 
 #[test]
 fn files_of_the_former_tool_are_taken_over_in_every_spelling() {
-    let pool = Pool::start();
+    let pool = pool();
     let home = Home::new();
     let host = pool.uri.trim_start_matches("https://");
     let all = json!({
@@ -180,8 +142,8 @@ fn files_of_the_former_tool_are_taken_over_in_every_spelling() {
 
 #[test]
 fn waiting_says_what_is_missing() {
-    let pool = Pool::start();
-    let home = pool.home();
+    let pool = pool();
+    let home = home(&pool);
     for (template, goal, missing) in
         [("guest-notools", "ip", "no guest tools"), ("guest-mute", "ip", "no address is known"), ("guest-nossh", "ssh", "port")]
     {
@@ -200,11 +162,11 @@ fn waiting_says_what_is_missing() {
 
 #[test]
 fn who_is_not_let_in_or_not_believed_is_told_why() {
-    let pool = Pool::start();
+    let pool = pool();
     let home = Home::new();
-    pool.add(&home, "lab", b"wrong\n", &pool.fingerprint).fails_with_hint("connection.auth", 6);
+    add(&pool, &home, "lab", b"wrong\n", &pool.fingerprint).fails_with_hint("connection.auth", 6);
     let other = format!("SHA256:{}", ["AB"; 32].join(":"));
-    let ran = pool.add(&home, "lab", b"secret\n", &other);
+    let ran = add(&pool, &home, "lab", b"secret\n", &other);
     ran.fails("connection.untrusted", 6);
     assert!(ran.err.contains(&other) && ran.err.contains(&pool.fingerprint), "both are shown: {ran:?}");
     let ran = home
@@ -216,7 +178,7 @@ fn who_is_not_let_in_or_not_believed_is_told_why() {
     for name in names {
         pool.sim.insert("VM", json!({"name_label": name, "name_description": name}));
     }
-    pool.add(&home, "lab", b"secret\n", &pool.fingerprint).ok();
+    add(&pool, &home, "lab", b"secret\n", &pool.fingerprint).ok();
     let listed = home.run(&["list"]).ok();
     assert!(!listed.contains('\u{1b}') && listed.contains("a & b <c>"), "{listed}");
     let listed = json(&home, &["list"]);

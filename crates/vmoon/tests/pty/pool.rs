@@ -2,75 +2,35 @@
 
 use crate::{home::Home, terminal::Terminal};
 use serde_json::Value;
-use std::{
-    process::Command,
-    sync::{Arc, mpsc},
-    thread::JoinHandle,
-    time::Duration,
-};
-use tokio::sync::oneshot;
+use std::{process::Command, time::Duration};
 use vmoon_guest_image::Guest;
-use vmoon_xapi_sim::{Server, Settings, Sim, machines::Qemu};
+use vmoon_xapi_sim::{Apart, Settings, machines::Qemu};
 
-/// The pool. Dropping it ends it with all that runs in it.
-struct Pool {
-    sim: Arc<Sim>,
-    uri: String,
-    fingerprint: String,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+/// The pool.
+fn pool() -> Apart {
+    let guest = Guest::kept().unwrap_or_else(|why| panic!("{why}"));
+    Apart::start(Settings::default(), Duration::from_secs(60), move || Qemu::new(guest)).unwrap()
 }
 
-impl Pool {
-    fn start() -> Self {
-        let guest = Guest::kept().unwrap_or_else(|why| panic!("{why}"));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (tell, told) = mpsc::sync_channel(1);
-        // The machines die with the thread that has started them.
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let mut server = Server::start(&Settings::default()).await.unwrap();
-                server.boot(Box::new(Qemu::new(guest).unwrap()), Duration::from_secs(60)).unwrap();
-                let fingerprint = format!("SHA256:{}", server.fingerprint().unwrap());
-                tell.send((server.sim.clone(), format!("https://{}", server.address()), fingerprint)).unwrap();
-                let _ = stopped.await;
-                server.stop().await;
-            });
-        });
-        let (sim, uri, fingerprint) = told.recv().unwrap();
-        Self { sim, uri, fingerprint, stop: Some(stop), thread: Some(thread) }
-    }
-
-    /// A home with a connection `lab` to it.
-    fn home(&self) -> Home {
-        let home = Home::new();
-        home.file("password", b"secret\n");
-        home.ok([
-            "connection",
-            "add",
-            "xcpng",
-            &self.uri,
-            "--name",
-            "lab",
-            "--user",
-            "root",
-            "--password-file",
-            "password",
-            "--accept-fingerprint",
-            &self.fingerprint,
-        ]);
-        home
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// A home with a connection `lab` to it.
+fn home(pool: &Apart) -> Home {
+    let home = Home::new();
+    home.file("password", b"secret\n");
+    home.ok([
+        "connection",
+        "add",
+        "xcpng",
+        &pool.uri,
+        "--name",
+        "lab",
+        "--user",
+        "root",
+        "--password-file",
+        "password",
+        "--accept-fingerprint",
+        &pool.fingerprint,
+    ]);
+    home
 }
 
 fn state(home: &Home, machine: &str) -> String {
@@ -80,8 +40,8 @@ fn state(home: &Home, machine: &str) -> String {
 
 #[test]
 fn a_vm_from_a_template_boots_rests_and_goes() {
-    let pool = Pool::start();
-    let home = pool.home();
+    let pool = pool();
+    let home = home(&pool);
     home.ok(["create", "lab:moon", "--set", "template=guest", "--until", "ip"]);
     let address = home.ok(["ip", "lab:moon"]);
     assert!(address.starts_with("127."), "{address}");
@@ -125,8 +85,8 @@ fn attached(home: &Home) -> Terminal {
 
 #[test]
 fn lua_in_a_guest_outlives_its_terminals_and_the_daemon() {
-    let pool = Pool::start();
-    let home = pool.home();
+    let pool = pool();
+    let home = home(&pool);
     home.ok(["env", "create", "work", "--lua", "5.4"]);
     home.ok(["pkg", "install", "bio-utils", "--env", "work", "--offline"]);
     generation(&home, "native");
@@ -172,8 +132,8 @@ fn lua_in_a_guest_outlives_its_terminals_and_the_daemon() {
 
 #[test]
 fn a_guest_without_lua_says_so_and_has_a_shell() {
-    let pool = Pool::start();
-    let home = pool.home();
+    let pool = pool();
+    let home = home(&pool);
     home.ok(["create", "lab:bare", "--set", "template=guest-nolua", "--set", "seed=yes", "--until", "ssh"]);
     let refused = home.vmoon(["eval", "lab:bare", "return 1"], b"");
     let said = String::from_utf8_lossy(&refused.stderr);
@@ -184,8 +144,8 @@ fn a_guest_without_lua_says_so_and_has_a_shell() {
 
 #[test]
 fn the_key_of_a_guest_is_confirmed_before_anybody_logs_in() {
-    let pool = Pool::start();
-    let home = pool.home();
+    let pool = pool();
+    let home = home(&pool);
     let identity = vmoon_ssh_lab::key(home.path(), "id_theirs", "ed25519", "");
     let key = format!("ssh-key={}", std::fs::read_to_string(identity.with_extension("pub")).unwrap().trim());
     let settings = ["seed=yes", "ssh=no", "user=ada", &key].into_iter().flat_map(|setting| ["--set", setting]);

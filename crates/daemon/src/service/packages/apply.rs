@@ -1,6 +1,6 @@
 //! Giving a machine another environment: an operation, because it may have to be sent there. The driver knows what the machine may read; here its session is told.
 
-use super::work::{DEADLINE, LONGEST, TELLING};
+use super::work::{DEADLINE, LONGEST};
 use crate::{connections::Entry, service::Service};
 use serde_json::Value;
 use std::{
@@ -10,10 +10,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, sleep_until},
-};
+use tokio::sync::{Notify, watch};
 use vmoon_api::{
     Data,
     requests::{ApplyEnvironment, Eval},
@@ -137,34 +134,19 @@ impl Service {
 
     /// Does it, tells how far it is, and gives it up when that is wanted and it has not taken effect yet.
     async fn see_to(self, place: Place, mut record: OpRecord, applying: Arc<Applying>, allowed: Duration) {
-        let mut told = applying.told.subscribe();
-        let (mut late, mut next) = (None, Instant::now());
-        let result = {
-            let machine = record.machine.to_string();
-            let work = self.apply(&applying.environment, &machine, Some(&applying));
-            let deadline = sleep_until(Instant::now() + allowed);
-            tokio::pin!(work, deadline);
-            loop {
-                let progress = async {
-                    sleep_until(next).await;
-                    told.changed().await
-                };
-                tokio::select! {
-                    biased;
-                    result = &mut work => break result,
-                    () = applying.cancelled.notified() => break Err(Error::new(Code::Cancelled, "given up")),
-                    () = &mut deadline, if late.is_none() => {
-                        late = Some(allowed);
-                        applying.cancel();
-                    }
-                    Ok(()) = progress => {
-                        record.progress = told.borrow_and_update().clone();
-                        self.context.operations.publish(&record);
-                        next = Instant::now() + TELLING;
-                    }
-                }
+        let told = applying.told.subscribe();
+        let machine = record.machine.to_string();
+        let work = async {
+            tokio::select! {
+                biased;
+                result = self.apply(&applying.environment, &machine, Some(&applying)) => result,
+                () = applying.cancelled.notified() => Err(Error::new(Code::Cancelled, "given up")),
             }
         };
+        let stop = || {
+            applying.cancel();
+        };
+        let (result, late) = self.followed(&mut record, work, told, allowed, stop).await;
         drop(place);
         let result = result.and_then(|view| {
             let value = serde_json::to_value(view).map_err(|error| Error::internal("what came of it cannot be written").source(error));

@@ -4,7 +4,10 @@
 use super::{Told, busy};
 use crate::{service::Service, store::About};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use vmoon_api::{requests::ChangePackages, views::BegunView};
 use vmoon_core::{
     Code, Error, MachineId, OperationId, Result,
@@ -20,7 +23,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// The longest that can be asked for.
 pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often progress is told at most.
-pub(super) const TELLING: Duration = Duration::from_millis(50);
+const TELLING: Duration = Duration::from_millis(50);
 
 impl Service {
     pub(in crate::service) async fn begin_change(&self, request: ChangePackages) -> Result<BegunView> {
@@ -58,42 +61,49 @@ impl Service {
         allowed: Duration,
         in_use: Vec<u64>,
         stop: Stop,
-        (told, mut progress): (Told, watch::Receiver<Progress>),
+        (told, progress): (Told, watch::Receiver<Progress>),
     ) {
         let (name, ending) = (place.name.clone(), stop.clone());
         let tell = Arc::new(move |now: Progress| drop(told.send_replace(now)));
         let without = request.without.clone();
-        let work = Work { offline: request.offline, stop: stop.clone(), progress: Some(tell), in_use, make, without };
+        let work = Work { offline: request.offline, stop, progress: Some(tell), in_use, make, without };
         let done = self.with_packages(move |packages| packages.change(&name, &request.change, &work));
-        tokio::pin!(done);
-        let mut late = false;
-        let deadline = tokio::time::sleep_until(tokio::time::Instant::now() + allowed);
-        tokio::pin!(deadline);
-        // News is told so often at most; the end at once.
-        let mut next = tokio::time::Instant::now();
-        let result = loop {
+        let (result, late) = self.followed(&mut record, done, progress, allowed, || ending.stop()).await;
+        drop(place);
+        self.ended(record, result.map(|_| None), late).await;
+    }
+
+    /// Waits for work and tells how far it is: that now and then, its end at once. What takes longer than it may is stopped; then `late` says how long that was.
+    pub(super) async fn followed<T>(
+        &self,
+        record: &mut OpRecord,
+        work: impl Future<Output = Result<T>>,
+        mut told: watch::Receiver<Progress>,
+        allowed: Duration,
+        stop: impl Fn(),
+    ) -> (Result<T>, Option<Duration>) {
+        let deadline = sleep_until(Instant::now() + allowed);
+        tokio::pin!(work, deadline);
+        let (mut late, mut next) = (None, Instant::now());
+        loop {
+            let progress = async {
+                sleep_until(next).await;
+                told.changed().await
+            };
             tokio::select! {
                 biased;
-                result = &mut done => break result,
-                () = &mut deadline, if !late => {
-                    late = true;
-                    ending.stop();
+                result = &mut work => return (result, late),
+                () = &mut deadline, if late.is_none() => {
+                    late = Some(allowed);
+                    stop();
                 }
-                changed = async {
-                    tokio::time::sleep_until(next).await;
-                    progress.changed().await
-                } => {
-                    if changed.is_err() {
-                        break done.await;
-                    }
-                    record.progress = progress.borrow_and_update().clone();
-                    self.context.operations.publish(&record);
-                    next = tokio::time::Instant::now() + TELLING;
+                Ok(()) = progress => {
+                    record.progress = told.borrow_and_update().clone();
+                    self.context.operations.publish(record);
+                    next = Instant::now() + TELLING;
                 }
             }
-        };
-        drop(place);
-        self.ended(record, result.map(|_| None), late.then_some(allowed)).await;
+        }
     }
 
     /// Begins an operation: it is in the store, and can be followed. If it is about a machine, too, that is named.
@@ -105,19 +115,7 @@ impl Service {
         allowed: Duration,
     ) -> Result<OpRecord> {
         let now = now_ms();
-        let record = OpRecord {
-            id,
-            verb: Verb::Work,
-            machine,
-            environment: Some(environment),
-            what,
-            started_ms: now,
-            deadline_ms: now.saturating_add(allowed.as_millis() as u64),
-            ended_ms: None,
-            progress: Progress::default(),
-            outcome: None,
-            result: None,
-        };
+        let record = OpRecord { environment: Some(environment), what, ..OpRecord::new(id, Verb::Work, machine, now, allowed) };
         let op = record.clone();
         self.context
             .store
