@@ -8,7 +8,7 @@
 //! would have to guess about 100 bits. Landlock lets it execute nothing but what is granted anyway.
 
 use crate::apply::{Next, Prepared, apply_for};
-use crate::report::Report;
+use crate::report::{Report, Status};
 use crate::rules::{Layer, Profile, Rules};
 use serde::{Deserialize, Serialize};
 use std::ffi::{CString, OsString, c_char, c_void};
@@ -77,8 +77,17 @@ fn run(rules: File, report: &mut File, command: Vec<OsString>) -> Result<std::co
     let env = Hidden::pointers(&env).map_err(secret)?;
 
     let prepared = Prepared::new();
-    let outcome =
-        apply_for(&rules, &prepared, Next::Exec([path.address(), args.address(), env.address()])).map_err(|error| error.to_string())?;
+    // It outlives the exec: it knows the process by its id and by a descriptor. Nobody asks it for names; the interpreter could not.
+    let guard = if rules.profile == Profile::Net && !rules.without.contains(&Layer::Broker) {
+        Some(crate::net::start(&rules.hosts, None).map_err(|error| error.to_string())?)
+    } else {
+        None
+    };
+    let next = Next::Exec([path.address(), args.address(), env.address()]);
+    let mut outcome = apply_for(&rules, &prepared, next).map_err(|error| error.to_string())?;
+    if guard.is_some() {
+        outcome.set(Layer::Broker, Status::On);
+    }
     say(report, &Line::Report(outcome))?;
     // SAFETY: a path that ends with NUL and two arrays of pointers that end with a null pointer, to strings that live.
     unsafe { libc::syscall(libc::SYS_execveat, libc::AT_FDCWD, path.0, args.0, env.0, 0) };

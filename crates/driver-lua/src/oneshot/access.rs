@@ -54,13 +54,13 @@ pub(crate) fn decide(
         let profile = if settings.contains_key("net") { Profile::Net } else { Profile::Sealed };
         settings.insert("profile".into(), profile.as_str().into());
     }
+    // What an installed interpreter cannot do is said by its settings.
+    if let Some(program) = program.and_then(Path::to_str) {
+        settings.insert("runtime".into(), program.into());
+    }
     let spec = MachineSpec { kind: "lua".into(), settings, ..MachineSpec::default() };
     let settings = Settings::read(&spec).map_err(usage)?;
     let profile = settings.confinement.profile;
-    if profile == Profile::Net && program.is_some() {
-        complain("--net: single hosts can be granted to the builtin Lua only; leave --runtime out, or use --profile trusted");
-        return Err(USAGE);
-    }
     let state = vmoon_sys::paths::Paths::from_env().map_or_else(|_| NO_STATE.into(), |paths| paths.state);
     let (state, home) = (state.canonicalize().unwrap_or(state), home());
     let granter = Granter { state: &state, home: home.as_deref() };

@@ -248,12 +248,7 @@ impl Settings {
             Profile::Net if confinement.net.is_empty() => {
                 problems.add("settings.net", "the profile net needs the hosts that may be connected to, as HOST:PORT");
             }
-            Profile::Net if !is_embedded(&self.runtime) => {
-                problems.add(
-                    "settings.profile",
-                    "the profile net needs a builtin runtime; installed interpreters cannot be given single hosts",
-                );
-            }
+            Profile::Net if !is_embedded(&self.runtime) => nameless(&confinement.net, problems),
             Profile::Net => {}
             other if !confinement.net.is_empty() => {
                 problems.add("settings.net", format!("hosts are for the profile net, not for {other}"));
@@ -266,6 +261,17 @@ impl Settings {
         if spec.settings.contains_key("interrupt") && is_embedded(&self.runtime) {
             problems.add("settings.interrupt", "the builtin runtime is interrupted at no cost; this is for installed interpreters");
         }
+    }
+}
+
+/// Installed interpreters cannot ask the broker for names: what looks names up in them is not ours.
+fn nameless(hosts: &[Host], problems: &mut Problems) {
+    for host in hosts.iter().filter(|host| host.host.parse::<std::net::IpAddr>().is_err()) {
+        let why = format!(
+            "{} is a name, and names are looked up for builtin runtimes only: grant an installed interpreter an address, such as 127.0.0.1:{}",
+            host.host, host.port
+        );
+        problems.add("settings.net", why);
     }
 }
 
@@ -371,6 +377,9 @@ mod tests {
         assert_eq!((trusted.memory, trusted.confinement.open_files, trusted.confinement.cpu), (None, None, Some(60)));
         let net = read(json!({ "profile": "net", "net": ["localhost:80"], "read": "/data" })).unwrap();
         assert_eq!((net.confinement.net.len(), net.confinement.read.len()), (1, 1));
+        let installed = |host: &str| read(json!({ "profile": "net", "net": host, "runtime": "lua5.4" }));
+        assert!(installed("[::1]:80").is_ok() && installed("127.0.0.1:80").is_ok(), "apt install lua5.4");
+        assert!(installed("localhost:80").unwrap_err().0[0].message.contains("an address"));
         for bad in [
             json!({ "profile": "root" }),
             json!({ "profile": 3 }),

@@ -139,6 +139,11 @@ async fn machines_with_hosts_hold() {
 }
 
 #[tokio::test]
+async fn installed_interpreters_with_hosts_hold() {
+    Attacker { runtime: "lua5.4", profile: Profile::Net }.whole_table().await;
+}
+
+#[tokio::test]
 async fn sealed_installed_interpreters_hold() {
     Attacker { runtime: "lua5.4", profile: Profile::Sealed }.whole_table().await;
 }

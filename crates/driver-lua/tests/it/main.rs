@@ -6,6 +6,7 @@ mod contract;
 mod data;
 mod death;
 mod holder;
+mod hosts;
 mod interrupts;
 mod isolation;
 mod overflow;
