@@ -17,7 +17,7 @@ use vmoon_sys::atomic;
 const RECORD: &str = "environment.json";
 
 /// An environment as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// Its name.
     pub name: String,

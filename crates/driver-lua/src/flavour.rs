@@ -172,6 +172,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if args.next_if(|first| first == crate::host::LAUNCHER).is_some() {
         return crate::host::launch(args);
     }
+    if args.next_if(|first| first == crate::oneshot::elsewhere::VERB).is_some() {
+        return crate::oneshot::elsewhere::main(args);
+    }
     crate::host::main(args)
 }
 

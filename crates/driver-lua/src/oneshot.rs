@@ -6,10 +6,12 @@
 
 mod access;
 mod deadline;
+pub(crate) mod elsewhere;
 mod foreign;
 pub mod map;
 mod vm;
 
+use crate::flavour::Flavour;
 use std::{
     ffi::OsString,
     io::{Read as _, Write as _},
@@ -47,7 +49,8 @@ pub struct Program {
     pub source: Source,
     /// Its arguments: `...` and the table `arg`.
     pub args: Vec<OsString>,
-    /// `None` or `builtin` for the embedded Lua 5.4, else a program to look for in `PATH`, or a path.
+    /// `None` or `builtin` for the Lua that is built in, `builtin-luajit` and the like for another one, else a program to look for in
+    /// `PATH`, or a path.
     pub runtime: Option<String>,
     /// End it after so long.
     pub deadline: Option<Duration>,
@@ -72,12 +75,12 @@ pub fn run(program: &Program) -> u8 {
 
 fn start(program: &Program) -> u8 {
     match program.runtime.as_deref() {
-        None | Some("builtin") => embedded(program).unwrap_or_else(|code| code),
-        Some(runtime) if crate::settings::is_embedded(runtime) => {
-            complain(&format!("the runtime {runtime} is for machines; one-shot programs run in builtin or in an installed interpreter"));
-            access::USAGE
-        }
-        Some(runtime) => foreign::exec(runtime, program),
+        None => embedded(program).unwrap_or_else(|code| code),
+        Some(runtime) => match Flavour::of(runtime) {
+            Some(flavour) if flavour.is_ours() => embedded(program).unwrap_or_else(|code| code),
+            Some(flavour) => elsewhere::exec(flavour, program),
+            None => foreign::exec(runtime, program),
+        },
     }
 }
 

@@ -6,6 +6,7 @@
 use super::{MISSING, OURS, Source, UNUSABLE, complain};
 use crate::{
     environments::{self, Environment},
+    flavour::OURS as OUR_LUA,
     grants::{Granter, home, libraries, linked, packages},
     settings::{BUILTIN, Settings},
 };
@@ -74,6 +75,7 @@ pub(crate) fn decide(
         UNUSABLE
     };
     let mut rules = granter.rules(&settings, None, program, None).map_err(refused)?;
+    rules.compiles = profile != Profile::Trusted && program.is_none() && OUR_LUA.compiles;
     let mut grants = libraries(&settings, None);
     let mut folder = None;
     let mut modules = None;

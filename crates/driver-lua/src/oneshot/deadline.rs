@@ -38,7 +38,7 @@ pub(super) fn run(program: &Program, limit: Duration) -> u8 {
     // Ctrl-C reaches the whole group: the child answers it.
     // SAFETY: ignoring a signal has no preconditions.
     unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
-    let polite = if program.runtime.as_deref().is_none_or(|name| name == "builtin") { Signal::ALARM } else { Signal::INT };
+    let polite = if program.runtime.as_deref().is_none_or(crate::settings::is_embedded) { Signal::ALARM } else { Signal::INT };
     match watch(pid, limit, polite, &format!("{MARK}={id}")) {
         Ok(Some(code)) => code,
         Ok(None) => {

@@ -17,7 +17,7 @@ use vmoon_core::{Code, Error, Result};
 use vmoon_sys::process::Detached;
 
 /// A loop that reads one chunk a line and prints its value: the least that a program on pipes can be.
-pub(super) const LOOP: &str = "for l in io.lines() do print(load(l)()) io.flush() end";
+pub(super) const LOOP: &str = "local f = loadstring or load for l in io.lines() do print(f(l)()) io.flush() end";
 
 /// Finds a program on the search path.
 pub(super) fn find(program: &str) -> Option<PathBuf> {

@@ -85,6 +85,10 @@ enum Section {
     Seal,
     /// How fast programs run in a sealed VM
     Speed,
+    /// How fast they run with another Lua inside
+    Flavours,
+    /// One script over many items
+    Map,
     /// From asking for an interrupt to the end of the command
     Interrupt,
     /// Creations and deletions per second
@@ -144,6 +148,8 @@ impl Bench {
             Section::Output => truth::output(self).await,
             Section::Seal => bars::seal(self).await,
             Section::Speed => programs::speed(self).await,
+            Section::Flavours => programs::flavours(self).await,
+            Section::Map => programs::map(self),
             Section::Interrupt => bars::interrupt(self),
             Section::Batch => bars::batch(self).await,
             Section::Adopt => bars::adopt(self).await,

@@ -52,7 +52,7 @@ pub(crate) struct Args {
     /// Run this code and print the values it returns
     #[arg(short = 'e', value_name = "CODE")]
     code: Option<OsString>,
-    /// The Lua interpreter: builtin, lua5.1 to lua5.4, luajit, or a path [default: builtin]
+    /// The Lua interpreter: builtin, builtin-luajit, builtin-5.1, builtin-5.5, lua5.1 to lua5.4, luajit, or a path [default: builtin]
     #[arg(long)]
     runtime: Option<String>,
     /// End the program and what it has started after so long (exit code 8)
@@ -136,11 +136,11 @@ fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
 /// Runs the program, or opens a temporary session.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     if args.map.is_wanted() {
-        let (mapping, runtime) = (args.map.clone(), args.runtime.clone());
+        let mapping = args.map.clone();
         let Some(program) = args.program(false)? else {
             return Err(Error::new(Code::Usage, "a script is missing").hint("vmoon run --map inputs.jsonl script.lua"));
         };
-        return run_map::run(ctx, mapping, program, runtime.as_deref());
+        return run_map::run(ctx, mapping, program);
     }
     let (runtime, access, command_time) = (args.runtime.clone(), args.access.clone(), args.command_time);
     let keyboard = io::stdin().is_terminal() && io::stdout().is_terminal();

@@ -52,19 +52,17 @@ impl Mapping {
 }
 
 /// Runs the script on all items. The exit code is 1 if any of them failed.
-pub(crate) fn run(ctx: &Ctx, mapping: Mapping, program: Program, runtime: Option<&str>) -> Result<Exit> {
+pub(crate) fn run(ctx: &Ctx, mapping: Mapping, program: Program) -> Result<Exit> {
     let input = mapping.map.filter(|path| path.as_os_str() != "-");
     if program.source == Source::Stdin && input.is_none() {
         return Err(Error::new(Code::Usage, "the script and its items cannot both be standard input").hint("name a file for one of them"));
-    }
-    if runtime.is_some_and(|name| name != "builtin") {
-        return Err(Error::new(Code::Usage, "--map runs the builtin Lua only").hint("leave --runtime out"));
     }
     let jobs = mapping.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let began = vmoon_sys::clock::instant();
     let map = Map {
         source: program.source,
         args: program.args,
+        runtime: program.runtime,
         input,
         jobs,
         retries: mapping.retries,

@@ -43,3 +43,45 @@ fn every_flavour_is_a_machine_like_any_other() {
     home.run(&["rm", "--all", "--yes", "--force", "-q"]).ok();
     home.end();
 }
+
+#[test]
+fn every_flavour_runs_programs_once_and_over_many_items() {
+    let home = Home::new();
+    std::fs::write(home.path("part.lua"), "return { part = 'beside' }").unwrap();
+    std::fs::write(home.path("main.lua"), "print(require('part').part, ..., arg[0]) io.stderr:write(_VERSION) os.exit(7)").unwrap();
+    std::fs::write(
+        home.path("map.lua"),
+        "local x = ... print('item', x) if x == 3 then error('no threes') end return { x * 2, jit and 'jit' or _VERSION }",
+    )
+    .unwrap();
+    std::fs::write(home.path("items"), "1\n2\n3\nnonsense\n").unwrap();
+    for (runtime, _, trait_) in FLAVOURS {
+        let run = |words: &[&str]| home.run(&[&["run", "--runtime", runtime], words].concat());
+        let said = run(&["-e", &format!("return {trait_}, ...",), "a b"]).ok();
+        assert!(said.ends_with("\ta b\n"), "{runtime}: {said}");
+        let ran = run(&["main.lua", "x"]);
+        assert_eq!((ran.code, ran.out.as_str()), (7, "beside\tx\tmain.lua\n"), "{runtime}: {ran:?}");
+        assert!(ran.err.contains("Lua 5."), "{runtime}: {ran:?}");
+        // It is held to its profile as the usual one is.
+        let refused = run(&["-e", "return io.open('/etc/passwd')"]);
+        assert!(refused.out.contains("not granted"), "{runtime}: {refused:?}");
+        // A deadline ends also what is compiled.
+        assert_eq!(run(&["--deadline", "300ms", "-e", "local i = 0 while true do i = i + 1 end"]).code, 8, "{runtime}");
+        let failed = run(&["-e", "error('here')"]);
+        assert!(failed.code == 1 && failed.err.contains("here"), "{runtime}: {failed:?}");
+        let mapped = run(&["--map", "items", "--jobs", "2", "--with-input", "--deadline", "20s", "map.lua"]);
+        let rows: Vec<Value> = mapped.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((mapped.code, rows.len()), (1, 4), "{runtime}: {mapped:?}");
+        let lua = if runtime == "builtin-luajit" { "jit".to_owned() } else { format!("Lua {}", runtime.trim_start_matches("builtin-")) };
+        assert_eq!((&rows[1]["result"], &rows[1]["input"]), (&serde_json::json!([4, lua]), &serde_json::json!(2)), "{runtime}");
+        assert!(rows[2]["error"].as_str().unwrap().contains("no threes") && rows[3]["error"].is_string(), "{runtime}: {mapped:?}");
+        assert!(mapped.err.contains("[0] item\t1") && mapped.err.contains("2 done, 2 failed"), "{runtime}: {mapped:?}");
+        // A script that does not compile says so once.
+        std::fs::write(home.path("bad.lua"), "return (").unwrap();
+        let bad = run(&["--map", "items", "bad.lua"]);
+        assert!(bad.code == 1 && bad.out.is_empty() && bad.err.contains("bad.lua"), "{runtime}: {bad:?}");
+    }
+    let installed = home.run(&["run", "--runtime", "lua5.1", "--map", "items", "map.lua"]);
+    assert!(installed.code == 2 && installed.err.contains("installed interpreter"), "{installed:?}");
+    home.end();
+}

@@ -11,6 +11,7 @@ mod run;
 pub(crate) mod work;
 
 use super::{OURS, Source, access, complain};
+use crate::flavour::Flavour;
 use mlua_sys as ffi;
 use serde_json::{Map as Settings, Value};
 use std::{ffi::OsString, io, path::PathBuf, time::Duration};
@@ -36,6 +37,8 @@ pub struct Map {
     pub source: Source,
     /// Its table `arg`.
     pub args: Vec<OsString>,
+    /// `None` or `builtin` for the Lua that is built in, `builtin-luajit` and the like for another one.
+    pub runtime: Option<String>,
     /// The file of the items, one JSON value a line; `None` for standard input.
     pub input: Option<PathBuf>,
     /// How many items run at once, at least 1.
@@ -96,7 +99,7 @@ impl Item {
 }
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
     /// Items with a result.
     pub succeeded: u64,
@@ -141,6 +144,15 @@ struct Script {
 /// An exit code: nothing was run, and the reason was told on standard error; or the error of the sink, or of reading the input.
 pub fn run(map: &Map, sink: &mut dyn Sink) -> Result<Summary, Failure> {
     super::restore_signals();
+    match map.runtime.as_deref().map(|runtime| (runtime, Flavour::of(runtime))) {
+        None => {}
+        Some((_, Some(flavour))) if flavour.is_ours() => {}
+        Some((_, Some(flavour))) => return super::elsewhere::many(flavour, map, sink),
+        Some((runtime, None)) => {
+            complain(&format!("--map: {runtime} is an installed interpreter, and items run in Lua that is built in: leave --runtime out"));
+            return Err(Failure::Told(access::USAGE));
+        }
+    }
     let chunk = super::load(&map.source).map_err(Failure::Told)?;
     let access = access::decide(&map.access, &map.source, None, map.environment.as_ref()).map_err(Failure::Told)?;
     let code = compile(&chunk).map_err(|message| {
