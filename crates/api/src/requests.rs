@@ -346,7 +346,7 @@ pub struct EnvironmentRef {
 pub struct CreateEnvironment {
     /// Its name.
     pub name: String,
-    /// The Lua version of its packages, `5.1` to `5.4`; that of the machine, or 5.4, if not said.
+    /// The Lua version of its packages, `5.1` to `5.5`; that of the machine, or 5.4, if not said.
     #[serde(default)]
     pub lua: Option<String>,
     /// A machine whose interpreter it is to suit.

@@ -21,7 +21,7 @@ const RECORD: &str = "environment.json";
 pub struct Environment {
     /// Its name.
     pub name: String,
-    /// The Lua version its packages are for: `5.1` to `5.4`.
+    /// The Lua version its packages are for: `5.1` to `5.5`.
     pub lua: String,
     /// The generation that is current.
     pub generation: u64,
@@ -94,7 +94,7 @@ pub(crate) fn lua_of(runtime: &str) -> Option<&'static str> {
     }
     Some(match name {
         name if name.starts_with("luajit") => "5.1",
-        name => ["5.1", "5.2", "5.3", "5.4"].into_iter().find(|lua| name.strip_prefix("lua") == Some(lua))?,
+        name => ["5.1", "5.2", "5.3", "5.4", "5.5"].into_iter().find(|lua| name.strip_prefix("lua") == Some(lua))?,
     })
 }
 

@@ -117,7 +117,7 @@ pub fn file(name: &str) -> Option<Cow<'static, [u8]>> {
     packed.ok().map(Cow::Owned)
 }
 
-/// The manifest, the same for every Lua version: all rocks are for 5.1 to 5.4.
+/// The manifest, the same for every Lua version: all rocks are for 5.1 to 5.5.
 fn manifest() -> Value {
     let mut repository = Map::new();
     let mut modules = Map::new();

@@ -21,14 +21,14 @@ const CURRENT: &str = "current";
 /// The directory of generations.
 const GENERATIONS: &str = "generations";
 /// The Lua versions there are environments for.
-const VERSIONS: [&str; 4] = ["5.1", "5.2", "5.3", "5.4"];
+const VERSIONS: [&str; 5] = ["5.1", "5.2", "5.3", "5.4", "5.5"];
 
 /// The current generation of an environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Current {
     /// The environment's name.
     pub name: String,
-    /// The Lua version its packages are for: `5.1` to `5.4`.
+    /// The Lua version its packages are for: `5.1` to `5.5`.
     pub lua: String,
     /// The number of the generation.
     pub generation: u64,

@@ -201,7 +201,7 @@ pub fn provided(lua: LuaVersion) -> Vec<(&'static str, String)> {
     match lua {
         LuaVersion::V51 => {}
         LuaVersion::V52 => all.push(("bit32", version)),
-        LuaVersion::V53 | LuaVersion::V54 => all.push(("utf8", version)),
+        LuaVersion::V53 | LuaVersion::V54 | LuaVersion::V55 => all.push(("utf8", version)),
     }
     all
 }

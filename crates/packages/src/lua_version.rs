@@ -16,19 +16,22 @@ pub enum LuaVersion {
     V53,
     /// Lua 5.4.
     V54,
+    /// Lua 5.5.
+    V55,
 }
 
 impl LuaVersion {
     /// Every version, oldest first.
-    pub const ALL: [Self; 4] = [Self::V51, Self::V52, Self::V53, Self::V54];
+    pub const ALL: [Self; 5] = [Self::V51, Self::V52, Self::V53, Self::V54, Self::V55];
 
-    /// `5.1` to `5.4`.
+    /// `5.1` to `5.5`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V51 => "5.1",
             Self::V52 => "5.2",
             Self::V53 => "5.3",
             Self::V54 => "5.4",
+            Self::V55 => "5.5",
         }
     }
 
@@ -50,12 +53,12 @@ impl FromStr for LuaVersion {
     type Err = Error;
 
     /// # Errors
-    /// [`Code::Usage`] for anything but `5.1`, `5.2`, `5.3`, `5.4` and `luajit`, which is 5.1.
+    /// [`Code::Usage`] for anything but `5.1`, `5.2`, `5.3`, `5.4`, `5.5` and `luajit`, which is 5.1.
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|v| v.as_str() == text).or_else(|| (text == "luajit").then_some(Self::V51));
         found.ok_or_else(|| {
             let shown: String = vmoon_core::name::escape(text).chars().take(40).collect();
-            Error::new(Code::Usage, format!("there is no Lua version \"{shown}\" here")).hint("use 5.1, 5.2, 5.3, 5.4 or luajit")
+            Error::new(Code::Usage, format!("there is no Lua version \"{shown}\" here")).hint("use 5.1, 5.2, 5.3, 5.4, 5.5 or luajit")
         })
     }
 }
@@ -93,11 +96,13 @@ mod tests {
             ("lua5.1", Some("5.1")),
             ("luajit", Some("5.1")),
             ("lua5.3", Some("5.3")),
+            ("builtin-5.5", Some("5.5")),
+            ("lua5.6", None),
             ("python", None),
         ] {
             assert_eq!(LuaVersion::of_runtime(runtime).map(LuaVersion::as_str), expected, "{runtime}");
         }
         assert_eq!("luajit".parse::<LuaVersion>().unwrap(), LuaVersion::V51);
-        assert_eq!("5.5".parse::<LuaVersion>().unwrap_err().code(), Code::Usage);
+        assert_eq!("5.6".parse::<LuaVersion>().unwrap_err().code(), Code::Usage);
     }
 }

@@ -28,6 +28,7 @@ pub fn of(lua: LuaVersion) -> [(&'static str, &'static str); 4] {
         LuaVersion::V52 => headers!("5.2"),
         LuaVersion::V53 => headers!("5.3"),
         LuaVersion::V54 => headers!("5.4"),
+        LuaVersion::V55 => headers!("5.5"),
     }
 }
 
@@ -54,7 +55,7 @@ pub(super) fn place(lua: LuaVersion, dir: &Path) -> Result<PathBuf> {
 
 /// The functions of the C interface that a version exports.
 pub(super) fn functions(lua: LuaVersion) -> &'static BTreeSet<&'static str> {
-    static ALL: [OnceLock<BTreeSet<&'static str>>; 4] = [const { OnceLock::new() }; 4];
+    static ALL: [OnceLock<BTreeSet<&'static str>>; LuaVersion::ALL.len()] = [const { OnceLock::new() }; LuaVersion::ALL.len()];
     ALL[lua as usize]
         .get_or_init(|| of(lua).into_iter().filter(|(name, _)| *name != "luaconf.h").flat_map(|(_, text)| exported(text)).collect())
 }
@@ -82,20 +83,21 @@ mod tests {
     #[test]
     fn each_version_has_its_functions() {
         for (name, versions) in [
-            ("lua_pushstring", [true, true, true, true]),
-            ("lua_objlen", [true, false, false, false]),
-            ("luaL_register", [true, false, false, false]),
-            ("luaL_setfuncs", [false, true, true, true]),
-            ("lua_pcallk", [false, true, true, true]),
-            ("lua_getctx", [false, true, false, false]),
-            ("lua_isinteger", [false, false, true, true]),
-            ("lua_newuserdata", [true, true, true, false]),
-            ("lua_newuserdatauv", [false, false, false, true]),
-            ("luaopen_utf8", [false, false, true, true]),
+            ("lua_pushstring", [true, true, true, true, true]),
+            ("lua_objlen", [true, false, false, false, false]),
+            ("luaL_register", [true, false, false, false, false]),
+            ("luaL_setfuncs", [false, true, true, true, true]),
+            ("lua_pcallk", [false, true, true, true, true]),
+            ("lua_getctx", [false, true, false, false, false]),
+            ("lua_isinteger", [false, false, true, true, true]),
+            ("lua_newuserdata", [true, true, true, false, false]),
+            ("lua_newuserdatauv", [false, false, false, true, true]),
+            ("luaopen_utf8", [false, false, true, true, true]),
+            ("lua_pushexternalstring", [false, false, false, false, true]),
             // Those without brackets in 5.1, because of which Debian's luaposix was refused.
-            ("lua_getstack", [true, true, true, true]),
-            ("lua_getlocal", [true, true, true, true]),
-            ("lua_gethookmask", [true, true, true, true]),
+            ("lua_getstack", [true, true, true, true, true]),
+            ("lua_getlocal", [true, true, true, true, true]),
+            ("lua_gethookmask", [true, true, true, true, true]),
         ] {
             assert_eq!(LuaVersion::ALL.map(|lua| functions(lua).contains(name)), versions, "{name}");
         }

@@ -95,6 +95,7 @@ impl<'a> Stage<'a> {
             LuaVersion::V52 => include_str!("wrapper-5.2.lua"),
             LuaVersion::V53 => include_str!("wrapper-5.3.lua"),
             LuaVersion::V54 => include_str!("wrapper-5.4.lua"),
+            LuaVersion::V55 => include_str!("wrapper-5.5.lua"),
         };
         self.put(&format!("bin/{name}"), wrapper.as_bytes(), true)
     }

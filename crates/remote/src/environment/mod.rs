@@ -128,7 +128,7 @@ async fn probe(connection: &Connection, lua: &str) -> Result<Host> {
     let computer = Computer { machine: None, libc: None, glibc };
     Ok(Host {
         path: field("path"),
-        lua: field("lua").filter(|lua| matches!(lua.as_str(), "5.1" | "5.2" | "5.3" | "5.4")),
+        lua: field("lua").filter(|lua| matches!(lua.as_str(), "5.1" | "5.2" | "5.3" | "5.4" | "5.5")),
         computer,
         compiler: field("cc"),
         machine: field("machine").unwrap_or_else(|| "unknown".into()),

@@ -10,7 +10,7 @@ pub(crate) const RECORD: &str = "environment";
 /// The largest file that is read, bytes.
 pub(crate) const MOST: u64 = 64 << 10;
 /// The Lua versions there are environments for.
-const VERSIONS: [&str; 4] = ["5.1", "5.2", "5.3", "5.4"];
+const VERSIONS: [&str; 5] = ["5.1", "5.2", "5.3", "5.4", "5.5"];
 
 /// An environment as a life of a session uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]

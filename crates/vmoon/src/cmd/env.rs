@@ -64,7 +64,7 @@ enum Verb {
         /// Its name
         #[arg(value_name = "NAME")]
         name: String,
-        /// The Lua version of its packages: 5.1 (also for LuaJIT), 5.2, 5.3 or 5.4
+        /// The Lua version of its packages: 5.1 (also for LuaJIT), 5.2, 5.3, 5.4 or 5.5
         #[arg(long, value_name = "VERSION", default_value = "5.4")]
         lua: String,
         /// Say what would be done and do nothing
@@ -108,7 +108,7 @@ enum Verb {
         /// A file that names packages, as the profiles do; - is standard input
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// The Lua version of a new environment: 5.1 (also for LuaJIT), 5.2, 5.3 or 5.4 [default: 5.4]
+        /// The Lua version of a new environment: 5.1 (also for LuaJIT), 5.2, 5.3, 5.4 or 5.5 [default: 5.4]
         #[arg(long, value_name = "VERSION")]
         lua: Option<String>,
         /// List the profiles
@@ -422,7 +422,11 @@ fn lua_of_lock(change: &Change) -> Option<String> {
 async fn shell(ctx: &Ctx, name: String, runtime: Option<String>) -> Result<Exit> {
     let found = look(ctx, &name).await?;
     // The builtin runtime where it suits, else the interpreter of that version.
-    let runtime = runtime.or_else(|| (found.lua != "5.4").then(|| format!("lua{}", found.lua)));
+    let runtime = runtime.or_else(|| match found.lua.as_str() {
+        "5.4" => None,
+        "5.5" => Some("builtin-5.5".into()),
+        lua => Some(format!("lua{lua}")),
+    });
     let mut settings = serde_json::Map::new();
     settings.insert("env".into(), found.name.into());
     settings.extend(runtime.map(|runtime| ("runtime".to_owned(), runtime.into())));
