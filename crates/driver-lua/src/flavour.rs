@@ -180,6 +180,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Whether garbage is collected when there is no memory for something, before that is an error.
 pub(crate) const COLLECTS_IN_NEED: bool = cfg!(any(feature = "lua54", feature = "lua55"));
+/// Whether a state that was given no allocator has one of its own, whose blocks no other can take over.
+pub(crate) const ALLOCATES: bool = cfg!(feature = "luajit");
 /// Whether one hook is that of all coroutines, so that nobody has to know which of them runs.
 pub(crate) const ONE_HOOK: bool = cfg!(feature = "luajit");
 

@@ -8,7 +8,7 @@ use crate::flavour;
 use crate::host::builtin::{
     CHUNK,
     arena::{Memory, allocate},
-    module_paths,
+    module_paths, preload,
 };
 use mlua_sys::{self as ffi, lua_State};
 use std::{
@@ -43,12 +43,15 @@ pub(super) fn run(chunk: &Chunk, args: &[OsString], access: &Access) -> u8 {
     let mut job = Job { chunk, args, settings: settings.as_bytes(), templates: &templates, modules: access.modules.as_ref(), code: OURS };
     // SAFETY: the state is made, used and closed here by one thread; `job` outlives the call that is given its address.
     unsafe {
-        let l = ffi::luaL_newstate();
+        let l = match access.memory {
+            Some(_) if flavour::ALLOCATES => preload::new_state(Memory::leaked(access.memory)),
+            _ => ffi::luaL_newstate(),
+        };
         if l.is_null() {
             complain("there is no memory for a Lua state");
             return OURS;
         }
-        if access.memory.is_some() {
+        if access.memory.is_some() && !flavour::ALLOCATES {
             // What is there already was allocated by realloc, too.
             ffi::lua_setallocf(l, allocate, Memory::leaked(access.memory));
         }

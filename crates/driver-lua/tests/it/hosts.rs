@@ -46,9 +46,8 @@ async fn an_installed_interpreter_connects_where_it_may_and_nowhere_else() {
         // Names are not looked up here, and nothing else leads out.
         assert_ne!(client.value(talk("localhost", here)), "pong", "{runtime}");
         assert_eq!(client.value("return (require('socket').udp():sendto('x', '127.0.0.1', 9))"), "nil", "{runtime}");
-        let observed = world.driver.observe(&handle).await;
-        let shown = format!("{observed:?}");
-        assert!(shown.contains("broker on"), "{shown}");
+        let shown = world.driver.describe(&handle).await;
+        assert!(shown["isolation"].to_string().contains("broker on"), "{shown:?}");
         world.driver.stop(&handle, StopMode::Force).await.unwrap();
     }
 }

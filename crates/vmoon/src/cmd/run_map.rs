@@ -168,7 +168,9 @@ impl Lines<'_> {
         }
         let mut text = String::new();
         for line in item.printed.trim_ascii_end().split(|byte| *byte == b'\n') {
-            text += &format!("[{}] {}\n", item.index, escape(&String::from_utf8_lossy(line)));
+            // Tabs stand between what `print` was given.
+            let line: Vec<String> = line.split(|byte| *byte == b'\t').map(|part| escape(&String::from_utf8_lossy(part))).collect();
+            text += &format!("[{}] {}\n", item.index, line.join("\t"));
         }
         if item.left_out > 0 {
             text += &format!("[{}] ... and {} bytes more\n", item.index, item.left_out);

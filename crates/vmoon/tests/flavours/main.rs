@@ -4,8 +4,12 @@
 #[path = "../cli/home.rs"]
 #[expect(dead_code, reason = "a part of it is enough here")]
 mod home;
+#[path = "../cli/mirror.rs"]
+#[expect(dead_code, reason = "a part of it is enough here")]
+mod mirror;
 
 use home::Home;
+use mirror::Mirror;
 use serde_json::Value;
 
 const FLAVOURS: [(&str, &str, &str); 3] = [
@@ -47,8 +51,10 @@ fn every_flavour_is_a_machine_like_any_other() {
 #[test]
 fn every_flavour_runs_programs_once_and_over_many_items() {
     let home = Home::new();
-    std::fs::write(home.path("part.lua"), "return { part = 'beside' }").unwrap();
-    std::fs::write(home.path("main.lua"), "print(require('part').part, ..., arg[0]) io.stderr:write(_VERSION) os.exit(7)").unwrap();
+    // The folder of a program is granted to it; the home directory would not be.
+    std::fs::create_dir(home.path("work")).unwrap();
+    std::fs::write(home.path("work/part.lua"), "return { part = 'beside' }").unwrap();
+    std::fs::write(home.path("work/main.lua"), "print(require('part').part, ..., arg[0]) io.stderr:write(_VERSION) os.exit(7)").unwrap();
     std::fs::write(
         home.path("map.lua"),
         "local x = ... print('item', x) if x == 3 then error('no threes') end return { x * 2, jit and 'jit' or _VERSION }",
@@ -59,8 +65,8 @@ fn every_flavour_runs_programs_once_and_over_many_items() {
         let run = |words: &[&str]| home.run(&[&["run", "--runtime", runtime], words].concat());
         let said = run(&["-e", &format!("return {trait_}, ...",), "a b"]).ok();
         assert!(said.ends_with("\ta b\n"), "{runtime}: {said}");
-        let ran = run(&["main.lua", "x"]);
-        assert_eq!((ran.code, ran.out.as_str()), (7, "beside\tx\tmain.lua\n"), "{runtime}: {ran:?}");
+        let ran = run(&["work/main.lua", "x"]);
+        assert_eq!((ran.code, ran.out.as_str()), (7, "beside\tx\twork/main.lua\n"), "{runtime}: {ran:?}");
         assert!(ran.err.contains("Lua 5."), "{runtime}: {ran:?}");
         // It is held to its profile as the usual one is.
         let refused = run(&["-e", "return io.open('/etc/passwd')"]);
@@ -83,5 +89,44 @@ fn every_flavour_runs_programs_once_and_over_many_items() {
     }
     let installed = home.run(&["run", "--runtime", "lua5.1", "--map", "items", "map.lua"]);
     assert!(installed.code == 2 && installed.err.contains("installed interpreter"), "{installed:?}");
+    home.end();
+}
+
+#[test]
+fn environments_serve_every_flavour_with_modules_in_lua_and_in_c() {
+    let mut mirror = Mirror::new();
+    mirror.add_family();
+    mirror.add_c("bxc", "1.0-1");
+    let home = Home::new();
+    home.run(&["pkg", "server", "rm", "luarocks"]).ok();
+    home.run(&["pkg", "server", "add", "mirror", &mirror.url()]).ok();
+    let code = "return require('bxc').number, require('bxalpha').version, (pcall(require, 'bxgamma'))";
+    for (lua, number, runtimes) in [("5.1", "501", &["builtin-luajit", "builtin-5.1"][..]), ("5.5", "505", &["builtin-5.5"])] {
+        let env = format!("for{}", lua.replace('.', ""));
+        home.run(&["env", "create", &env, "--lua", lua]).ok();
+        home.run(&["pkg", "install", "bxc", "bxalpha@1.0", "--env", &env]).ok();
+        for runtime in runtimes {
+            let ran = home.run(&["run", "--env", &env, "--runtime", runtime, "-e", code]).ok();
+            assert_eq!(ran, format!("{number}\t1.0-1\tfalse\n"), "{runtime}");
+            for profile in ["sealed", "files", "trusted"] {
+                let name = format!("{}-{profile}", runtime.replace('.', ""));
+                home.run(&["create", &name, "--env", &env, "--runtime", runtime, "--profile", profile, "--start", "-q"]).ok();
+                assert_eq!(home.run(&["eval", &name, code]).ok(), format!("{number}\t1.0-1\tfalse\n"), "{name}");
+            }
+            // What is installed for a machine that runs is there at once.
+            let files = format!("{}-files", runtime.replace('.', ""));
+            home.run(&["pkg", "install", "bxgamma", "--machine", &files]).ok();
+            assert_eq!(home.run(&["eval", &files, "return require('bxgamma').version"]).ok(), "1.0-1\n", "{runtime}");
+            home.run(&["pkg", "rm", "bxgamma", "bxbeta", "--env", &env, "--yes"]).ok();
+        }
+    }
+    // What does not suit is refused, by name of both versions.
+    for (runtime, env, lua) in
+        [("builtin-5.5", "for51", "Lua 5.5"), ("builtin-luajit", "for55", "Lua 5.1"), ("builtin", "for55", "Lua 5.4")]
+    {
+        let refused = home.run(&["create", "m", "--env", env, "--runtime", runtime]);
+        assert!(refused.code == 2 && refused.err.contains(lua), "{refused:?}");
+    }
+    home.run(&["rm", "--all", "--yes", "--force", "-q"]).ok();
     home.end();
 }

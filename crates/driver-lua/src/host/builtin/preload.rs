@@ -65,7 +65,7 @@ pub(crate) unsafe fn load(lua: *mut lua_State, source: &str, chunk: &CStr) -> c_
     }
 }
 
-/// A new state whose allocator has this argument, which nobody else has. It is never closed. Null if there is no memory.
+/// A new state whose allocator has this argument, which nobody else has. Null if there is no memory.
 pub(crate) fn new_state(memory: *mut c_void) -> *mut lua_State {
     let mut seed = [0; 4];
     random::fill(&mut seed);
