@@ -56,6 +56,7 @@ fn start_of(machine: MachineId, work: &Path) -> Start {
         grace_ms: 1000,
         work_size: None,
         command_time: None,
+        output: None,
         rules: crate::layout::trusted(),
         lua: Default::default(),
     }

@@ -179,6 +179,7 @@ pub(crate) fn limits(settings: &Settings) -> Vec<String> {
         mib("memory", settings.memory),
         confinement.cpu.map(|seconds| format!("processor time {seconds} s")),
         settings.command_time.map(|seconds| format!("command time {seconds} s")),
+        settings.output.map(|bytes| format!("output of a command {} KiB", bytes >> 10)),
         mib("file size", confinement.file_size),
         confinement.open_files.map(|files| format!("{files} open files")),
         mib("work directory (soft)", confinement.work_size),

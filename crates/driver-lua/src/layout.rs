@@ -55,6 +55,9 @@ pub(crate) struct Start {
     /// How long a command may run that brings no deadline of its own, seconds.
     #[serde(default)]
     pub(crate) command_time: Option<u64>,
+    /// The most a command may print, bytes.
+    #[serde(default)]
+    pub(crate) output: Option<u64>,
     /// The most its work directory may hold, bytes.
     #[serde(default)]
     pub(crate) work_size: Option<u64>,

@@ -236,6 +236,7 @@ pub(super) fn plan(
         memory: settings.memory,
         grace_ms: GRACE_MS,
         command_time: settings.command_time,
+        output: settings.output,
         work_size: settings.confinement.work_size,
         rules,
         lua: Options { grants, interrupt: settings.interrupt, modules, protocol: None },

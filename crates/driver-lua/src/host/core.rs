@@ -111,6 +111,8 @@ pub(crate) struct Running {
     pub(crate) cut: Option<FailureKind>,
     /// When the interpreter was last seen to have to obey an interrupt.
     pub(crate) cut_at: Option<Instant>,
+    /// How much it has printed, or wanted to, bytes.
+    pub(crate) printed: u64,
 }
 
 pub(crate) struct Guest {
@@ -125,6 +127,8 @@ pub(crate) struct Core {
     // Output not yet in the ring.
     pub(crate) pending: Vec<u8>,
     pub(crate) pending_tag: u8,
+    /// The most a command may print, bytes.
+    pub(crate) output: Option<u64>,
     // Commands.
     pub(crate) queue: VecDeque<Command>,
     queue_bytes: usize,
@@ -162,6 +166,7 @@ impl Core {
             runtime,
             pending: Vec::new(),
             pending_tag: 0,
+            output: None,
             queue: VecDeque::new(),
             queue_bytes: 0,
             last_id: 0,
@@ -224,8 +229,34 @@ impl Core {
         done
     }
 
-    /// Takes as much of `bytes` as pending output may hold; 0 if it must be put into the store first.
+    /// Takes output of the program: as much of `bytes` as pending output may hold; 0 if it must be put into the store first. What is beyond the limit of
+    /// the running command interrupts it and is left out.
     pub(crate) fn pend(&mut self, stream: Stream, bytes: &[u8]) -> usize {
+        let (Some(limit), Some(running)) = (self.output, &self.running) else { return self.note(stream, bytes) };
+        let (id, left) = (running.id, limit.saturating_sub(running.printed));
+        let within = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let taken = if within > 0 || bytes.is_empty() {
+            self.note(stream, &bytes[..within])
+        } else {
+            self.interrupt(id, FailureKind::Interrupted);
+            bytes.len()
+        };
+        if let Some(running) = &mut self.running {
+            running.printed = running.printed.saturating_add(taken as u64);
+        }
+        taken
+    }
+
+    /// What is said of a command that has printed more than it may; a line.
+    pub(crate) fn too_much(&self) -> Option<String> {
+        let (limit, printed) = (self.output?, self.running.as_ref()?.printed);
+        let text =
+            |left_out| format!("vmoon: a command may print {limit} bytes here: it is interrupted, and {left_out} bytes are left out\n");
+        (printed > limit).then(|| text(printed - limit))
+    }
+
+    /// As [`Self::pend`], for what we say ourselves.
+    pub(crate) fn note(&mut self, stream: Stream, bytes: &[u8]) -> usize {
         if self.pending_tag != stream.tag() {
             if !self.put_pending() {
                 return 0;
@@ -263,7 +294,10 @@ impl Core {
                 match rustix::io::read(fd, &mut buffer) {
                     Ok(0) => break,
                     Ok(n) => {
-                        self.pend(stream, &buffer[..n]);
+                        let mut rest = &buffer[..n];
+                        while !rest.is_empty() {
+                            rest = &rest[self.pend(stream, rest)..];
+                        }
                         if n < buffer.len() {
                             break;
                         }

@@ -278,13 +278,18 @@ impl Hub {
         let _ = self.command_time.set(limit);
     }
 
+    /// Limits what a command may print, bytes.
+    pub(crate) fn set_output(&self, limit: Option<u64>) {
+        self.lock().core.output = limit;
+    }
+
     fn begin<'a>(&'a self, mut state: Guard<'a>, command: &Command, announce: bool) -> Guard<'a> {
         let started = Instant::now();
         let limit = vmoon_core::frame::Eval::decode(&command.payload).map_or(0, |eval| eval.deadline_ms);
         let own = (limit > 0).then(|| Duration::from_millis(limit.into()));
         let deadline = own.or_else(|| self.command_time.get().copied()).and_then(|limit| started.checked_add(limit));
         state.core.put_pending();
-        state.core.running = Some(super::core::Running { id: command.id, started, deadline, cut: None, cut_at: None });
+        state.core.running = Some(super::core::Running { id: command.id, started, deadline, cut: None, cut_at: None, printed: 0 });
         // A timer that is armed already is left alone: arming one costs as much as a small command.
         if !std::mem::replace(&mut state.armed, true) {
             self.arm(TAKE_OVER);
@@ -390,6 +395,10 @@ impl Hub {
 
     fn conclude<'a>(&'a self, state: Guard<'a>, outcome: Outcome) -> Guard<'a> {
         let mut state = self.flushed(state);
+        if let Some(text) = state.core.too_much() {
+            state.core.note(Stream::Err, text.as_bytes());
+            state = self.flushed(state);
+        }
         let Some((id, started, cut)) = state.core.running.as_ref().map(|running| (running.id, running.started, running.cut)) else {
             return state;
         };

@@ -230,6 +230,7 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     if let Some(seconds) = start.command_time {
         hub.set_command_time(Duration::from_secs(seconds));
     }
+    hub.set_output(start.output);
     if let Some(limit) = start.work_size {
         hub.set_room(Room::new(&start.work, limit).map_err(|error| format!("could not open the work directory: {error}"))?);
     }

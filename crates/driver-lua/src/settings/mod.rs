@@ -58,6 +58,9 @@ pub(crate) struct Settings {
     /// The longest a command may run that brings no deadline of its own, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) command_time: Option<u64>,
+    /// The most a command may print, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) output: Option<u64>,
     /// The environment whose packages it uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) env: Option<String>,
@@ -122,6 +125,7 @@ impl Default for Settings {
             confinement,
             interrupt: InterruptMode::Signal,
             command_time: None,
+            output: None,
             env: None,
         }
     }
@@ -146,6 +150,7 @@ pub(crate) fn known() -> Vec<Setting> {
         setting("memory", "the most memory the program may allocate, a size; 4GiB by default, none with the profile trusted"),
         setting("cpu", "the processor time of one life, for example 600 (seconds), 10m or 2h; no limit by default"),
         setting("command-time", "how long a command may run that brings no deadline of its own; no limit by default"),
+        setting("output", "the most a command may print, a size; what prints more is interrupted; no limit by default"),
         setting("file-size", "the largest file it may write, a size; 16GiB by default, none with the profile trusted"),
         setting(
             "work-size",
@@ -230,6 +235,7 @@ impl Settings {
             "net" => confinement.net = value::hosts(value, path, problems),
             "cpu" => confinement.cpu = value::seconds(value, path, problems),
             "command-time" => self.command_time = value::seconds(value, path, problems),
+            "output" => self.output = value::size_between(value, 0, 1 << 50, path, problems),
             "file-size" => confinement.file_size = value::size_between(value, 0, 1 << 50, path, problems),
             "work-size" => confinement.work_size = value::size_between(value, 1 << 20, 1 << 50, path, problems),
             "open-files" => confinement.open_files = value::count(value, 8, 1 << 20, path, problems),

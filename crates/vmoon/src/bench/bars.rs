@@ -2,12 +2,13 @@
 
 use super::{
     Bench,
-    child::{Child, LOOP, find, whole},
-    report::{Column, section, summary, targets, us},
+    child::{Child, LOOP, whole},
+    report::{beside, section, summary, targets, us},
 };
 use serde_json::{Value, json};
 use std::{
     ffi::OsString,
+    path::Path,
     time::{Duration, Instant},
 };
 use vmoon_api::{Api as _, Client, requests::EvalMany};
@@ -48,28 +49,23 @@ pub(super) async fn seal(bench: &Bench) -> Result<Value> {
         "files_adds_us": tenth(files - trusted),
         "sealed_adds_us": tenth(sealed - trusted),
     });
-    let mut figures = section(
+    let figures = section(
         "create to running, by profile, and what the profile adds",
         vmoon,
         Err("a plain interpreter confines nothing".into()),
         Err(NO_LIBRARY.into()),
     );
-    match bubblewrap(bench, n) {
-        Ok(column) => figures["bubblewrap"] = column,
-        Err(reason) => (figures["bubblewrap"], figures["bubblewrap_reason"]) = (Value::Null, reason.into()),
-    }
-    Ok(targets(figures, &[("sealed_adds_us", 150.0, false)]))
+    let wrapped = bench.bubblewrap(|wrap, words| wrapped(bench, wrap, words, n));
+    Ok(targets(beside(figures, "bubblewrap", wrapped), &[("sealed_adds_us", 150.0, false)]))
 }
 
 /// A plain interpreter in bubblewrap, beside one without: whole processes.
-fn bubblewrap(bench: &Bench, n: usize) -> Column {
-    let wrap = find("bwrap").ok_or("there is no program bwrap")?;
-    let lua = bench.lua.clone()?;
-    let program = lua.to_string_lossy();
-    let wrapped = ["--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", &program, "-e", "print(1)"];
-    let times = |exe: &std::path::Path, args: &[&str]| -> Result<Vec<Duration>> { (0..n).map(|_| whole(exe, args, &[], "1\n")).collect() };
-    let plain = times(&lua, &["-e", "print(1)"]).map_err(|error| error.chain())?;
-    let confined = times(&wrap, &wrapped).map_err(|error| error.chain())?;
+fn wrapped(bench: &Bench, wrap: &Path, words: &[&str], n: usize) -> Result<Value> {
+    let program = ["-e", "print(1)"];
+    let times = |exe: &Path, args: &[&str]| -> Result<Vec<Duration>> { (0..n).map(|_| whole(exe, args, &[], "1\n")).collect() };
+    let lua = bench.lua.as_ref().map_err(|why| Error::new(Code::NotFound, why.clone()))?;
+    let plain = times(lua, &program)?;
+    let confined = times(wrap, &[words, &program].concat())?;
     let adds = sorted_middle(&confined) - sorted_middle(&plain);
     Ok(
         json!({ "n": n, "plain_p50_us": sorted_middle(&plain).round(), "wrapped_p50_us": sorted_middle(&confined).round(), "adds_us": adds.round() }),
@@ -109,9 +105,10 @@ pub(super) async fn batch(bench: &Bench) -> Result<Value> {
         "zygote_first_frame_p50_us": sorted_middle(&below.first_frame).round(),
         "zygote_first_answer_p50_us": sorted_middle(&below.first_answer).round(),
     });
-    let lua = bench.lua(|exe| {
+    let children = |exe: &Path, words: &[&str], n: usize| {
         let begun = Instant::now();
-        let mut children = (0..n).map(|_| Child::spawn(exe, &["-e", LOOP], &[])).collect::<Result<Vec<Child>>>()?;
+        let args = [words, &["-e", LOOP]].concat();
+        let mut children = (0..n).map(|_| Child::spawn(exe, &args, &[])).collect::<Result<Vec<Child>>>()?;
         for child in &mut children {
             child.write("return 1+1")?;
         }
@@ -119,8 +116,12 @@ pub(super) async fn batch(bench: &Bench) -> Result<Value> {
             child.read()?;
         }
         Ok(json!({ "machines": n, "created_per_second": rate(n, begun.elapsed()) }))
-    });
+    };
+    let lua = bench.lua(|exe| children(exe, &[], n));
+    // Fewer: each is three processes, and the kernel takes namespaces down slowly.
+    let wrapped = bench.bubblewrap(|wrap, words| children(wrap, words, n.min(200)));
     let figures = section("machines created, started and deleted, 32 under way at once", vmoon, lua, Err(NO_LIBRARY.into()));
+    let figures = beside(figures, "bubblewrap", wrapped);
     Ok(targets(figures, &[("created_per_second", 5_000.0, true), ("zygote_first_frame_p50_us", 300.0, false)]))
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// The Lua interpreter to compare with
     #[arg(long, value_name = "PROGRAM", default_value = "lua5.4")]
     lua: String,
-    /// A Python interpreter that has the library pylua-bioxen-vm-lib; without it that column is null
+    /// A Python interpreter that has the library pylua-bioxen-vm-lib (and perhaps lupa); without it those columns are null
     #[arg(long, value_name = "PROGRAM")]
     python: Option<String>,
     /// Bind everything to one processor
@@ -127,6 +127,20 @@ impl Bench {
     /// The column of the plain interpreter.
     fn lua(&self, measure: impl FnOnce(&std::path::Path) -> Result<Value>) -> Column {
         self.lua.clone().and_then(|exe| measure(&exe).map_err(|error| error.chain()))
+    }
+
+    /// The column of a plain interpreter that bubblewrap confines about as a sealed machine is: the program, and its words before the interpreter's.
+    fn bubblewrap(&self, measure: impl FnOnce(&std::path::Path, &[&str]) -> Result<Value>) -> Column {
+        let wrap = child::find("bwrap").ok_or("there is no program bwrap")?;
+        let lua = self.lua.clone()?;
+        let lua = lua.to_string_lossy();
+        let words = ["--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "--", &lua];
+        measure(&wrap, &words).map_err(|error| error.chain())
+    }
+
+    /// A column of the Python that is measured: Lua in its own process by lupa, if it has that.
+    fn lupa(&self, section: Section, parameters: Value) -> Column {
+        self.python.as_ref().map_err(Clone::clone)?.measure(&format!("lupa-{}", section.name()), &parameters)
     }
 
     /// The column of the Python library.

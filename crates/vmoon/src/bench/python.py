@@ -198,10 +198,45 @@ def output(library):
     return {"bytes": n, "arrived_bytes": got, "whole": got == wanted, "us": us(took), "bytes_per_s": round(got / took)}
 
 
+def lupa_runtime():
+    from lupa import LuaRuntime
+    return LuaRuntime()
+
+
+def lupa_eval():
+    work = lupa_runtime()
+    times = []
+    for _ in range(parameters["n"]):
+        took, value = timed(lambda: work.eval("1+1"))
+        if value != 2:
+            raise RuntimeError("1+1 was answered with %r" % (value,))
+        times.append(took)
+    return summary(times)
+
+
+def lupa_create():
+    lupa_runtime()  # what the first one loads
+    times = []
+    for _ in range(parameters["n"]):
+        took, value = timed(lambda: lupa_runtime().eval("1+1"))
+        if value != 2:
+            raise RuntimeError("1+1 was answered with %r" % (value,))
+        times.append(took)
+    return summary(times)
+
+
 measures = {
     "probe": probe, "eval": evaluate, "create": create_first, "run": run, "correct": correct, "idle": idle,
     "parallel": parallel, "many": many, "output": output,
 }
+in_process = {"lupa-eval": lupa_eval, "lupa-create": lupa_create}
+if section in in_process:
+    try:
+        answer({"figures": in_process[section]()})
+    except ImportError as problem:
+        answer({"error": "not installed: %s" % problem})
+    except BaseException as problem:
+        answer({"error": "%s: %s" % (type(problem).__name__, problem)})
 try:
     import pylua_bioxen_vm_lib as library
 except Exception as problem:

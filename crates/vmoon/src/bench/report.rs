@@ -34,18 +34,16 @@ pub(super) fn section(what: &str, vmoon: Value, lua: Column, python: Column) -> 
     let mut out = Map::new();
     out.insert("what".into(), what.into());
     out.insert("vmoon".into(), vmoon);
-    for (name, column) in [("lua", lua), ("python", python)] {
-        match column {
-            Ok(value) => {
-                out.insert(name.into(), value);
-            }
-            Err(reason) => {
-                out.insert(name.into(), Value::Null);
-                out.insert(format!("{name}_reason"), reason.into());
-            }
-        }
+    beside(beside(Value::Object(out), "lua", lua), "python", python)
+}
+
+/// Adds a column to a section.
+pub(super) fn beside(mut section: Value, name: &str, column: Column) -> Value {
+    match column {
+        Ok(value) => section[name] = value,
+        Err(reason) => (section[name], section[format!("{name}_reason")]) = (Value::Null, reason.into()),
     }
-    Value::Object(out)
+    section
 }
 
 /// Adds what the figures of vmoon should be, and whether each is: `(field, bound, whether larger is better)`.

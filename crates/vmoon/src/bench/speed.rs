@@ -3,12 +3,13 @@
 use super::{
     Bench, Section,
     child::{Child, LOOP, whole},
-    report::{section, summary, targets},
+    report::{beside, section, summary, targets},
 };
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use std::{
     ffi::OsString,
+    path::Path,
     time::{Duration, Instant},
 };
 use vmoon_core::{Code, Error, Result};
@@ -29,7 +30,7 @@ pub(super) fn worker(bench: &Bench) -> Result<Value> {
     Ok(targets(figures, &[("p50_us", if bench.pinned { 20.0 } else { 50.0 }, false)]))
 }
 
-fn pipe_round_trips(exe: &std::path::Path, n: usize) -> Result<Vec<Duration>> {
+fn pipe_round_trips(exe: &Path, n: usize) -> Result<Vec<Duration>> {
     let mut child = Child::spawn(exe, &["-e", LOOP], &[])?;
     let mut times = Vec::with_capacity(n);
     for _ in 0..n {
@@ -67,6 +68,7 @@ pub(super) async fn eval(bench: &Bench) -> Result<Value> {
         bench.lua(|exe| Ok(summary(pipe_round_trips(exe, n)?))),
         bench.python(Section::Eval, json!({ "n": bench.rounds(100, 10) })),
     );
+    let figures = beside(figures, "lupa", bench.lupa(Section::Eval, json!({ "n": n })));
     Ok(targets(figures, &[("p50_us", 120.0, false), ("p95_us", 400.0, false)]))
 }
 
@@ -82,26 +84,29 @@ pub(super) async fn create(bench: &Bench) -> Result<Value> {
     let mut vmoon = phase(2);
     vmoon["of_which_until_accepted_p50_us"] = phase(0)["p50_us"].take();
     vmoon["of_which_until_running_p50_us"] = phase(1)["p50_us"].take();
-    let lua = bench.lua(|exe| {
+    let children = |exe: &Path, words: &[&str]| {
         let mut times = Vec::with_capacity(n);
         for _ in 0..n {
             let begun = Instant::now();
-            let mut child = Child::spawn(exe, &["-e", LOOP], &[])?;
+            let mut child = Child::spawn(exe, &[words, &["-e", LOOP]].concat(), &[])?;
             child.write("return 1+1")?;
             let answer = child.read()?;
             times.push(begun.elapsed());
             expect(&answer, "2")?;
         }
         Ok(summary(times))
-    });
+    };
     let python = bench.python(Section::Create, json!({ "n": bench.rounds(50, 5) }));
-    Ok(targets(section("create and start to first answer", vmoon, lua, python), &[("p50_us", 1_000.0, false)]))
+    let figures = section("create and start to first answer", vmoon, bench.lua(|exe| children(exe, &[])), python);
+    let figures = beside(figures, "bubblewrap", bench.bubblewrap(children));
+    let figures = beside(figures, "lupa", bench.lupa(Section::Create, json!({ "n": n })));
+    Ok(targets(figures, &[("p50_us", 1_000.0, false)]))
 }
 
 /// Whole processes that run one line of Lua.
 pub(super) fn run(bench: &Bench) -> Result<Value> {
     let n = bench.rounds(300, 50);
-    let times = |exe: &std::path::Path, args: &[&str]| -> Result<Value> {
+    let times = |exe: &Path, args: &[&str]| -> Result<Value> {
         let env = bench.place.env();
         let times: Result<Vec<Duration>> = (0..n).map(|_| whole(exe, args, &env, "1\n")).collect();
         Ok(summary(times?))
@@ -114,12 +119,14 @@ pub(super) fn run(bench: &Bench) -> Result<Value> {
             (0..5).map(|_| whole(interpreter.exe(), &["-c", "import pylua_bioxen_vm_lib"], &env, "")).collect();
         figures["whole_process_of_an_import"] = import.map_or(Value::Null, summary);
     }
-    Ok(section(
+    let program = ["-e", "print(1)"];
+    let figures = section(
         "one-shot run of print(1), whole process",
-        times(bench.place.exe(), &["run", "-e", "print(1)"])?,
-        bench.lua(|exe| times(exe, &["-e", "print(1)"])),
+        times(bench.place.exe(), &[&["run"][..], &program].concat())?,
+        bench.lua(|exe| times(exe, &program)),
         python,
-    ))
+    );
+    Ok(beside(figures, "bubblewrap", bench.bubblewrap(|wrap, words| times(wrap, &[words, &program].concat()))))
 }
 
 /// Whole processes of `vmoon list`.

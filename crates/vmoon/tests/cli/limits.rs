@@ -50,3 +50,21 @@ fn files_and_the_work_directory_have_their_size() {
     let shown = home.run(&["show", "lab"]).ok();
     assert!(shown.contains("work directory (soft) 2 MiB"), "{shown}");
 }
+
+#[test]
+fn a_command_prints_no_more_than_it_may() {
+    let home = Home::new();
+    for (name, more) in [("inside", &[][..]), ("installed", &["--runtime", "lua5.4"])] {
+        home.run(&[&["create", name, "--set", "output=64KiB", "--start"], more].concat()).ok();
+        // What fits is there, and each command has all of it.
+        for _ in 0..2 {
+            assert_eq!(home.run(&["eval", name, "local _ = io.write(('x'):rep(65536))"]).ok().len(), 65536, "{name}");
+        }
+        // One that catches errors is interrupted all the same, and what is left out is said.
+        let endless = "while true do pcall(function() while true do io.write(('y'):rep(1000), '\\n') end end) end";
+        let got = home.run(&["eval", name, endless]);
+        assert!(got.code == 130 && got.out.len() == 65536 && got.err.contains("a command may print 65536 bytes here"), "{name}: {got:?}");
+        assert_eq!(home.run(&["eval", name, "return 6 * 7"]).ok(), "42\n", "{name}");
+        assert!(home.run(&["show", name]).ok().contains("output of a command 64 KiB"));
+    }
+}

@@ -132,7 +132,7 @@ impl Hub {
                 used >> 20,
                 room.limit >> 20
             );
-            state.core.pend(Stream::Err, text.as_bytes());
+            state.core.note(Stream::Err, text.as_bytes());
             state.core.interrupt(id, FailureKind::Interrupted);
         }
         state

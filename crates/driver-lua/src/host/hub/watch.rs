@@ -127,7 +127,7 @@ impl Hub {
         } else if !parked && running.cut_at.is_some_and(|at| at + self.grace <= now) {
             if let Some(advice) = self.advice.get() {
                 state.core.capture();
-                state.core.pend(Stream::Err, advice.as_bytes());
+                state.core.note(Stream::Err, advice.as_bytes());
             }
             self.end_now(state, &Exit::DidNotYield);
         }
