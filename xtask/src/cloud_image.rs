@@ -3,6 +3,7 @@
 use crate::say;
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Command, Stdio},
 };
@@ -12,7 +13,7 @@ const PACKAGES: &str = "systemd-sysv,dbus,cloud-init,cloud-guest-utils,openssh-s
     iproute2,sudo,udev,kmod,e2fsprogs,systemd-resolved,ca-certificates,lua5.4,grub-efi-amd64-bin";
 
 /// What it is made with: a program, and the Debian package that brings it.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 8] = [
     ("mmdebstrap", "mmdebstrap"),
     ("mkfs.vfat", "dosfstools"),
     ("mmd", "mtools"),
@@ -20,6 +21,7 @@ const TOOLS: [(&str, &str); 7] = [
     ("sfdisk", "fdisk"),
     ("mke2fs", "e2fsprogs"),
     ("qemu-img", "qemu-utils"),
+    ("systemctl", "systemd"),
 ];
 
 /// The sizes of the partitions, MiB: the firmware's and the system's.
@@ -54,9 +56,13 @@ pub(crate) fn make(folder: &str) -> Result<(), String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there =
         |program: &str| std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(program).is_file());
-    let missing: Vec<&str> = TOOLS.iter().filter(|(program, _)| !there(program)).map(|(_, package)| *package).collect();
+    let mut missing: Vec<&str> = TOOLS.iter().filter(|(program, _)| !there(program)).map(|(_, package)| *package).collect();
+    missing.dedup();
     if !missing.is_empty() {
         return Err(format!("it is made with programs that are not here: apt-get install {}", missing.join(" ")));
+    }
+    if fs::metadata("/proc/self").is_ok_and(|me| me.uid() != 0) {
+        return Err("the files of the image belong to root: run it as root".into());
     }
     let dir = Path::new(folder);
     fs::create_dir_all(dir).map_err(|e| format!("{folder}: {e}"))?;

@@ -190,6 +190,9 @@ pub struct SessionView {
     pub viewers: u32,
     /// Whether somebody holds the pen.
     pub writer: bool,
+    /// Whether its connection is closed because nobody uses it. It goes on where it is held, as far as is known, and the next who uses it is connected again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resting: bool,
     /// Set while the transcript cannot be written: the machine waits, nothing is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<vmoon_core::error::ErrorRecord>,

@@ -17,7 +17,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::{collections::HashMap, time::Duration};
 
 /// A driver's name for one of its machines: opaque JSON that only the driver reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -380,9 +380,10 @@ pub trait Driver: Send + Sync {
     /// stay the same as long as the machine lives, unless [`Tune::rename`] has given another one: machines are known again by it.
     async fn list(&self) -> Result<Vec<Found>>;
 
-    /// [`Self::list`] for a caller who knows some machines: made by us, finished, and listed or created before. What cannot have changed need not be asked of
-    /// them again, and [`Found::id`] may be missing where the handle is a known one.
-    async fn list_knowing(&self, known: &HashSet<Handle>) -> Result<Vec<Found>> {
+    /// [`Self::list`] for a caller who knows some machines: made by us, finished, and listed or created before, each with those of its channels that the caller
+    /// has open or is about to open. What cannot have changed need not be asked of them again, and [`Found::id`] may be missing where the handle is a known one. Of a
+    /// machine that runs, the life of such a channel may be said again without asking: whether it is over shows in opening it, and in [`Self::observe`].
+    async fn list_knowing(&self, known: &HashMap<Handle, Vec<Channel>>) -> Result<Vec<Found>> {
         let _ = known;
         self.list().await
     }
@@ -408,6 +409,13 @@ pub trait Driver: Send + Sync {
     fn on_demand(&self, channel: &Channel) -> bool {
         let _ = channel;
         false
+    }
+
+    /// After how long without use the link of a session of this channel is closed, to be opened again by whoever wants to use it. Only for channels whose other
+    /// end goes on without a link and keeps what it says meanwhile; nothing means that the link stays open.
+    fn rests(&self, channel: &Channel) -> Option<Duration> {
+        let _ = channel;
+        None
     }
 
     /// What this machine can do. Derived from the accessors below and from the guest; no I/O.

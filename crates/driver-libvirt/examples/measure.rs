@@ -1,9 +1,9 @@
 //! Measures the driver against a libvirtd of its own with many machines, beside virsh and qemu-img: `cargo run --release -p vmoon-driver-libvirt --example
-//! measure [NUMBER]`. Needs root and what `cargo xtask install` installs.
+//! measure [NUMBER [RUNNING]]`: so many machines, and so many of them that run. Needs root and what `cargo xtask install` installs.
 
 use serde_json::json;
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt::Write as _,
     io::Write as _,
     time::{Duration, Instant},
@@ -11,15 +11,15 @@ use std::{
 use uuid::Uuid;
 use vmoon_core::{
     MachineId, Result,
-    driver::{Driver, Handle, Journal},
+    driver::{Channel, ChannelKind, Driver, Handle, Journal},
     operation::{Progress, Undo},
     spec::MachineSpec,
 };
 use vmoon_driver_libvirt::{LibvirtConfig, LibvirtDriver};
 use vmoon_libvirt_lab::Lab;
 use vmoon_libvirt_wire::{
-    Client, Options, UnixSocket,
-    flags::{Define, PoolStart, Undefine},
+    Client, Domain, Options, UnixSocket,
+    flags::{Affect, Define, Destroy, PoolStart, Start, Undefine},
 };
 
 struct Unread;
@@ -95,7 +95,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     for n in 0..number {
         client.undefine(&client.domain_named(&format!("m{n}")).await?, Undefine::NONE).await?;
     }
-    let mut known: HashSet<Handle> = driver.list().await?.into_iter().map(|found| found.handle).collect();
+    let mut known: HashMap<Handle, Vec<Channel>> = driver.list().await?.into_iter().map(|found| (found.handle, Vec::new())).collect();
     for n in 0..number {
         let id = id();
         let tag =
@@ -103,7 +103,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let tail = "<memory>65536</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>";
         let ours = format!("<domain type='qemu'><name>m{n}</name><uuid>{id}</uuid>{tag}{tail}");
         client.define(&ours, Define::NONE).await?;
-        known.insert(Handle(id.to_string()));
+        known.insert(Handle(id.to_string()), Vec::new());
     }
     let ours = shortest(7, async || {
         let found = LibvirtDriver::connect(&config)?.list_knowing(&known).await?;
@@ -114,6 +114,27 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     writeln!(report, "list {number} machines of ours that are known, from connect: {:.1} ms", ours.as_secs_f64() * 1e3)?;
     let unknown = shortest(7, async || LibvirtDriver::connect(&config)?.list().await.map(|found| assert!(found.len() >= number))).await;
     writeln!(report, "list {number} machines of ours that nobody knows, from connect: {:.1} ms", unknown.as_secs_f64() * 1e3)?;
+    // All of these run, held before their first instruction, as if this process had begun anew: what a daemon that was started again does.
+    let running: usize = std::env::args().nth(2).map_or(Ok(20), |text| text.parse())?;
+    let mut runs: Vec<Handle> = known.keys().filter(|handle| handle.0 != base.to_string()).take(running).cloned().collect();
+    for handle in &runs {
+        let domain = Domain::of(handle.0.parse()?);
+        client.start(&domain, Start::PAUSED).await?;
+        let tag = format!("<machine id='{}' complete='yes' template='linux-cloud' life='7'/>", handle.0);
+        client.set_metadata(&domain, Some(&tag), "v", "urn:vmoon:libvirt:1", Affect::LIVE).await?;
+        client.resume(&domain).await?;
+        client.pause(&domain).await?;
+    }
+    let seen: Vec<Channel> = vec![Channel { name: "serial".into(), kind: ChannelKind::Terminal, life: 7 }];
+    runs.iter().for_each(|handle| drop(known.insert(handle.clone(), seen.clone())));
+    let knowing = shortest(7, async || LibvirtDriver::connect(&config)?.list_knowing(&known).await.map(drop)).await;
+    writeln!(report, "… of which {running} run, and their consoles are known: {:.1} ms", knowing.as_secs_f64() * 1e3)?;
+    runs.iter().for_each(|handle| drop(known.insert(handle.clone(), Vec::new())));
+    let asking = shortest(7, async || LibvirtDriver::connect(&config)?.list_knowing(&known).await.map(drop)).await;
+    writeln!(report, "… and each is asked for its life: {:.1} ms", asking.as_secs_f64() * 1e3)?;
+    for handle in runs.drain(..) {
+        client.destroy(&Domain::of(handle.0.parse()?), Destroy::NONE).await?;
+    }
     let virsh =
         shortest(5, async || lab.command("virsh").args(["-q", "list", "--all"]).output().map(|output| assert!(output.status.success())))
             .await;

@@ -9,7 +9,7 @@ use crate::{
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use vmoon_core::{
     Code, Error, MachineId, Result,
     ability::{Addresses, Display, Exec, Notices, Reset, Snapshots, Tune},
@@ -48,6 +48,7 @@ pub struct SimDriver {
     abilities: Abilities,
     adopts: bool,
     door: Option<Door>,
+    rests: Option<Duration>,
 }
 
 /// Says whether a connection is let in.
@@ -73,7 +74,7 @@ impl SimDriver {
 
     /// A fresh connection to the world that lacks what `abilities` lack. `eval` is always there.
     pub fn with_abilities(world: Arc<World>, abilities: Abilities) -> Self {
-        Self { world, line: Line::default(), abilities: Abilities { eval: true, ..abilities }, adopts: false, door: None }
+        Self { world, line: Line::default(), abilities: Abilities { eval: true, ..abilities }, adopts: false, door: None, rests: None }
     }
 
     /// A fresh connection as to a hypervisor: it shows what others have made, and tells what happens.
@@ -84,6 +85,11 @@ impl SimDriver {
     /// The same behind a door: every list asks whether it is let in.
     pub fn behind(self, door: Door) -> Self {
         Self { door: Some(door), ..self }
+    }
+
+    /// The same, whose sessions need no link after so long without use.
+    pub fn resting(self, after: Duration) -> Self {
+        Self { rests: Some(after), ..self }
     }
 
     pub(crate) fn world(&self) -> &World {
@@ -347,6 +353,10 @@ impl Driver for SimDriver {
             None => Err(Error::new(Code::SessionChannel, "the machine has no such channel")),
         })
         .await
+    }
+
+    fn rests(&self, _: &Channel) -> Option<Duration> {
+        self.rests
     }
 
     fn abilities(&self, _handle: &Handle) -> Abilities {

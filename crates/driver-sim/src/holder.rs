@@ -178,6 +178,20 @@ impl Holder {
         })
     }
 
+    /// Nobody reads that link any more.
+    pub(crate) fn left(&self, link: u64) {
+        self.change(|state| {
+            if state.link == link {
+                state.link = 0;
+            }
+        });
+    }
+
+    /// Whether anybody has a link.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.lock().link != 0
+    }
+
     /// Takes a frame from that link.
     pub(crate) fn receive(&self, link: u64, frame: Frame<'_>) -> Result<()> {
         self.change(|state| {

@@ -41,6 +41,12 @@ impl LinkReader for Reader {
     }
 }
 
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.holder.left(self.link);
+    }
+}
+
 #[async_trait]
 impl LinkWriter for Writer {
     async fn send(&mut self, frame: Frame<'_>) -> Result<()> {

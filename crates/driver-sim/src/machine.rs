@@ -219,6 +219,10 @@ impl Machine {
         }
     }
 
+    pub(crate) fn is_linked(&self) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.is_linked())
+    }
+
     fn holders(&self) -> impl Iterator<Item = &Arc<Holder>> {
         self.holder.iter().chain(&self.console)
     }

@@ -340,6 +340,13 @@ impl World {
         self.meddle(handle, |machine, _| machine.break_link());
     }
 
+    /// Whether anybody has a link to the machine's session.
+    pub fn is_linked(&self, handle: &Handle) -> bool {
+        let native = native(handle);
+        let inner = self.lock();
+        native.and_then(|native| inner.machines.get(&native)).is_some_and(Machine::is_linked)
+    }
+
     /// It is gone, with its disk.
     pub fn vanish(&self, handle: &Handle) {
         if let Some(native) = native(handle) {

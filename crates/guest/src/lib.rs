@@ -9,7 +9,8 @@
 //! * implements [`Entrance`] with [`Guests::account`], and has files and environments of its guests by [`OverSsh`];
 //! * takes the settings `ssh-…` and `env` of a machine that exists ([`settings`]) and gives them to [`Guests::tune`].
 //!
-//! Nothing connects before somebody wants to be in the guest, and a connection that nobody uses is closed after a while.
+//! Nothing connects before somebody wants to be in the guest, and a connection that nobody uses is closed after a while, that of a Lua session too: the session
+//! goes on in the guest ([`rests`]).
 
 mod carry;
 mod channel;
@@ -36,6 +37,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::Semaphore;
 use vmoon_core::{
@@ -53,6 +55,8 @@ pub const MAIN: &str = "main";
 pub const SHELL: &str = "shell";
 /// The login name of machines that we make, where the user names none.
 pub const USER: &str = "vmoon";
+/// After how long without use a Lua session's connection is let go of. It is closed when nobody else uses it for as long again.
+const REST: Duration = Duration::from_secs(60);
 /// How many guests may be connected to at once.
 const CONNECTING: usize = 16;
 
@@ -78,6 +82,12 @@ pub struct Machine<'a> {
     pub name: &'a str,
     /// The number of its run: another one after each start.
     pub run: u64,
+}
+
+/// After how long without use a session of this channel needs no connection. The Lua session is held in the guest with all it says; a shell ends with its
+/// connection.
+pub fn rests(channel: &Channel) -> Option<Duration> {
+    (channel.name == MAIN).then_some(REST)
 }
 
 /// How the machines of one connection are entered. Clones are the same.

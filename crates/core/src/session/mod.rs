@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum SessionState {
     /// Its channel is being opened.
     Opening,
-    /// It can be used.
+    /// It can be used. Its link may be closed while nobody uses it; then it is opened by whoever does.
     Live,
     /// Its machine cannot be reached; it is kept.
     Held,
@@ -38,6 +38,10 @@ pub enum Input {
     MachineHeld,
     /// The machine can be reached again ([`crate::machine::Effect::ResumeSessions`]).
     MachineBack,
+    /// Nobody has used it for a while, and nothing is lost without a link ([`crate::driver::Driver::rests`]).
+    Unused,
+    /// Somebody wants to use it, and its link was closed because nobody did.
+    Wanted,
 }
 
 /// What the session's task has to do, in this order, after storing the new state.

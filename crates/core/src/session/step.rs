@@ -28,6 +28,10 @@ pub fn step(state: SessionState, input: Input) -> Step {
         (Live, Input::LinkBroken) => (Opening, &[OpenLink, Announce]),
         (state @ (Opening | Live), Input::MachineBack) => (state, &[]),
         (Live, Input::Opened) => (Live, &[]),
+        // It goes on where it is held; only the way there is given up, until somebody wants it.
+        (Live, Input::Unused) => (Live, &[CloseLink]),
+        (Live, Input::Wanted) => (Opening, &[OpenLink, Announce]),
+        (state @ (Opening | Held), Input::Unused | Input::Wanted) => (state, &[]),
     };
     Step { state, effects: effects.to_vec() }
 }
@@ -42,7 +46,7 @@ mod tests {
         [SessionState::Opening, SessionState::Live, SessionState::Held, SessionState::Ended { exit: Exit::Killed }]
     }
 
-    fn inputs() -> [Input; 6] {
+    fn inputs() -> [Input; 8] {
         let exit = Exit::Code { code: 3 };
         [
             Input::Opened,
@@ -51,6 +55,8 @@ mod tests {
             Input::MachineEnded(exit),
             Input::MachineHeld,
             Input::MachineBack,
+            Input::Unused,
+            Input::Wanted,
         ]
     }
 

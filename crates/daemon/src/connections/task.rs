@@ -4,9 +4,9 @@
 //! Nothing is polled while it answers. While it does not, it is asked again ever more rarely.
 
 use super::{Entry, Live, locked_error, reconcile};
-use crate::{context::Context, store::About, timer};
+use crate::{context::Context, machine::Machine, store::About, timer};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use vmoon_core::{
     Code, Error, Result,
     ability::{Changed, Notices},
     connection::ConnectionState,
-    driver::Handle,
+    driver::{Channel, Handle},
     event::EventKind,
     machine::State,
 };
@@ -129,14 +129,18 @@ impl Task {
         }
     }
 
-    /// Machines of ours that were finished: a driver need not ask whether they are.
-    fn known(&self) -> HashSet<Handle> {
+    /// Machines of ours that were finished: a driver need not ask whether they are. With the channels of their sessions, which are open or opened next.
+    fn known(&self) -> HashMap<Handle, Vec<Channel>> {
         let ours = self.context.machines_of(self.entry.id).into_iter().filter(|machine| machine.ours);
         let whole = ours.filter(|machine| {
             let state = machine.view().state;
             !matches!(state, State::Creating | State::Broken | State::Deleting | State::Gone)
         });
-        whole.filter_map(|machine| machine.handle()).collect()
+        let channels = |machine: &Machine| {
+            let sessions = machine.sessions().into_iter().filter(|session| !session.ended());
+            sessions.filter(|session| !machine.outlives(session)).map(|session| session.row.channel.clone()).collect()
+        };
+        whole.filter_map(|machine| Some((machine.handle()?, channels(&machine)))).collect()
     }
 
     fn tell(&self, state: ConnectionState, error: Option<Error>) {

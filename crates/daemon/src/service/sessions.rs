@@ -115,7 +115,10 @@ impl Service {
             Err(_) if request.from.is_some() && self.session(&request.session).is_ok() => self.session(&request.session)?,
             Err(error) => return Err(error),
         };
-        Ok(Box::new(Attached::new(shared, request.from, request.mode)?))
+        let attached = Attached::new(shared.clone(), request.from, request.mode)?;
+        // What it has said while nobody was connected is read now.
+        shared.rouse().await;
+        Ok(Box::new(attached))
     }
 
     pub(super) async fn read_transcript(&self, request: Read) -> Result<ReadView> {
@@ -126,6 +129,9 @@ impl Service {
             reader.seek(reader.bounds().0);
         }
         let wait = tokio::time::Instant::now() + patience(request.wait_ms, 0);
+        if request.wait_ms.is_some_and(|wait| wait > 0) {
+            shared.rouse().await;
+        }
         let max = request.max.unwrap_or(1 << 20).min(READ_MAX) as usize;
         let mut pieces = Vec::new();
         let mut size = 0;

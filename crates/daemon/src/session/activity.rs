@@ -2,9 +2,12 @@
 //!
 //! Kept in memory only. A daemon that has just started takes its own beginning for the last use.
 
-use std::sync::{
-    Mutex, OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tokio::time::Instant;
 use vmoon_api::views::CommandView;
@@ -61,6 +64,11 @@ impl Activity {
     /// When it was last used, by [`now_ms`].
     pub(crate) fn used_ms(&self) -> u64 {
         self.used_ms.load(Ordering::Relaxed)
+    }
+
+    /// For how long nobody has used it.
+    pub(super) fn unused(&self) -> Duration {
+        Duration::from_millis(now_ms().saturating_sub(self.used_ms()))
     }
 
     /// The message of the last command that failed.

@@ -43,6 +43,7 @@ impl Task {
                     self.commands.runs(number, link.waiting_input);
                 }
                 self.link = Some(Link { reader: link.reader, writer: link.writer });
+                self.rest_at = self.may_rest().map(|after| Instant::now() + after);
                 if self.older && (!known || self.commands.unfinished() < all || self.commands.last() < link.last_command) {
                     self.rebuild();
                 }

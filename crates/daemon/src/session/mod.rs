@@ -6,6 +6,7 @@ mod collect;
 pub(crate) mod commands;
 mod linking;
 mod requests;
+mod resting;
 mod shared;
 mod streaming;
 pub(crate) mod task;

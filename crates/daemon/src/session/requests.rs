@@ -30,11 +30,11 @@ impl Task {
                     self.refuse(msg, Error::new(Code::SessionQueueFull, "too many requests wait for the session"));
                 } else {
                     self.inbox.push_back(msg);
-                    self.unpark();
+                    self.wanted().await;
                 }
             }
             Msg::Wake(answer) => {
-                self.unpark();
+                self.wanted().await;
                 let _ = answer.send(Ok(()));
             }
             Msg::Resize(size) => {
@@ -119,7 +119,7 @@ impl Task {
     }
 
     /// Somebody wants to use it: if opening it was given up, it is tried again, and why it had failed is forgotten.
-    fn unpark(&mut self) {
+    pub(super) fn unpark(&mut self) {
         if self.parked && self.state == SessionState::Opening {
             self.attempts = 0;
             self.shared.live.send_modify(|live| live.trouble = None);

@@ -27,6 +27,8 @@ pub(crate) struct Live {
     pub queued: u32,
     /// Whether it waits for input.
     pub waiting_input: bool,
+    /// Whether the link is closed because nobody uses it.
+    pub resting: bool,
     /// Why the transcript cannot be written now.
     pub stalled: Option<ErrorRecord>,
     /// Why the channel could not be opened when that was last tried.
@@ -106,6 +108,7 @@ impl Shared {
             busy: live.busy,
             queued: live.queued,
             waiting_input: live.waiting_input,
+            resting: live.resting,
             viewers: attached.viewers,
             writer: attached.pen.is_some(),
             stalled: live.stalled,
@@ -136,6 +139,14 @@ impl Shared {
         // A session that is over is not woken.
         if self.tx.send(Msg::Wake(answer)).await.is_ok() {
             let _ = done.await;
+        }
+    }
+
+    /// Somebody watches it: its link is opened if it was closed because nobody did.
+    pub(crate) async fn rouse(&self) {
+        self.activity.used();
+        if self.live.borrow().resting {
+            self.wake().await;
         }
     }
 

@@ -182,6 +182,8 @@ pub(crate) struct Task {
     /// When to try again.
     pub(super) stall_retry: Instant,
     pub(super) ending: Option<LastWords>,
+    /// When to see whether anybody still uses the link, where it may be closed.
+    pub(super) rest_at: Option<Instant>,
     /// The size of the terminal, once somebody has said it: told anew to every link.
     pub(super) size: Option<[u8; 4]>,
 }
@@ -208,7 +210,16 @@ impl Task {
         let (tx, rx) = mpsc::channel(INBOX);
         let written = transcript.end();
         let state = row.state.clone();
-        let live = Live { state: state.clone(), written, busy: None, queued: 0, waiting_input: false, stalled: None, trouble: None };
+        let live = Live {
+            state: state.clone(),
+            written,
+            busy: None,
+            queued: 0,
+            waiting_input: false,
+            resting: false,
+            stalled: None,
+            trouble: None,
+        };
         let shared = Shared::new(row, machine_name, live, transcript.reader(0), tx);
         shared.activity.accepted(commands.last());
         if matches!(state, SessionState::Ended { .. }) {
@@ -241,6 +252,7 @@ impl Task {
             stalled: None,
             stall_retry: Instant::now(),
             ending: None,
+            rest_at: None,
             size: None,
         };
         if state != SessionState::Held {
@@ -281,6 +293,7 @@ impl Task {
                     }
                 }
                 () = timer::until(silence) => self.finish().await,
+                () = timer::until(self.rest_at) => self.rest().await,
             }
         }
         self.farewell();
@@ -339,6 +352,9 @@ impl Task {
                 Effect::FailWaiting(_) => {}
                 Effect::Announce => self.announce(before == SessionState::Held).await,
             }
+        }
+        if self.state != SessionState::Live {
+            self.awake();
         }
         if self.link.is_none() {
             self.resend = true;

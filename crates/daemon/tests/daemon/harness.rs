@@ -46,9 +46,14 @@ impl Outside {
 
     /// Starts a daemon. A former one must have been dropped.
     pub(super) async fn daemon(&self, hooks: Hooks) -> Arc<Service> {
+        self.driven(SimDriver::new(self.world.clone()), hooks).await
+    }
+
+    /// The same with that driver.
+    pub(super) async fn driven(&self, driver: SimDriver, hooks: Hooks) -> Arc<Service> {
         self.former_store_has_ended();
         let connection = Connection::new(ConnectionId::from_uuid(Uuid::from_u128(7)), "local", "sim", "");
-        let connected = Connected { connection, driver: Arc::new(SimDriver::new(self.world.clone())) };
+        let connected = Connected { connection, driver: Arc::new(driver) };
         Daemon::start(self.dir.path(), vec![connected], hooks).await.unwrap().service
     }
 

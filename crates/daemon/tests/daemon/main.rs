@@ -9,5 +9,6 @@ mod found;
 mod harness;
 mod policy;
 mod recovery;
+mod resting;
 mod sessions;
 mod wire;

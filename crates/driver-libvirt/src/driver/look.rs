@@ -1,5 +1,5 @@
-//! Looking at machines: one, all of them, what they use. A constant number of calls, however many there are, and one for each that runs and whose tag is not known. A tag is kept
-//! until an event says that it may have changed; that of a machine that is off, and that the caller knows to be ours and whole, is not read at all.
+//! Looking at machines: one, all of them, what they use. A constant number of calls, however many there are, and one for each whose tag is not known. A tag is kept
+//! until an event says that it may have changed; that of a machine that the caller knows to be ours and whole is not read at all, if it is off or the caller has its console.
 
 use super::{Inner, errors::Doing as _, link::Link};
 use crate::render::{NAMESPACE, Tag};
@@ -90,13 +90,25 @@ impl Known {
 }
 
 impl Tags {
-    /// The tags of these domains, but for those that are off and which the caller knows: their tags would say nothing new.
-    async fn of(&self, client: &Client, domains: &[Domain], knows: &HashSet<Handle>) -> Result<HashMap<Uuid, Tag>> {
+    /// The tags of these domains, but for those that the caller knows and that are off: their tags would say nothing new. Of those that run and whose console the
+    /// caller has open, the number of its life is taken from the caller: who opens a console, or reads on, is told when that life is over.
+    async fn of(&self, client: &Client, domains: &[Domain], knows: &HashMap<Handle, Vec<Channel>>) -> Result<HashMap<Uuid, Tag>> {
         let mut known = self.0.lock().await;
         known.refresh(client).await;
-        let mut reading = JoinSet::new();
+        let (mut reading, mut taken) = (JoinSet::new(), Vec::new());
         for domain in domains.iter().filter(|domain| may_be_ours(domain.uuid)) {
-            if domain.id < 0 && knows.contains(&handle_of(domain.uuid)) {
+            let told = knows.get(&handle_of(domain.uuid));
+            if domain.id < 0 && told.is_some() {
+                continue;
+            }
+            let life = told.and_then(|open| open.iter().find(|channel| channel.name == SERIAL)).map(|channel| channel.life);
+            if let Some(life) = life
+                && known.tags.get(&domain.uuid).is_none_or(|(id, _)| *id != domain.id)
+            {
+                taken.push((
+                    domain.uuid,
+                    Tag { id: MachineId::from_uuid(domain.uuid), complete: true, template: String::new(), life: Some(life) },
+                ));
                 continue;
             }
             if known.tags.get(&domain.uuid).is_none_or(|(id, _)| *id != domain.id) {
@@ -122,11 +134,12 @@ impl Tags {
         }
         if known.events.is_none() {
             let read = std::mem::take(&mut known.tags);
-            return Ok(read.into_iter().filter_map(|(uuid, (_, tag))| Some((uuid, tag?))).collect());
+            return Ok(read.into_iter().filter_map(|(uuid, (_, tag))| Some((uuid, tag?))).chain(taken).collect());
         }
         let there: HashSet<Uuid> = domains.iter().map(|domain| domain.uuid).collect();
         known.tags.retain(|uuid, _| there.contains(uuid));
-        Ok(known.tags.iter().filter_map(|(uuid, (_, tag))| Some((*uuid, tag.clone()?))).collect())
+        // What was taken from the caller is not kept: it was not read.
+        Ok(known.tags.iter().filter_map(|(uuid, (_, tag))| Some((*uuid, tag.clone()?))).chain(taken).collect())
     }
 }
 
@@ -228,7 +241,7 @@ impl Inner {
     }
 
     /// Every domain of the connection, for somebody who knows some of them.
-    pub(crate) async fn look_at_all(&self, known: &HashSet<Handle>) -> Result<Vec<Found>> {
+    pub(crate) async fn look_at_all(&self, known: &HashMap<Handle, Vec<Channel>>) -> Result<Vec<Found>> {
         let what = "list the machines";
         let look = |client: Client| async move {
             tokio::try_join!(client.domains(Domains::MANAGED_SAVE), client.stats(&[], Stats::STATE, StatsHow::NOWAIT))

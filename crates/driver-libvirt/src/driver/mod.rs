@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use endpoint::{Endpoint, SshOptions};
 use link::Link;
 use serde_json::{Map, Value};
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use vmoon_core::{
     Error, MachineId, Result, ability,
     device::{Device, DeviceChange, DeviceKind, Devices},
@@ -160,10 +160,10 @@ impl Driver for LibvirtDriver {
     }
 
     async fn list(&self) -> Result<Vec<Found>> {
-        self.0.look_at_all(&HashSet::new()).await
+        self.0.look_at_all(&HashMap::new()).await
     }
 
-    async fn list_knowing(&self, known: &HashSet<Handle>) -> Result<Vec<Found>> {
+    async fn list_knowing(&self, known: &HashMap<Handle, Vec<Channel>>) -> Result<Vec<Found>> {
         self.0.look_at_all(known).await
     }
 
@@ -180,6 +180,10 @@ impl Driver for LibvirtDriver {
 
     fn on_demand(&self, channel: &Channel) -> bool {
         guest::is_inside(channel)
+    }
+
+    fn rests(&self, channel: &Channel) -> Option<Duration> {
+        vmoon_guest::rests(channel)
     }
 
     fn abilities(&self, handle: &Handle) -> Abilities {

@@ -256,6 +256,10 @@ impl Driver for XcpngDriver {
         guest::is_inside(channel)
     }
 
+    fn rests(&self, channel: &Channel) -> Option<Duration> {
+        vmoon_guest::rests(channel)
+    }
+
     fn abilities(&self, handle: &Handle) -> Abilities {
         let eval = uuid(handle).is_ok_and(|uuid| self.0.guests().is_some_and(|guests| guests.is_known(&uuid)));
         Abilities { pause: true, suspend: true, eval, ..Abilities::default() }

@@ -1,6 +1,6 @@
 //! Trust, addresses, connections that are shared and closed, and machines that are not ours.
 
-use crate::place::{At, exec, guests, known, machine, seeded, set};
+use crate::place::{At, Talk, channel, exec, guests, known, machine, seeded, set};
 use serde_json::json;
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 use tokio::net::TcpListener;
@@ -75,6 +75,39 @@ async fn a_connection_that_nobody_uses_is_closed_and_made_again() {
     let end = tokio::time::timeout(crate::place::PATIENCE, connection.closed()).await;
     end.expect("it is closed");
     assert_eq!(exec(&guests, &at, &["true"]).await.unwrap().code, Some(0));
+    assert_eq!(lab.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_lua_session_that_nobody_is_linked_to_needs_no_connection() {
+    let (dir, lab) = (tempfile::tempdir().unwrap(), Lab::new(Tools::System, "lua5.4").await);
+    let at = At::lab(&lab);
+    let guests = guests(dir.path());
+    seeded(&guests, &lab);
+    let main = channel(&guests, 1, "main");
+    assert!(vmoon_guest::rests(&main).is_some() && vmoon_guest::rests(&channel(&guests, 1, "shell")).is_none());
+    let mut talk = Talk::open(&guests, &at, 1, &main, 0).await.unwrap();
+    talk.eval("x = 42").await;
+    let from = talk.at;
+    let connection = (*guests.connection(&machine(1), &at).await.unwrap()).clone();
+    drop(talk);
+    // The session's task sees that its link is gone; then a minute passes.
+    let end = async {
+        loop {
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(61)).await;
+            tokio::time::resume();
+            if connection.is_closed() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::place::PATIENCE * 1_000, end).await.expect("it is closed");
+    assert!(!guests.describe("vm-1").contains_key("ssh_place"), "what is shown is true");
+    assert_eq!(lab.connections(), 1);
+    let mut talk = Talk::open(&guests, &at, 1, &main, from).await.unwrap();
+    assert_eq!(talk.eval("print(x)").await, "42\n");
     assert_eq!(lab.connections(), 2);
 }
 

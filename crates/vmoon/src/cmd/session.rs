@@ -82,6 +82,7 @@ pub(crate) fn state(session: &SessionView) -> String {
         SessionState::Opening => "opening".into(),
         SessionState::Live if session.waiting_input => "waits for input".into(),
         SessionState::Live if session.busy.is_some() => "busy".into(),
+        SessionState::Live if session.resting => "resting".into(),
         SessionState::Live => "live".into(),
         SessionState::Held => "held".into(),
         SessionState::Ended { .. } => "ended".into(),
