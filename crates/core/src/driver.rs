@@ -359,8 +359,15 @@ pub trait Driver: Send + Sync {
     /// Turns a specification into a plan. Pure; refuses before anything is touched, all problems at once.
     fn plan(&self, name: &str, spec: &MachineSpec, host: &HostFacts) -> Result<Plan, Problems>;
 
+    /// What puts back whatever [`Self::create`] can leave behind, where that is known beforehand: it is stored together with the machine itself, and `create`
+    /// need not journal it.
+    fn undo_of_create(&self, id: MachineId, plan: &Plan) -> Option<Undo> {
+        let _ = (id, plan);
+        None
+    }
+
     /// Creates the machine, stopped (a copy of a running one: running). MUST be idempotent per id; MUST tag what it makes with the id; MUST journal an undo
-    /// value before each step that leaves something behind; writes the tag *complete* last.
+    /// value before each step that leaves something behind, but for [`Self::undo_of_create`]; writes the tag *complete* last.
     async fn create(&self, id: MachineId, plan: &Plan, journal: &dyn Journal) -> Result<Handle>;
 
     /// Starts it. MUST be safe to repeat; MUST NOT create a second life while one runs.

@@ -62,7 +62,12 @@ fn there<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<PathBuf> {
 
 /// The user's home directory, without symbolic links.
 pub(crate) fn home() -> Option<PathBuf> {
-    PathBuf::from(std::env::var_os("HOME")?).canonicalize().ok()
+    static HOME: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(home) = HOME.get() {
+        return Some(home.clone());
+    }
+    let home = PathBuf::from(std::env::var_os("HOME")?).canonicalize().ok()?;
+    Some(HOME.get_or_init(|| home).clone())
 }
 
 /// Who grants: where vmoon keeps its state and where the user is at home, both of which are not granted by accident.

@@ -203,11 +203,13 @@ pub(crate) struct Layout {
     state: PathBuf,
     /// The same without symbolic links, once that was asked for.
     real: OnceLock<PathBuf>,
+    /// The directories of earlier boots, once they were asked for: there will be no more of them.
+    earlier: OnceLock<Vec<PathBuf>>,
 }
 
 impl Layout {
     pub(crate) fn new(state: PathBuf) -> Self {
-        Self { state, real: OnceLock::new() }
+        Self { state, real: OnceLock::new(), earlier: OnceLock::new() }
     }
 
     /// The state directory without symbolic links, as the kernel's rules want paths. It must exist.
@@ -258,6 +260,11 @@ impl Layout {
         self.runs().join(boot_id()).join(id.to_string())
     }
 
+    /// The life of this machine in this boot with that number.
+    pub(crate) fn life(&self, id: MachineId, number: u64) -> Life {
+        Life { number, dir: self.lives_dir(id).join(number.to_string()) }
+    }
+
     /// The lives of this machine in this boot that left files, oldest first.
     ///
     /// # Errors
@@ -271,21 +278,19 @@ impl Layout {
 
     /// The directories of this machine's lives in earlier boots.
     pub(crate) fn earlier_boots(&self, id: MachineId) -> Vec<PathBuf> {
-        let Ok(boots) = fs::read_dir(self.runs()) else { return Vec::new() };
-        boots
-            .filter_map(|boot| Some(boot.ok()?.path()))
-            .filter(|boot| boot.file_name().is_some_and(|name| name != boot_id()))
-            .map(|boot| boot.join(id.to_string()))
-            .filter(|dir| dir.is_dir())
-            .collect()
+        let boots = self.earlier.get_or_init(|| {
+            let boots = fs::read_dir(self.runs()).into_iter().flatten().filter_map(|boot| Some(boot.ok()?.path()));
+            boots.filter(|boot| boot.file_name().is_some_and(|name| name != boot_id())).collect()
+        });
+        boots.iter().map(|boot| boot.join(id.to_string())).filter(|dir| dir.is_dir()).collect()
     }
 
-    /// The largest number of any life of this machine, in whatever boot.
+    /// The largest number of any life of this machine, in whatever boot; those of this one are told.
     ///
     /// # Errors
     /// As [`Self::lives`].
-    pub(crate) fn last_number(&self, id: MachineId) -> Result<u64> {
-        let mut last = self.lives(id)?.last().map_or(0, |life| life.number);
+    pub(crate) fn last_number(&self, id: MachineId, lives: &[Life]) -> Result<u64> {
+        let mut last = lives.last().map_or(0, |life| life.number);
         for dir in self.earlier_boots(id) {
             last = numbers(&dir)?.into_iter().fold(last, u64::max);
         }

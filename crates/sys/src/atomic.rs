@@ -5,9 +5,10 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    borrow::Cow,
     ffi::OsString,
-    fs::{self, OpenOptions},
-    io::{ErrorKind, Write as _},
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -48,12 +49,28 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 /// # Errors
 /// `permission` or `file.failed`, the latter also if the content is not what is expected.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let bytes = match fs::read(path) {
+    let mut small = [0; SMALL];
+    let bytes = match read(path, &mut small) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(Error::io(format_args!("read {}", path.display()), error)),
     };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::io(format_args!("read {}", path.display()), error.into()))
+}
+
+/// Most records are shorter.
+const SMALL: usize = 4096;
+
+/// The content of a file. A short one takes one read(2), which is given less than it wanted only at the end of a file.
+fn read<'a>(path: &Path, small: &'a mut [u8; SMALL]) -> std::io::Result<Cow<'a, [u8]>> {
+    let mut file = File::open(path)?;
+    let n = file.read(small)?;
+    if n < SMALL {
+        return Ok(Cow::Borrowed(&small[..n]));
+    }
+    let mut all = small.to_vec();
+    file.read_to_end(&mut all)?;
+    Ok(Cow::Owned(all))
 }
 
 /// Distinguishes writes of one process.
@@ -83,6 +100,17 @@ mod tests {
         assert_eq!(read_json::<u32>(&path).unwrap(), Some(2));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file was left");
+    }
+
+    #[test]
+    fn records_of_every_length_are_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        for len in [0, 1, SMALL - 4, SMALL - 3, SMALL - 2, SMALL - 1, SMALL, 3 * SMALL + 1] {
+            let text = "x".repeat(len);
+            write_json(&path, &text).unwrap();
+            assert_eq!(read_json::<String>(&path).unwrap(), Some(text));
+        }
     }
 
     #[test]

@@ -56,8 +56,8 @@ impl Identity {
         if self.boot != boot_id() || self.pid <= 0 {
             return false;
         }
-        match fs::read(format!("/proc/{}/stat", self.pid)) {
-            Ok(line) => Stat::parse(&line).is_some_and(|stat| stat.start == self.start && !stat.is_dead()),
+        match Stat::look(self.pid) {
+            Ok(stat) => stat.is_some_and(|stat| stat.start == self.start && !stat.is_dead()),
             Err(error) => error.kind() != io::ErrorKind::NotFound && error.raw_os_error() != Some(libc::ESRCH),
         }
     }
@@ -117,29 +117,31 @@ pub(crate) struct Stat {
 
 impl Stat {
     pub(crate) fn read(pid: i32) -> Option<Self> {
-        if pid <= 0 {
-            return None;
-        }
+        if pid <= 0 { None } else { Self::look(pid).ok()? }
+    }
+
+    fn look(pid: i32) -> io::Result<Option<Self>> {
         // One read gives all: the line is shorter, and the kernel makes it anew for every read.
-        let file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+        let file = fs::File::open(format!("/proc/{pid}/stat"))?;
         let mut line = [0; 1024];
-        let n = io::Read::read(&mut &file, &mut line).ok()?;
-        Self::parse(&line[..n])
+        let n = io::Read::read(&mut &file, &mut line)?;
+        Ok(Self::parse(&line[..n]))
     }
 
     /// The command name may hold blanks and brackets: everything counts from the last bracket.
     fn parse(line: &[u8]) -> Option<Self> {
         let end = line.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(&line[end + 1..]).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        Some(Self {
-            state: *fields.first()?.as_bytes().first()?,
-            parent: number(4)? as i32,
-            session: number(6)? as i32,
-            cpu: number(14)? + number(15)?,
-            start: number(22)?,
-        })
+        // By their numbers in proc_pid_stat(5): the first behind the name is the third.
+        let mut fields = rest.split_ascii_whitespace();
+        let state = *fields.next()?.as_bytes().first()?;
+        let mut last = 3;
+        let mut number = |field: usize| {
+            let text = fields.nth(field - last - 1)?;
+            last = field;
+            text.parse::<u64>().ok()
+        };
+        Some(Self { state, parent: number(4)? as i32, session: number(6)? as i32, cpu: number(14)? + number(15)?, start: number(22)? })
     }
 
     /// Stopped by a signal or by a tracer.

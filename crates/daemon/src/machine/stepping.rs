@@ -8,7 +8,12 @@ use super::{
     work::Work,
 };
 use crate::store::{About, MachineRow};
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{poll_fn, ready},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 use tokio::{sync::oneshot, time::Instant};
 use vmoon_core::{
     Code, Error, OperationId, Result,
@@ -41,8 +46,8 @@ impl Task {
             return self.obey(&next.effects).await;
         };
         let seen = asked.is_none().then(|| (self.row.clone(), next.effects.clone()));
-        if seen.is_some() {
-            self.go_on(&mut next.effects, &mut change);
+        if seen.is_some() && self.go_on(&mut next.effects, &mut change) {
+            self.begin_call(&mut next.effects).await;
         }
         let (taken, deadline) = (change.taken.take(), before_deadline);
         let begins = change.begun.is_some();
@@ -62,8 +67,9 @@ impl Task {
                 // What was seen is true all the same: it is told now and stored as soon as that is possible.
                 tracing::warn!(machine = %self.row.name, error = %error.chain(), "a machine's state could not be stored");
                 if let Some((row, effects)) = seen.filter(|_| begins) {
-                    // The start that was to follow is not begun without being stored.
+                    // Of the start that was to follow nothing is known then, as if we had been killed: it is asked for again.
                     (self.row, self.operation, next.effects) = (row, None, effects);
+                    (self.call, self.deadline) = (None, None);
                 }
                 if let Some(record) = ended {
                     self.unpublished.push(record.clone());
@@ -84,10 +90,10 @@ impl Task {
     }
 
     /// A machine that was created to be started is started in the same breath: one commit for the end of one operation and the
-    /// beginning of the other.
-    fn go_on(&mut self, effects: &mut Vec<Effect>, change: &mut Change) {
+    /// beginning of the other. Whether it is.
+    fn go_on(&mut self, effects: &mut Vec<Effect>, change: &mut Change) -> bool {
         if !self.starts_now() {
-            return;
+            return false;
         }
         let next = step(self.row.status, Input::Request(Request::Start));
         if let Some(more) = self.prepare(&next.effects, next.status, DEADLINE) {
@@ -95,6 +101,23 @@ impl Task {
             change.moved |= more.moved;
         }
         effects.extend(next.effects);
+        true
+    }
+
+    /// Begins the call of these effects before they are stored. Only for the start of a machine that was created to be started: that this is wanted
+    /// was stored before the machine was made, so whatever kills us now, it is started.
+    async fn begin_call(&mut self, effects: &mut Vec<Effect>) {
+        let Some(at) = effects.iter().position(|effect| matches!(effect, Effect::Call(_))) else { return };
+        let Effect::Call(call) = effects.remove(at) else { return };
+        self.deadline = self.operation.as_ref().map(|op| Instant::now() + op.allowed);
+        self.make_call(call);
+        let Some(mut call) = self.call.take() else { return };
+        // Asked once, a call goes as far as it can without us; from then on it is asked by the task's loop.
+        let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+        self.call = Some(match begun {
+            Poll::Ready(result) => Box::pin(ready(result)),
+            Poll::Pending => call,
+        });
     }
 
     /// Whether it was created to be started and nothing has been asked for since.
@@ -206,7 +229,8 @@ impl Task {
         let unsaved = self.unsaved.clone();
         let opening = std::mem::take(&mut self.opening);
         // The undo values of a create that still runs are needed when it returns.
-        let settled = self.unfinished.is_none() && !(self.call.is_some() && ended.as_ref().is_some_and(|op| op.verb == Verb::Create));
+        let settled = self.unfinished.is_none()
+            && !(self.call.is_some() && self.creating && ended.as_ref().is_some_and(|op| op.verb == Verb::Create));
         let (ended_now, begun_now) = (change.ended, change.begun);
         let moved = change.moved;
         let sessions = opening.clone();

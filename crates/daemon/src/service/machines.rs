@@ -93,9 +93,9 @@ impl Service {
     }
 
     fn is_taken(&self, connection: &str, name: &str) -> bool {
-        self.context.machines().iter().any(|m| {
+        self.context.machines_named(name).iter().any(|m| {
             let view = m.view();
-            view.name == name && view.connection == connection && view.spec.is_some()
+            view.connection == connection && view.spec.is_some()
         })
     }
 
@@ -126,6 +126,7 @@ impl Service {
         let record = OpRecord::new(operation, Verb::Create, id, now, allowed);
         // The id is stored before anything is created, so a crash leaves a findable orphan at worst.
         let (stored, op) = (row.clone(), record.clone());
+        let undo = row.plan.as_ref().and_then(|plan| entry.driver.undo_of_create(id, plan));
         let taken = self
             .context
             .store
@@ -135,6 +136,9 @@ impl Service {
                 }
                 tx.put_machine(&stored)?;
                 tx.put_operation(&op)?;
+                if let Some(undo) = &undo {
+                    tx.put_undo(op.id, undo)?;
+                }
                 let about = About { machine: Some(stored.id), operation: Some(op.id), ..About::default() };
                 tx.event(EventKind::MachineAdded, about, format!("{} is being created", stored.name))?;
                 tx.event(EventKind::OperationStarted, about, format!("create {}", stored.name))?;

@@ -123,9 +123,15 @@ impl Writer {
     /// Those of the file system.
     pub(crate) fn open(dir: &Path, cap: u64, mut visit: impl FnMut(u64, Frame<'_>)) -> Result<Self> {
         let io = |error| Error::io(format_args!("open the transcript {}", dir.display()), error);
-        vmoon_sys::paths::private_dir(dir)?;
-        let mut starts: Vec<u64> = std::fs::read_dir(dir)
-            .map_err(io)?
+        // A new one has no directory yet: most sessions of many say nothing for long.
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => Some(entries),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(io(error)),
+        };
+        let mut starts: Vec<u64> = entries
+            .into_iter()
+            .flatten()
             .filter_map(|entry| u64::from_str_radix(entry.ok()?.file_name().to_str()?.strip_suffix(".frames")?, 16).ok())
             .collect();
         starts.sort_unstable();
@@ -138,7 +144,6 @@ impl Writer {
             segments.push_back(Segment { start: 0, end: 0, bytes: 0 });
         }
         let last = segments.back_mut().ok_or_else(|| Error::internal("a transcript without a segment"))?;
-        // A new one has no file yet: most sessions of many say nothing for long.
         if last.bytes > 0 {
             let file = OpenOptions::new().read(true).write(true).open(path(dir, last.start)).map_err(io)?;
             let mut content = vec![0; last.bytes as usize];
@@ -184,7 +189,14 @@ impl Writer {
             Some(_) => None,
             None => {
                 let at = path(&dir, if rotate { end } else { start });
-                Some(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(at).map_err(io)?)
+                let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&at);
+                Some(match open() {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        vmoon_sys::paths::private_dir(&dir)?;
+                        open().map_err(io)?
+                    }
+                    opened => opened.map_err(io)?,
+                })
             }
         };
         let Some(file) = opened.as_ref().or(self.file.as_ref().map(|kept| &kept.0)) else {

@@ -22,6 +22,7 @@ use std::{
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 use vmoon_confine::{Profile, narrow};
@@ -129,7 +130,7 @@ fn code(pid: i32) -> io::Result<HashSet<String>> {
 
 impl Inner {
     /// Which life of a machine is to be copied, and who it is.
-    pub(super) fn living(&self, record: &Record) -> Result<(Life, Meta)> {
+    pub(super) fn living(&self, record: &Record) -> Result<(Life, Arc<Meta>)> {
         let mut why = hindrances(&record.settings);
         let life = self.layout.lives(record.id)?.pop();
         let vital = life.as_ref().map(|life| lives::examine(record.id, life)).transpose()?;

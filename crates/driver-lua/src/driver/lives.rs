@@ -22,6 +22,7 @@ use std::{
     io::{self, PipeReader, Read as _},
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use vmoon_confine::Profile;
@@ -43,7 +44,7 @@ const GRACE_MS: u64 = 1000;
 /// What a life is doing.
 pub(super) enum Vital {
     /// Its holder runs.
-    Alive(Meta),
+    Alive(Arc<Meta>),
     /// It is over.
     Dead(Exit),
     /// It was begun and has not said that it answers.
@@ -72,7 +73,7 @@ pub(super) fn examine(id: MachineId, life: &Life) -> Result<Vital> {
         return Ok(life.exit().map_or(Vital::Unborn, Vital::Dead));
     };
     if meta.process.is_alive() {
-        return Ok(Vital::Alive(meta));
+        return Ok(Vital::Alive(Arc::new(meta)));
     }
     bury(id, life, &meta).map(Vital::Dead)
 }
@@ -167,15 +168,16 @@ pub(super) fn start(
 ) -> Result<()> {
     let id = record.id;
     let _lock = lock(layout, id)?;
-    for life in layout.lives(id)? {
-        match examine(id, &life)? {
+    let lives = layout.lives(id)?;
+    for life in &lives {
+        match examine(id, life)? {
             Vital::Alive(_) => return Ok(()),
             Vital::Dead(_) => {}
-            Vital::Unborn => end_unborn(id, &life)?,
+            Vital::Unborn => end_unborn(id, life)?,
         }
     }
-    let number = layout.last_number(id)? + 1;
-    tidy(layout, id, number)?;
+    let number = layout.last_number(id, &lives)? + 1;
+    tidy(layout, id, &lives, number);
     let life = make_life(layout, id, number)?;
     let (start, environment) = plan(layout, record, &life, runtime, environments)?;
     if let Some(environment) = environment {
@@ -247,8 +249,7 @@ pub(super) fn plan(
 
 /// Makes the directory of a life.
 pub(crate) fn make_life(layout: &Layout, id: MachineId, number: u64) -> Result<Life> {
-    let lives = layout.lives_dir(id);
-    let life = Life { number, dir: lives.join(number.to_string()) };
+    let (lives, life) = (layout.lives_dir(id), layout.life(id, number));
     // The directories above are there but for the first time, and each costs three system calls to check.
     if rustix::fs::mkdir(&lives, Mode::RWXU) == Err(rustix::io::Errno::NOENT) {
         paths::private_dir(&layout.runs())?;
@@ -416,8 +417,8 @@ fn spawn(exe: &Path, exe_args: &[OsString], id: MachineId, life: &Life) -> Resul
 }
 
 /// Removes the files of lives that nobody can want any more: all but the previous one, and that too if it was read to its end.
-pub(super) fn tidy(layout: &Layout, id: MachineId, next: u64) -> Result<()> {
-    for life in layout.lives(id)? {
+pub(super) fn tidy(layout: &Layout, id: MachineId, lives: &[Life], next: u64) {
+    for life in lives {
         let unread = Remains::open(&life.dir).ok().flatten().is_some_and(|remains| remains.acked < remains.end());
         if life.number + 1 < next || !unread {
             // What cannot be removed now is tried again at the next start.
@@ -427,7 +428,6 @@ pub(super) fn tidy(layout: &Layout, id: MachineId, next: u64) -> Result<()> {
     for dir in layout.earlier_boots(id) {
         let _ = remove_dir(&dir);
     }
-    Ok(())
 }
 
 /// Asks for a polite end. Does not wait.

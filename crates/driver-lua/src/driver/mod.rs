@@ -7,6 +7,7 @@ mod clone;
 mod environment;
 mod files;
 pub(crate) mod lives;
+mod living;
 mod snapshot;
 mod usage;
 
@@ -20,6 +21,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use lives::Vital;
+use living::Living;
 use rustix::fs::Mode;
 use serde_json::{Map, Value, json};
 use std::{
@@ -69,6 +71,7 @@ pub struct LuaDriver(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
+    living: Living,
     exe: PathBuf,
     args: Vec<OsString>,
     zygotes: Zygotes,
@@ -91,6 +94,7 @@ impl LuaDriver {
         let zygotes = Zygotes::new(config.host_exe.clone(), &config.host_args);
         Self(Arc::new(Inner {
             layout: Layout::new(config.state),
+            living: Living::default(),
             exe: config.host_exe,
             args: config.host_args,
             zygotes,
@@ -176,6 +180,7 @@ impl Inner {
         let io = |error| Error::io("delete a Lua machine", error);
         let home = self.layout.record(id).ok().flatten().and_then(|record| record.home);
         self.force(id)?;
+        self.living.forget(id);
         self.melt_all(id)?;
         remove_dir(&self.layout.lives_dir(id)).map_err(io)?;
         for dir in self.layout.earlier_boots(id) {
@@ -209,17 +214,24 @@ impl Inner {
     /// What can be seen without waiting for anything: that it is missing, that it runs, that it never ran. `None` for a life that is
     /// over or has not begun, which has to be looked at closely.
     fn glance(&self, id: MachineId) -> Result<Option<Sighting>> {
+        if let Some((life, _)) = self.living.get(id) {
+            return Ok(Some(running(life, true)));
+        }
         if !self.layout.machine(id).is_dir() {
             return Ok(Some(Sighting { observed: Observed::Missing, complete: false }));
         }
         let last = self.layout.lives(id)?.pop();
         Ok(match last {
             Some(life) => {
-                let alive = life.meta()?.is_some_and(|meta| meta.process.is_alive());
-                alive.then(|| match self.layout.record(id).ok().flatten() {
+                let meta = life.meta()?.filter(|meta| meta.process.is_alive());
+                meta.map(|meta| match self.layout.record(id).ok().flatten() {
                     // A copy is no machine before its process is one.
                     Some(Record { complete: false, home: Some(_), .. }) => Sighting { observed: Observed::Off(None), complete: false },
-                    record => running(life.number, record.is_some_and(|record| record.complete)),
+                    Some(Record { complete: true, .. }) => {
+                        self.living.saw(id, life.number, meta);
+                        running(life.number, true)
+                    }
+                    _ => running(life.number, false),
                 })
             }
             None if self.layout.earlier_boots(id).is_empty() => {
@@ -314,7 +326,7 @@ impl Inner {
                 facts.insert("env".into(), used.name.into());
                 facts.insert("generation".into(), used.generation.into());
             }
-            facts.insert("lua".into(), meta.runtime.into());
+            facts.insert("lua".into(), meta.runtime.clone().into());
             facts.insert("pid".into(), meta.process.pid.into());
             if let Some(layers) = life.layers() {
                 facts.insert("isolation".into(), layers.layers.iter().map(|layer| format!("{} {}", layer.layer, layer.status)).collect());
@@ -383,11 +395,14 @@ impl Driver for LuaDriver {
         Ok(Plan { name: name.to_owned(), steps, settings })
     }
 
-    async fn create(&self, id: MachineId, plan: &Plan, journal: &dyn Journal) -> Result<Handle> {
+    fn undo_of_create(&self, id: MachineId, _: &Plan) -> Option<Undo> {
+        Some(Undo(json!({ "delete": id })))
+    }
+
+    async fn create(&self, id: MachineId, plan: &Plan, _: &dyn Journal) -> Result<Handle> {
         let settings: Settings = serde_json::from_value(plan.settings.clone())
             .map_err(|error| Error::internal("the plan is not one of the Lua driver").source(error))?;
         // There is one step, which is over before anybody could read of it: no progress is told.
-        journal.undo(Undo(json!({ "delete": id }))).await?;
         let (name, original) = (plan.name.clone(), clone::original(plan)?);
         self.blocking(move |inner| match original {
             Some(original) => inner.copy(id, &name, settings, original),
@@ -452,14 +467,16 @@ impl Driver for LuaDriver {
     async fn open(&self, handle: &Handle, channel: &Channel, from: Offset) -> Result<SessionLink> {
         let id = known(handle)?;
         let ended = || Error::new(Code::SessionEnded, "this life of the machine is over and everything it said was read");
-        let life =
-            self.0.layout.lives(id)?.into_iter().find(|life| life.number == channel.life && channel.name == MAIN).ok_or_else(ended)?;
+        if channel.name != MAIN {
+            return Err(ended());
+        }
+        let (life, mut holder) = self.0.living.find(&self.0.layout, id, channel.life)?.ok_or_else(ended)?;
         // A holder that is ending may refuse; then its files have the rest.
         for _ in 0..2 {
             let this = life.clone();
-            let vital = match life.meta()? {
-                Some(meta) if meta.process.is_alive() => Vital::Alive(meta),
-                _ => self.blocking(move |_| lives::examine(id, &this)).await?,
+            let vital = match holder.take() {
+                Some(meta) => Vital::Alive(meta),
+                None => self.blocking(move |_| lives::examine(id, &this)).await?,
             };
             match vital {
                 Vital::Alive(meta) => {

@@ -241,7 +241,8 @@ impl Inner {
         };
         self.layout.make_home(&next).map_err(undo)?;
         self.copy_files(&then, &next).map_err(undo)?;
-        let number = self.layout.last_number(id)? + 1;
+        let lives = self.layout.lives(id)?;
+        let number = self.layout.last_number(id, &lives)? + 1;
 
         // What it was until now ends here. Should the rest fail, it is off, and can be returned to the snapshot again.
         lives::kill(&self.layout, id)?;
@@ -249,7 +250,7 @@ impl Inner {
         self.layout.write(&record)?;
         self.abandon(id, left.as_deref());
         atomic::write(&current_path(self, id), name.as_bytes())?;
-        lives::tidy(&self.layout, id, number)?;
+        lives::tidy(&self.layout, id, &lives, number);
         let life = lives::make_life(&self.layout, id, number)?;
         if let Err(error) = self.fork(talk, (&frozen_life, &frozen_meta), &record, &life, runtime, Kind::Living) {
             let _ = life.write_exit(&vmoon_core::driver::Exit::Code { code: 1 });

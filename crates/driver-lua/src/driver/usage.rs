@@ -5,7 +5,6 @@
 //! share that `vmoon show` tells costs a walk through all of a process's pages.
 
 use super::{Inner, id_of};
-use crate::layout::Life;
 use vmoon_core::driver::{Handle, Usage};
 use vmoon_sys::usage::{Used, used};
 
@@ -17,8 +16,11 @@ impl Inner {
 
     fn usage_of(&self, handle: &Handle) -> Option<Usage> {
         // What cannot be read now is left out: the next refresh comes soon.
-        let life: Life = self.layout.lives(id_of(handle)?).ok()?.pop()?;
-        let process = life.meta().ok()??.process;
+        let id = id_of(handle)?;
+        let process = match self.living.get(id) {
+            Some((_, meta)) => meta.process.clone(),
+            None => self.layout.lives(id).ok()?.pop()?.meta().ok()??.process,
+        };
         let Used { cpu, resident } = used(&process)?;
         Some(Usage { handle: handle.clone(), pid: Some(process.pid), cpu_us: cpu.as_micros() as u64, memory_bytes: resident })
     }

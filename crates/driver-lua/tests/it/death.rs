@@ -2,7 +2,7 @@
 
 use crate::client::HOST;
 use async_trait::async_trait;
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use vmoon_core::{
     Code, MachineId, Result,
     driver::{Channel, ChannelKind, Driver, Exit, Handle, Journal, LinkItem, Observed, SessionLink, StopMode},
@@ -34,12 +34,15 @@ impl Drop for World {
     }
 }
 
+fn driver(state: &Path) -> LuaDriver {
+    LuaDriver::new(LuaConfig { state: state.to_owned(), host_exe: HOST.into(), host_args: vec![], environments: None })
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         // A path longer than a socket's may be.
         let dir = tempfile::Builder::new().prefix(&"long".repeat(40)).tempdir().unwrap();
-        let driver =
-            LuaDriver::new(LuaConfig { state: dir.path().to_owned(), host_exe: HOST.into(), host_args: vec![], environments: None });
+        let driver = driver(dir.path());
         Self { dir, driver }
     }
 
@@ -240,12 +243,14 @@ async fn a_failed_start_says_why_and_leaves_no_process() {
 
 #[tokio::test]
 async fn an_earlier_boot_is_told_as_a_restart_of_the_computer() {
-    let world = World::new();
+    let mut world = World::new();
     let (id, handle) = world.machine(serde_json::json!({})).await;
     assert_eq!(world.off(&handle).await, None);
     let earlier = world.dir.path().join("run").join("00000000-0000-4000-8000-000000000000").join(id.to_string()).join("7");
     std::fs::create_dir_all(&earlier).unwrap();
     std::fs::write(earlier.join("meta.json"), "{}").unwrap();
+    // After a restart of the computer there is another driver.
+    world.driver = driver(world.dir.path());
     assert_eq!(world.off(&handle).await, Some(Exit::Rebooted));
     world.driver.start(&handle).await.unwrap();
     assert!(matches!(world.driver.observe(&handle).await.observed, Observed::On(channels) if channels[0].life == 8));

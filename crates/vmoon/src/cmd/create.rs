@@ -19,8 +19,8 @@ use std::{
 };
 use vmoon_api::{
     Api as _,
-    requests::{CreateMachine, MachineRef, Ready},
-    views::{Answered, PlanView},
+    requests::{CreateMachine, MachineRef, Ready, WaitMachine},
+    views::{Answered, MachineView, PlanView},
 };
 use vmoon_core::{
     Code, Error, Result,
@@ -159,6 +159,16 @@ impl Named for CreateMachine {
     }
 }
 
+/// The machine as it is now. What its driver could tell of it is asked only for those who get to see that.
+async fn look(ctx: &Ctx, machine: &str) -> Result<MachineView> {
+    if ctx.out.format().is_machine() {
+        let request = MachineRef { machine: machine.to_owned() };
+        return ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await;
+    }
+    let request = WaitMachine { machine: machine.to_owned(), until: None, generation: None, timeout_ms: Some(0) };
+    ctx.daemon.ask(async |client| client.wait_machine(request.clone()).await).await
+}
+
 /// Creates them.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     // All names are checked before the first machine is made.
@@ -188,12 +198,11 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         }
         wait::operation(ctx, operation, &format!("creating {name}"), until).await?;
         if start || ctx.out.format().is_machine() {
-            let request = MachineRef { machine: machine.id.to_string() };
-            machine = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
+            machine = look(ctx, &machine.id.to_string()).await?;
             // A start that follows the creation is an operation of its own.
             if let Some(operation) = machine.operation.filter(|next| start && *next != operation) {
                 wait::operation(ctx, operation, &format!("starting {name}"), until).await?;
-                machine = ctx.daemon.ask(async |client| client.show_machine(request.clone()).await).await?;
+                machine = look(ctx, &machine.id.to_string()).await?;
             }
         }
         let mut has = String::new();

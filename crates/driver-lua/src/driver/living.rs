@@ -1,0 +1,54 @@
+//! What was read of machines that run, so that it is not read again. A holder writes about itself once, so this is true as long as it lives, and that is asked
+//! each time.
+
+use crate::layout::{Layout, Life, Meta};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use vmoon_core::{MachineId, Result};
+
+/// The machines that were seen to run, and in which life.
+#[derive(Debug, Default)]
+pub(super) struct Living(Mutex<HashMap<MachineId, (u64, Arc<Meta>)>>);
+
+impl Living {
+    fn lock(&self) -> MutexGuard<'_, HashMap<MachineId, (u64, Arc<Meta>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The life of a machine, if it was seen and its holder still runs.
+    pub(super) fn get(&self, id: MachineId) -> Option<(u64, Arc<Meta>)> {
+        let known = self.lock().get(&id).cloned()?;
+        if known.1.process.is_alive() {
+            return Some(known);
+        }
+        self.forget(id);
+        None
+    }
+
+    /// A machine was seen to run.
+    pub(super) fn saw(&self, id: MachineId, life: u64, mut meta: Meta) {
+        // They are read when somebody wants to know, and are the largest part.
+        meta.layers = None;
+        self.lock().insert(id, (life, Arc::new(meta)));
+    }
+
+    /// It runs no more, or is no more.
+    pub(super) fn forget(&self, id: MachineId) {
+        self.lock().remove(&id);
+    }
+
+    /// The life with that number, and its holder if that runs.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub(super) fn find(&self, layout: &Layout, id: MachineId, number: u64) -> Result<Option<(Life, Option<Arc<Meta>>)>> {
+        if let Some((life, meta)) = self.get(id).filter(|(life, _)| *life == number) {
+            return Ok(Some((layout.life(id, life), Some(meta))));
+        }
+        let Some(life) = layout.lives(id)?.into_iter().find(|life| life.number == number) else { return Ok(None) };
+        let meta = life.meta()?.filter(|meta| meta.process.is_alive()).map(Arc::new);
+        Ok(Some((life, meta)))
+    }
+}
