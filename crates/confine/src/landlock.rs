@@ -136,11 +136,8 @@ pub(crate) fn ruleset(rules: &Rules, abi: u32) -> Result<OwnedFd, Error> {
     }
     // SAFETY: the kernel has just given this descriptor to us.
     let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as i32) };
-    let grants = [(&rules.read, READ, false), (&rules.write, WRITE, true), (&rules.execute, RUN, false)];
-    for (paths, access, must_exist) in grants {
-        for path in paths {
-            grant(&ruleset, path, access & handled.fs, must_exist)?;
-        }
+    for (path, access, must_exist) in grants(rules) {
+        grant(&ruleset, path, access & handled.fs, must_exist)?;
     }
     // Where the broker makes the connections, the process itself makes none.
     if rules.profile == Profile::Net && rules.without.contains(&Layer::Broker) && handled.net != 0 {
@@ -153,6 +150,20 @@ pub(crate) fn ruleset(rules: &Rules, abi: u32) -> Result<OwnedFd, Error> {
         }
     }
     Ok(ruleset)
+}
+
+/// What is granted on each path, and whether it must be there. Many paths are granted in more than one way, and each rule costs a look-up.
+fn grants(rules: &Rules) -> Vec<(&Path, u64, bool)> {
+    let mut grants: Vec<(&Path, u64, bool)> = Vec::with_capacity(rules.read.len() + rules.write.len() + rules.execute.len());
+    for (paths, access, must_exist) in [(&rules.read, READ, false), (&rules.write, WRITE, true), (&rules.execute, RUN, false)] {
+        for path in paths {
+            match grants.iter_mut().find(|(known, ..)| known.as_os_str() == path.as_os_str()) {
+                Some(known) => *known = (known.0, known.1 | access, known.2 | must_exist),
+                None => grants.push((path, access, must_exist)),
+            }
+        }
+    }
+    grants
 }
 
 /// Restricts the calling thread, and what it starts, by a ruleset besides what restricts it already. `no_new_privs` must be set.
@@ -213,6 +224,18 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_is_granted_in_several_ways_is_one_rule_with_all_of_them() {
+        let rules = Rules {
+            read: vec!["/a".into(), "/b".into()],
+            write: vec!["/c".into(), "/b".into()],
+            execute: vec!["/b".into(), "/a".into(), "/d".into()],
+            ..Rules::default()
+        };
+        let wanted: [(&str, u64, bool); 4] = [("/a", RUN, false), ("/b", WRITE | RUN, true), ("/c", WRITE, true), ("/d", RUN, false)];
+        assert_eq!(grants(&rules), wanted.map(|(path, access, must)| (Path::new(path), access, must)));
+    }
 
     #[test]
     fn each_abi_is_asked_for_what_it_knows() {

@@ -7,9 +7,10 @@ pub use interrupt::interrupt_latency;
 
 use crate::{
     driver::lives::{self, Newborn},
+    grants::{Granter, home},
     host::store::Overflow,
     layout::{Layout, Life, MARK, Meta, Start},
-    settings::BUILTIN,
+    settings::{BUILTIN, Settings},
     zygote::Zygotes,
 };
 use rustix::{
@@ -28,6 +29,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+use vmoon_confine::{Profile, Rules};
 use vmoon_core::{
     Code, Error, MachineId, Result,
     frame::{Eval, Frame, tag},
@@ -185,13 +187,19 @@ impl Crowd {
         Self { layout: Layout::new(state.to_owned()), zygotes: Zygotes::new(exe.to_owned(), exe_args), lives: Vec::new() }
     }
 
-    /// Makes a machine and says hello to it.
+    /// Makes a machine that may do everything and says hello to it.
     fn make(&mut self) -> Result<(Newborn, Talk)> {
+        self.make_with(|_| Ok(crate::layout::trusted()))
+    }
+
+    /// Makes a machine that may do what follows from its work directory, and says hello to it.
+    fn make_with(&mut self, rules: impl FnOnce(&Path) -> Result<Rules>) -> Result<(Newborn, Talk)> {
         let id = MachineId::from_uuid(random::uuid());
         let work = self.layout.machine(id).join("work");
         fs::create_dir_all(&work).map_err(failed)?;
         let life = lives::make_life(&self.layout, id, 1)?;
-        let newborn = lives::fork(&self.layout, &self.zygotes, &life, &start_of(id, &work))?;
+        let start = Start { rules: rules(&work)?, ..start_of(id, &work) };
+        let newborn = lives::fork(&self.layout, &self.zygotes, &life, &start)?;
         let newborn = newborn.ok_or_else(|| Error::new(Code::DriverFailed, "no zygote can be started"))?;
         let talk = Talk::begin(&life.dir, &newborn.key).map_err(failed)?;
         self.lives.push(life);
@@ -260,6 +268,36 @@ pub fn creation(exe: &Path, exe_args: &[OsString], state: &Path, n: usize, in_fl
     }
     result.per_second = n as f64 / begun.elapsed().as_secs_f64();
     Ok(result)
+}
+
+/// The time to the first frame for machines of the profiles `trusted`, `files` and `sealed`, which take turns: `n` of each, one after the other, in the
+/// directory `state`.
+///
+/// # Errors
+/// When a machine cannot be made or does not answer.
+pub fn sealing(exe: &Path, exe_args: &[OsString], state: &Path, n: usize) -> Result<[Vec<Duration>; 3]> {
+    let mut crowd = Crowd::new(exe, exe_args, state);
+    let mut times = [const { Vec::new() }; 3];
+    let (real, home) = (state.canonicalize().map_err(failed)?, home());
+    for round in 0..=n {
+        for (times, profile) in times.iter_mut().zip([Profile::Trusted, Profile::Files, Profile::Sealed]) {
+            let mut settings = Settings::default();
+            settings.confinement.profile = profile;
+            let granter = Granter { state: &real, home: home.as_deref() };
+            let begun = Instant::now();
+            let rules = |work: &Path| granter.rules(&settings, Some(work), None, None).map_err(|why| Error::new(Code::SpecInvalid, why));
+            let (newborn, mut talk) = crowd.make_with(rules)?;
+            talk.until(tag::HELLO).map_err(failed)?;
+            let first_frame = begun.elapsed();
+            crowd.settle(newborn, 0)?;
+            crowd.end();
+            // The first one starts the zygote.
+            if round > 0 {
+                times.push(first_frame);
+            }
+        }
+    }
+    Ok(times)
 }
 
 /// Makes `n` machines that evaluate once and then idle, in the directory `state`, looks what one costs, and ends them. What is
