@@ -1,6 +1,7 @@
 //! What the client costs, against this server in another process.
 //!
-//! `bench serve 1000` starts a server with so many VMs and prints its address and fingerprint; `bench measure ADDRESS FINGERPRINT` prints what was measured as JSON.
+//! `bench serve 1000` starts a server with so many VMs and prints its address and fingerprint; `bench measure ADDRESS FINGERPRINT` prints what was measured as JSON, `bench
+//! pictures …` only first pictures, for a profiler.
 //! `tests/clients/bench.py` and `bench.mjs` measure the same with clients of others.
 
 use serde_json::{Value, json};
@@ -28,7 +29,11 @@ async fn main() -> io::Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["serve", count] => serve(count.parse().map_err(io::Error::other)?).await,
         ["measure", host, fingerprint] => measure(host, fingerprint).await,
-        _ => Err(io::Error::other("bench serve COUNT | bench measure ADDRESS FINGERPRINT")),
+        ["pictures", host, fingerprint] => {
+            let (all, _) = pictures(&client(host, fingerprint)?).await?;
+            writeln!(io::stdout(), "{:.3} ms", median(all))
+        }
+        _ => Err(io::Error::other("bench serve COUNT | bench measure ADDRESS FINGERPRINT | bench pictures ADDRESS FINGERPRINT")),
     }
 }
 
@@ -70,6 +75,20 @@ fn memory() -> f64 {
     kib.unwrap_or_default() / 1024.0
 }
 
+/// Reads every VM as those do who go on with events; how long each time took, and the last one.
+async fn pictures(client: &Client) -> io::Result<(Vec<Duration>, Watch)> {
+    client.read("pool.get_all", vec![]).await.map_err(failed)?;
+    let mut all = Vec::new();
+    loop {
+        let begun = Instant::now();
+        let watch = Watch::begin(client.clone(), &["VM"]).await.map_err(failed)?;
+        all.push(begun.elapsed());
+        if all.len() == PICTURES {
+            return Ok((all, watch));
+        }
+    }
+}
+
 async fn measure(host: &str, fingerprint: &str) -> io::Result<()> {
     let begun = Instant::now();
     let client = client(host, fingerprint)?;
@@ -94,15 +113,7 @@ async fn measure(host: &str, fingerprint: &str) -> io::Result<()> {
         typed.push(begun.elapsed());
         drop(records);
     }
-    let mut pictures = Vec::new();
-    let mut watch = loop {
-        let begun = Instant::now();
-        let watch = Watch::begin(client.clone(), &["VM"]).await.map_err(failed)?;
-        pictures.push(begun.elapsed());
-        if pictures.len() == PICTURES {
-            break watch;
-        }
-    };
+    let (pictures, mut watch) = pictures(&client).await?;
     let mut seen = Vec::new();
     for n in 0..PICTURES {
         let other = client.clone();

@@ -5,6 +5,7 @@
 //! It keeps everything in memory. Its oddities are those that a real xapi 26.17 was seen to have.
 
 mod apart;
+mod certificate;
 pub mod engine;
 mod events;
 pub mod fault;
@@ -32,6 +33,7 @@ mod model {
 }
 
 pub use apart::Apart;
+pub use certificate::{Authority, Certificate};
 pub use handlers::Consoles;
 pub use server::{Server, Settings};
 pub use sim::{Cut, Faults, Sim};

@@ -1,6 +1,7 @@
 //! The sockets: TLS 1.2 as XAPI has it, or plain HTTP, on loopback; JSON-RPC at `/jsonrpc`, XML-RPC at every other path.
 
 use crate::{
+    certificate::Certificate,
     fault::Fault,
     handlers,
     machines::{Machines, Maker},
@@ -18,9 +19,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use sha2::{Digest as _, Sha256};
 use std::{
-    fmt::Write as _,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -32,10 +31,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::ring::default_provider, pki_types::PrivateKeyDer, version::TLS12},
-};
+use tokio_rustls::TlsAcceptor;
 
 /// What a body may have: beyond it the connection is closed without a word (`xapi-consts/constants.ml`).
 const MAX_BODY: usize = 300 << 10;
@@ -50,6 +46,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// What certificate it shows then.
+    pub certificate: Certificate,
     /// Who may log in.
     pub user: String,
     /// With what.
@@ -63,6 +61,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: true,
+            certificate: Certificate::default(),
             user: "root".into(),
             password: "secret".into(),
             tools: Duration::from_millis(200),
@@ -105,7 +104,7 @@ impl Server {
         let listener = TcpListener::bind(settings.listen).await?;
         let address = listener.local_addr()?;
         let sim = Sim::new(seed::pool(&address.ip().to_string()), &settings.user, &settings.password, settings.tools);
-        let (acceptor, fingerprint) = if settings.tls { certificate()? } else { (None, None) };
+        let (acceptor, fingerprint) = if settings.tls { made(&settings.certificate, address)? } else { (None, None) };
         Ok(Self::run(sim, listener, address, acceptor, fingerprint, None))
     }
 
@@ -116,7 +115,7 @@ impl Server {
     pub async fn member(&self, name: &str, listen: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let (acceptor, fingerprint) = if self.fingerprint.is_some() { certificate()? } else { (None, None) };
+        let (acceptor, fingerprint) = if self.fingerprint.is_some() { made(&Certificate::default(), address)? } else { (None, None) };
         self.sim.add_host(name, &address.ip().to_string(), fingerprint.as_deref().unwrap_or_default());
         let coordinator = Elsewhere { address: self.address.ip().to_string(), fingerprint: self.fingerprint.clone() };
         Ok(Self::run(self.sim.clone(), listener, address, acceptor, fingerprint, Some(coordinator)))
@@ -171,21 +170,9 @@ impl Server {
     }
 }
 
-/// A certificate that nobody has signed, as hosts make their own.
-fn certificate() -> io::Result<(Option<TlsAcceptor>, Option<String>)> {
-    let made = rcgen::generate_simple_self_signed(vec!["sim-host-1".into()]).map_err(io::Error::other)?;
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(io::Error::other)?;
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&TLS12])
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .map_err(io::Error::other)?;
-    let mut shown = String::new();
-    for byte in Sha256::digest(made.cert.der()) {
-        let _ = write!(shown, "{}{byte:02X}", if shown.is_empty() { "" } else { ":" });
-    }
-    Ok((Some(TlsAcceptor::from(Arc::new(config))), Some(shown)))
+/// A certificate for a server at this address.
+fn made(certificate: &Certificate, address: SocketAddr) -> io::Result<(Option<TlsAcceptor>, Option<String>)> {
+    certificate.make(&address.ip().to_string()).map(|(acceptor, fingerprint)| (Some(acceptor), Some(fingerprint)))
 }
 
 async fn serve(sim: Arc<Sim>, coordinator: Option<Arc<Elsewhere>>, acceptor: Option<TlsAcceptor>, tcp: TcpStream) {

@@ -4,42 +4,63 @@
 //! a thousand VMs take many times as long to read, and as much memory.
 
 use crate::error::{Error, Result};
-use serde::{Deserialize, de::DeserializeOwned};
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
-/// A record, not decoded yet.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-pub struct Record(Box<RawValue>);
+/// A record, not decoded yet: its text, which was found to be JSON when it came. Those of one answer share its bytes.
+#[derive(Clone)]
+pub struct Record(Bytes);
 
 impl Record {
+    /// The part of an answer that is this text.
+    pub(crate) fn within(answer: &Bytes, text: &str) -> Self {
+        Self(answer.slice_ref(text.as_bytes()))
+    }
+
     /// Decodes it, or those fields of it that the type has.
     ///
     /// # Errors
     /// [`Error::Protocol`] if it is of another shape.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(self.0.get()).map_err(|error| Error::protocol(format!("a record of another shape: {error}")))
+        serde_json::from_slice(&self.0).map_err(|error| Error::protocol(format!("a record of another shape: {error}")))
     }
 
     /// The whole of it.
     pub fn value(&self) -> Value {
         // It was JSON when it came.
-        serde_json::from_str(self.0.get()).unwrap_or_default()
+        serde_json::from_slice(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Record({})", self.0.escape_ascii())
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text: Box<RawValue> = Deserialize::deserialize(deserializer)?;
+        Ok(Self(Bytes::from(Box::<str>::from(text).into_boxed_bytes())))
     }
 }
 
 impl From<&Value> for Record {
     fn from(value: &Value) -> Self {
-        // A value is always JSON: the keys of its maps are text.
-        Self(serde_json::value::to_raw_value(value).unwrap_or_default())
+        // The keys of its maps are text.
+        Self(value.to_string().into())
     }
 }
 
 impl PartialEq for Record {
     /// Whether both say the same; in which order their fields come does not count.
     fn eq(&self, other: &Self) -> bool {
-        self.0.get() == other.0.get() || self.value() == other.value()
+        self.0 == other.0 || self.value() == other.value()
     }
 }
 

@@ -5,17 +5,18 @@
 //! A member of a pool sends us to its coordinator with `HOST_IS_SLAVE`, before it looks at the password or the call, so what was asked is asked there.
 
 use crate::{
+    cache::Record,
     config::Config,
     error::{Error, Result},
-    http::{Http, beside, split},
-    rpc,
+    http::{Answer, Http, beside, split},
+    rpc, skim,
     trust::Fingerprint,
 };
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -80,6 +81,28 @@ fn named(method: &str, error: Error) -> Error {
     }
 }
 
+/// How the answer to the request of that number is read.
+type Reading<T> = fn(u64, &Answer) -> Result<T>;
+
+/// Into what is wanted.
+fn plain<T: DeserializeOwned>(id: u64, answer: &Answer) -> Result<T> {
+    rpc::answer(id, answer.status, &answer.content_type, &answer.body)
+}
+
+/// Into records that stay where they came.
+fn records(id: u64, answer: &Answer) -> Result<HashMap<String, Record>> {
+    if answer.status == 200
+        && let Some(found) = skim::members(&answer.body)
+        && found.id.parse() == Ok(id)
+    {
+        let records = found.members.into_iter();
+        return Ok(records.map(|(reference, text)| (reference.to_owned(), Record::within(&answer.body, text))).collect());
+    }
+    // Also to say what is wrong.
+    let found: HashMap<String, &RawValue> = rpc::answer(id, answer.status, &answer.content_type, &answer.body)?;
+    Ok(found.into_iter().map(|(reference, text)| (reference, Record::within(&answer.body, text.get()))).collect())
+}
+
 /// Hosts, as far as a login wants to know them.
 type Records = BTreeMap<String, Address>;
 
@@ -133,7 +156,16 @@ impl Client {
     /// # Errors
     /// As that; [`Error::Protocol`] if the result is of another shape.
     pub async fn get<T: DeserializeOwned>(&self, method: &str, params: Vec<Value>) -> Result<T> {
-        self.call_as(method, params, self.0.config.deadline).await.map_err(|error| named(method, error))
+        self.call_as(method, params, self.0.config.deadline, plain).await.map_err(|error| named(method, error))
+    }
+
+    /// Every record of a class, by reference.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn records(&self, class: &str) -> Result<HashMap<String, Record>> {
+        let method = format!("{class}.get_all_records");
+        self.call_as(&method, Vec::new(), self.0.config.deadline, records).await.map_err(|error| named(&method, error))
     }
 
     /// The same as [`Self::call`], by a name that says that nothing is changed.
@@ -150,13 +182,13 @@ impl Client {
     /// # Errors
     /// As that.
     pub async fn call_within(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<Value> {
-        self.call_as(method, params, deadline).await
+        self.call_as(method, params, deadline, plain).await
     }
 
-    async fn call_as<T: DeserializeOwned>(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<T> {
+    async fn call_as<T>(&self, method: &str, params: Vec<Value>, deadline: Duration, read: Reading<T>) -> Result<T> {
         let work = async {
             let _place = self.0.places.acquire().await.map_err(|_| Error::Cancelled)?;
-            self.with_session(method, &params, rpc::reads(method)).await
+            self.with_session(method, &params, rpc::reads(method), read).await
         };
         timeout(deadline, work).await.unwrap_or_else(|_| Err(Error::Deadline { what: method.to_owned(), waited: deadline }))
     }
@@ -165,17 +197,17 @@ impl Client {
     /// something else.
     pub(crate) async fn hold<T: DeserializeOwned>(&self, method: &str, params: Vec<Value>, deadline: Duration) -> Result<T> {
         let late = || Error::Deadline { what: method.to_owned(), waited: deadline };
-        let answer = timeout(deadline, self.with_session(method, &params, false)).await.unwrap_or_else(|_| Err(late()));
+        let answer = timeout(deadline, self.with_session(method, &params, false, plain)).await.unwrap_or_else(|_| Err(late()));
         answer.map_err(|error| named(method, error))
     }
 
-    async fn with_session<T: DeserializeOwned>(&self, method: &str, params: &[Value], repeat: bool) -> Result<T> {
+    async fn with_session<T>(&self, method: &str, params: &[Value], repeat: bool, read: Reading<T>) -> Result<T> {
         let (mut renewed, mut hops) = (false, 0);
         loop {
             let session = self.session().await?;
             let mut all = vec![Value::from(session.reference.clone())];
             all.extend_from_slice(params);
-            match self.raw(&session.host, method, &all).await {
+            match self.raw(&session.host, method, &all, read).await {
                 Err(Error::Xapi(failure)) if failure.is("SESSION_INVALID") && failure.param(0) == Some(&session.reference) => {
                     self.forget(&session).await;
                     if renewed || !repeat {
@@ -203,27 +235,28 @@ impl Client {
     }
 
     /// One exchange, without anything around it.
-    async fn raw<T: DeserializeOwned>(&self, host: &str, method: &str, params: &[Value]) -> Result<T> {
-        self.exchange(host, method, params).await.map(|(value, _)| value).map_err(|(error, _)| error)
+    async fn raw<T>(&self, host: &str, method: &str, params: &[Value], read: Reading<T>) -> Result<T> {
+        self.exchange(host, method, params, read).await.map(|(value, _)| value).map_err(|(error, _)| error)
     }
 
     /// The same, and which certificate the host says its coordinator has.
-    async fn exchange<T: DeserializeOwned>(
+    async fn exchange<T>(
         &self,
         host: &str,
         method: &str,
         params: &[Value],
+        read: Reading<T>,
     ) -> std::result::Result<(T, Option<Fingerprint>), (Error, Option<Fingerprint>)> {
-        let plain = |error| (error, None);
+        let unanswered = |error| (error, None);
         let id = self.0.ids.fetch_add(1, Ordering::Relaxed);
-        let body = rpc::request(id, method, params).map_err(plain)?;
+        let body = rpc::request(id, method, params).map_err(unanswered)?;
         if self.0.config.trust.blindly {
             tracing::warn!(host, method, "certificates are not checked, as it was asked for");
         }
         // Never the parameters: passwords are among them.
         tracing::debug!(host, method, "call");
-        let answer = self.0.http.post(host, PATH, Bytes::from(body)).await.map_err(plain)?;
-        match rpc::answer(id, answer.status, &answer.content_type, &answer.body) {
+        let answer = self.0.http.post(host, PATH, Bytes::from(body)).await.map_err(unanswered)?;
+        match read(id, &answer) {
             Ok(value) => Ok((value, answer.coordinator)),
             Err(error) => Err((error, answer.coordinator)),
         }
@@ -266,7 +299,7 @@ impl Client {
         let mut host = host.to_owned();
         let mut been = Vec::new();
         loop {
-            let (error, vouched) = match self.exchange(&host, "session.login_with_password", &params).await {
+            let (error, vouched) = match self.exchange(&host, "session.login_with_password", &params, plain).await {
                 Ok((Value::String(reference), _)) => return Ok((host, reference)),
                 Ok(_) => return Err(Error::protocol("a session that is no text")),
                 Err(failed) => failed,
@@ -292,9 +325,11 @@ impl Client {
 
     /// The addresses of the pool's hosts; where they cannot be had, none: a login is worth more.
     async fn addresses(&self, session: &Session) -> Vec<String> {
-        let found =
-            timeout(self.0.config.connect, self.raw::<Records>(&session.host, "host.get_all_records", &[session.reference.clone().into()]))
-                .await;
+        let found = timeout(
+            self.0.config.connect,
+            self.raw::<Records>(&session.host, "host.get_all_records", &[session.reference.clone().into()], plain),
+        )
+        .await;
         let Ok(Ok(records)) = found else { return Vec::new() };
         records.values().filter_map(|record| beside(&session.host, &record.address).ok()).collect()
     }
@@ -322,7 +357,7 @@ impl Client {
         let live = self.0.session.lock().await.live.take();
         if let Some(session) = live {
             let params = [session.reference.clone().into()];
-            let bye = self.raw::<Value>(&session.host, "session.logout", &params);
+            let bye = self.raw::<Value>(&session.host, "session.logout", &params, plain);
             if !matches!(timeout(GOODBYE, bye).await, Ok(Ok(_))) {
                 tracing::debug!(host = session.host, "the session could not be ended; XAPI ends it after a day");
             }

@@ -5,6 +5,7 @@
 use crate::{
     client::{Client, HOPS},
     error::{Error, Result},
+    http::Stream,
     members::Place,
     rpc,
 };
@@ -15,10 +16,8 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::client::TlsStream;
 
 /// The largest head of an answer.
 const HEAD: usize = 16 << 10;
@@ -28,7 +27,7 @@ const PAGE: usize = 4 << 10;
 /// A console's bytes, both ways.
 #[derive(Debug)]
 pub struct Console {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     /// What came with the head of the answer.
     ahead: Vec<u8>,
     taken: usize,
@@ -99,7 +98,7 @@ impl Client {
     }
 }
 
-async fn connect(mut stream: TlsStream<TcpStream>, place: &Place, session: &str) -> Result<(Head, Console)> {
+async fn connect(mut stream: Stream, place: &Place, session: &str) -> Result<(Head, Console)> {
     let lost = |source| Error::Connection { host: place.host.clone(), source };
     let head = format!("CONNECT {} HTTP/1.1\r\nHost: {}\r\n\r\n", place.target(session, true), place.host);
     stream.write_all(head.as_bytes()).await.map_err(lost)?;

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::BufReader, net::TcpStream, time::timeout};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -31,11 +31,16 @@ use tokio_rustls::{
 const HTTPS: u16 = 443;
 /// How much room is made for an answer before it comes, bytes at most.
 const AHEAD: usize = 16 << 20;
+/// What is read from a socket at once, bytes: rustls by itself asks for 4 KiB, which is a thousand questions for the records of a thousand VMs.
+const READ: usize = 64 << 10;
 /// Kept connections to one host.
 const KEEP: usize = 8;
 /// Asks a member of a pool for the fingerprint of its coordinator, and has it (`xapi_globs.ml`, since 22.20 or so; ignored by older ones).
 const ASK_THUMBPRINT: HeaderName = HeaderName::from_static("x-xenapi-request-host-certificate-thumbprint");
 const TELL_THUMBPRINT: HeaderName = HeaderName::from_static("x-xenapi-response-host-certificate-thumbprint");
+
+/// A connection to a host.
+pub(crate) type Stream = TlsStream<BufReader<TcpStream>>;
 
 /// What came back.
 pub(crate) struct Answer {
@@ -114,7 +119,7 @@ impl Http {
     }
 
     /// A TLS connection of its own.
-    pub(crate) async fn dial(&self, host: &str) -> Result<TlsStream<TcpStream>> {
+    pub(crate) async fn dial(&self, host: &str) -> Result<Stream> {
         let (name, port) = split(host)?;
         let failed = |source: io::Error| Error::Connection { host: host.to_owned(), source };
         let finding = Arc::new(Finding::default());
@@ -136,7 +141,7 @@ impl Http {
         let made = timeout(self.connect, async {
             let tcp = TcpStream::connect((name, port)).await?;
             tcp.set_nodelay(true)?;
-            TlsConnector::from(Arc::new(tls)).connect(server, tcp).await
+            TlsConnector::from(Arc::new(tls)).connect(server, BufReader::with_capacity(READ, tcp)).await
         })
         .await;
         match made {

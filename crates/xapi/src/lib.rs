@@ -34,6 +34,7 @@ pub mod records;
 mod rpc;
 pub mod rrd;
 mod secret;
+mod skim;
 #[cfg(test)]
 mod spoilt;
 pub mod task;

@@ -4,13 +4,11 @@
 use crate::{
     client::Client,
     error::{Error, Result},
-    http::{beside, split},
+    http::{Stream, beside, split},
     trust::Fingerprint,
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 /// What is written otherwise in a query.
 const ODD: &AsciiSet = &CONTROLS
@@ -95,7 +93,7 @@ impl Place {
 
 impl Client {
     /// A TLS connection to any host of the pool. Whose certificate is not known yet is asked of the coordinator.
-    pub(crate) async fn reach(&self, host: &str) -> Result<TlsStream<TcpStream>> {
+    pub(crate) async fn reach(&self, host: &str) -> Result<Stream> {
         let error = match self.http().dial(host).await {
             Err(error @ Error::Untrusted { .. }) => error,
             other => return other,

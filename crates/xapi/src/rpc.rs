@@ -4,10 +4,7 @@
 //! what is no JSON are answered with HTTP status 500 and an HTML page.
 
 use crate::error::{Error, Failure, Result};
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 /// What XAPI takes of one request (`xapi-consts/constants.ml`), bytes; beyond it, it closes the connection without a word.
@@ -24,7 +21,6 @@ pub(crate) fn request(id: u64, method: &str, params: &[Value]) -> Result<Vec<u8>
 
 /// An answer as it is written.
 #[derive(Deserialize)]
-#[serde(bound = "T: DeserializeOwned")]
 struct Answer<T> {
     result: Option<T>,
     error: Option<Value>,
@@ -35,7 +31,7 @@ struct Answer<T> {
 ///
 /// # Errors
 /// [`Error::Xapi`] if that is what it says, [`Error::Http`] for a page, [`Error::Protocol`] for anything else.
-pub(crate) fn answer<T: DeserializeOwned>(id: u64, status: u16, content_type: &str, body: &[u8]) -> Result<T> {
+pub(crate) fn answer<'a, T: Deserialize<'a>>(id: u64, status: u16, content_type: &str, body: &'a [u8]) -> Result<T> {
     let page = || Error::Http { status, text: plain(body) };
     if status != 200 {
         return Err(page());

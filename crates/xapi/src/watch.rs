@@ -5,12 +5,12 @@
 //! deletion was missed and that class is read again.
 
 use crate::{
-    cache::{Batch, Cache, Change, Record},
+    cache::{Batch, Cache, Change},
     client::Client,
     error::{Error, Result},
 };
 use serde_json::json;
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 /// How long XAPI holds an answer back while nothing happens.
 const POLL: Duration = Duration::from_secs(55);
@@ -90,7 +90,7 @@ impl Watch {
     async fn read_class(&mut self, class: &str) -> Result<Vec<Change>> {
         // Counts name classes in lower case, methods in the data model's.
         let named = self.classes.iter().find(|known| known.eq_ignore_ascii_case(class)).cloned().unwrap_or_else(|| class.to_owned());
-        let records: HashMap<String, Record> = self.client.get(&format!("{named}.get_all_records"), vec![]).await?;
+        let records = self.client.records(&named).await?;
         Ok(self.cache.replace(&named, records))
     }
 }

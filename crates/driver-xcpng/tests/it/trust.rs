@@ -1,12 +1,16 @@
 //! Who is let in, and who is not believed.
 
 use crate::{Ring, driver, pool, ring};
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use vmoon_core::{
     Code,
     driver::{Driver, Handle, Observed, Verdict},
 };
 use vmoon_driver_xcpng::{XcpngConfig, XcpngDriver};
+use vmoon_xapi_sim::{Certificate, Server, Settings};
 
 #[tokio::test]
 async fn an_unknown_certificate_is_shown_and_taken_once_it_is_accepted() {
@@ -27,6 +31,23 @@ async fn an_unknown_certificate_is_shown_and_taken_once_it_is_accepted() {
     let error = driver.test().await.unwrap_err();
     let detail = error.to_record().detail.unwrap();
     assert_eq!((detail["expected"].as_str(), detail["fingerprint"].as_str()), (Some(other.as_str()), Some(fingerprint.as_str())));
+}
+
+/// Whoever has accepted a certificate by its fingerprint knows whose it is; hosts go on showing theirs after its end. Nobody else is believed after it.
+#[tokio::test]
+async fn a_certificate_after_its_end_is_said_to_be_that_unless_it_was_accepted() {
+    let certificate = Certificate { expired: true, ..Certificate::default() };
+    let server = Server::start(&Settings { certificate, tools: Duration::ZERO, ..Settings::default() }).await.unwrap();
+    let keys = ring(&server);
+    let accepted = keys.fingerprint.lock().unwrap().take();
+    let driver = driver(&server, keys.clone());
+    let error = driver.test().await.unwrap_err();
+    assert_eq!(error.code(), Code::ConnectionUntrusted);
+    assert!(error.message().contains("it has expired"), "{}", error.message());
+    assert_eq!(error.to_record().detail.unwrap()["fingerprint"].as_str(), accepted.as_deref());
+    assert_eq!(server.sim.sessions(), 0, "nothing was sent to it");
+    *keys.fingerprint.lock().unwrap() = accepted;
+    assert_eq!(driver.test().await.unwrap(), "sim");
 }
 
 #[tokio::test]

@@ -325,23 +325,31 @@ do
     end]])(T, byte)
   end
 end
-local values = {}
+-- Base64, sixteen letters at a time: what each letter adds to the byte that it begins and to the next, by its place among four.
+local A, B, C, D, E, F = {}, {}, {}, {}, {}, {}
 do
-  local alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-  for i = 1, 64 do values[byte(alphabet, i)] = i - 1 end
-  values[61] = 0
+  local alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+  for i = 1, 65 do
+    local letter, v = byte(alphabet, i), (i - 1) % 64
+    A[letter], B[letter], C[letter] = v * 4, floor(v / 16), v % 16 * 16
+    D[letter], E[letter], F[letter] = floor(v / 4), v % 4 * 64, v
+  end
 end
 local function unbase64(s)
-  local out, n = {}, 0
-  for i = 1, #s, 4 do
-    local a, b, c, d = byte(s, i, i + 3)
-    local v = values[a] * 262144 + values[b] * 4096 + values[c] * 64 + values[d]
+  local out, n, size = {}, 0, #s
+  local most = size - size % 16
+  for at = 1, most, 16 do
+    local a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q = byte(s, at, at + 15)
     n = n + 1
-    out[n] = char(floor(v / 65536), floor(v / 256) % 256, v % 256)
+    out[n] = char(A[a] + B[b], C[b] + D[c], E[c] + F[d], A[e] + B[f], C[f] + D[g], E[g] + F[h],
+      A[i] + B[j], C[j] + D[k], E[k] + F[l], A[m] + B[o], C[o] + D[p], E[p] + F[q])
   end
-  local data = concat(out)
-  local pad = match(s, "=*$")
-  return sub(data, 1, #data - #pad)
+  for at = most + 1, size, 4 do
+    local a, b, c, d = byte(s, at, at + 3)
+    n = n + 1
+    out[n] = char(A[a] + B[b], C[b] + D[c], E[c] + F[d])
+  end
+  return sub(concat(out), 1, size / 4 * 3 - #match(s, "=*$"))
 end
 local function number(s, at)
   local a, b, c, d = byte(s, at, at + 3)

@@ -5,24 +5,39 @@ start() {
 umask 077
 [ -d "$1" ] || mkdir -p "$1" || return 71
 dir=$1/$2
-VMOON_SIZE=$6 VMOON_PROG=$dir/prog
-mkdir "$dir" 2>/dev/null || VMOON_PROG=
-export VMOON_SIZE VMOON_PROG
-"$3" -e 'local n, to = tonumber(os.getenv("VMOON_SIZE")), os.getenv("VMOON_PROG")
+VMOON_SIZE=$6 VMOON_BASE=$1 VMOON_LIFE=$2 VMOON_BELL=$dir/bell.$7 VMOON_DIR=$dir VMOON_BOOT=unknown made=
+if mkdir "$dir" 2>/dev/null; then
+  mkfifo "$dir/in" "$dir/up" "$VMOON_BELL" &
+  made=$!
+fi
+{ read -r VMOON_BOOT </proc/sys/kernel/random/boot_id; } 2>/dev/null
+VMOON_MADE=$made
+export VMOON_SIZE VMOON_BASE VMOON_LIFE VMOON_BELL VMOON_DIR VMOON_BOOT VMOON_MADE
+# What is written last makes it the newest life. If the FIFOs are not there by then, the shell waits for them and writes it.
+"$3" -e 'local env = os.getenv
+local n, dir = tonumber(env("VMOON_SIZE")), env("VMOON_DIR")
 local s = io.read(n) or ""
 if #s ~= n or s:sub(-4) ~= "END\n" then os.exit(1) end
-if to ~= "" then
-  local f = assert(io.open(to, "wb"))
-  assert(f:write(s) and f:close())
-end' && { [ -z "$VMOON_PROG" ] || mkfifo "$dir/in" "$dir/up" "$dir/bell.$7"; } || { [ -z "$VMOON_PROG" ] || rm -rf "$dir"; return 73; }
-[ -n "$VMOON_PROG" ] || return 72
-unset VMOON_SIZE VMOON_PROG
-boot=unknown
-{ read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
-echo "$boot" >"$dir/boot" && : >"$dir/s.1" && : >"$dir/s.2" || { rm -rf "$dir"; return 73; }
-echo "$2" >"$1/life.new" && mv -f "$1/life.new" "$1/life" || { rm -rf "$dir"; return 73; }
-VMOON_DIR=$dir
-export VMOON_DIR
+if env("VMOON_MADE") == "" then os.exit(0) end
+local function write(name, text)
+  local f = assert(io.open(name, "wb"))
+  assert(f:write(text) and f:close())
+end
+write(dir .. "/prog", s)
+write(dir .. "/boot", env("VMOON_BOOT") .. "\n")
+write(dir .. "/s.1", "")
+write(dir .. "/s.2", "")
+local life = env("VMOON_BASE") .. "/life"
+write(life .. ".new", env("VMOON_LIFE") .. "\n")
+for _, name in ipairs { dir .. "/in", dir .. "/up", env("VMOON_BELL") } do
+  local f = io.open(name, "r+b")
+  if not f then os.exit(0) end
+  f:close()
+end
+assert(os.rename(life .. ".new", life))' && { [ -z "$made" ] || wait $made; } || { [ -z "$made" ] || { wait $made; rm -rf "$dir" "$1/life.new"; }; return 73; }
+[ -n "$made" ] || return 72
+[ ! -e "$1/life.new" ] || mv -f "$1/life.new" "$1/life" || { rm -rf "$dir"; return 73; }
+unset VMOON_SIZE VMOON_BASE VMOON_LIFE VMOON_BELL VMOON_BOOT VMOON_MADE
 base=$1 life=$2 lua=$3 begin=$4 again=$5
 set -- "$lua" -e "$begin"
 i=0
@@ -56,6 +71,6 @@ else
   sh -c "$hold" vmoon 0 "$@" </dev/null >/dev/null 2>&1 &
 fi
 exec 4<&-
-[ "$life" -le 2 ] || rm -rf "$base/$((life - 2))"
+[ "$life" -le 2 ] || (rm -rf "$base/$((life - 2))" </dev/null >/dev/null 2>&1 &)
 return 0
 }

@@ -11,7 +11,7 @@ use crate::{
 use std::io::Write as _;
 use vmoon_core::frame::tag;
 
-fn asked(name: &str, otherwise: u64) -> u64 {
+pub(crate) fn asked(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 

@@ -3,6 +3,7 @@
 mod cuts;
 mod environments;
 mod files;
+mod holder;
 mod lab;
 mod login;
 mod misfits;
