@@ -1,7 +1,7 @@
 //! The guest's agent: programs in the guest, through QEMU's agent protocol as libvirt carries it.
 //!
 //! libvirt keeps questions and answers together (it begins with guest-sync, and again after a command that was not answered in time), so a guest that answers late cannot be taken for answering the next
-//! question. What is ours: exact deadlines, bounds on what is read, and no trust in what the guest says. Commands as in QEMU's
+//! question; one that answers twice can, which shows in what it says, and is mended. What else is ours: exact deadlines, bounds on what is read, and no trust in what the guest says. Commands as in QEMU's
 //! `qga/qapi-schema.json`.
 
 use super::{Inner, errors::failed};
@@ -25,6 +25,12 @@ const MAX_OUTPUT: usize = 2 << 20;
 const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// How long one question may take that the agent answers at once.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long an agent may go on saying what nobody has asked for.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How long the answer may take that carries what a program has said: libvirt reads it by the kilobyte, and looks through all of it after each.
+const CARRY: Duration = Duration::from_secs(60);
+/// The question that is answered with that.
+const STATUS: &str = "guest-exec-status";
 
 fn nonsense(what: &str) -> Error {
     Error::new(Code::WireMalformed, format!("the guest's agent sent nonsense: {what}"))
@@ -55,7 +61,7 @@ impl<'a> Agent<'a> {
             return Err(late(self.deadline_ms));
         }
         let question = json!({ "execute": command, "arguments": arguments }).to_string();
-        let wait = left.min(ANSWER);
+        let wait = left.min(if command == STATUS { CARRY } else { ANSWER });
         let client = self.client.within(wait);
         let asked = client.agent_command(self.domain, &question, wait);
         // The deadline is exact, whatever libvirt rounds it to.
@@ -81,6 +87,25 @@ impl<'a> Agent<'a> {
 /// Whether the detail of an error says that there is no agent: it was not even asked.
 pub(crate) fn is_absent(detail: &Value) -> bool {
     detail["agent"] == "absent"
+}
+
+impl Agent<'_> {
+    /// Makes answers belong to their questions again, after one that did not: an agent that has said too much is a word ahead from then on. What it says while nobody
+    /// asks is thrown away by libvirt, so there is a pause before a number is asked back (guest-sync). Whether it came.
+    async fn agrees_again(&self) -> bool {
+        let mut pause = SETTLE;
+        for _ in 0..4 {
+            tokio::time::sleep_until((Instant::from_std(clock::instant()) + pause).min(self.until)).await;
+            // Not negative, and exact in every JSON reader.
+            let id = vmoon_sys::random::number() >> 12;
+            match self.ask("guest-sync", json!({ "id": id })).await {
+                Ok(answer) if answer.as_u64() == Some(id) => return true,
+                Ok(_) => pause *= 2,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
 }
 
 fn refused(command: &str, error: wire::Error) -> Error {
@@ -153,11 +178,23 @@ impl Inner {
             arguments["input-data"] = STANDARD.encode(&program.stdin).into();
         }
         let started = agent.ask("guest-exec", arguments).await?;
-        let pid = started.get("pid").and_then(Value::as_i64).ok_or_else(|| nonsense("a program without a number"))?;
+        let Some(pid) = started.get("pid").and_then(Value::as_i64) else {
+            // It is not asked again: the program may have begun.
+            agent.agrees_again().await;
+            return Err(nonsense("a program without a number"));
+        };
+        let mut doubted = false;
         let mut pause = POLL.0;
         loop {
-            if let Some(ended) = ended(&agent.ask("guest-exec-status", json!({ "pid": pid })).await?)? {
-                return Ok(ended);
+            match ended(&agent.ask(STATUS, json!({ "pid": pid })).await?) {
+                Ok(Some(ended)) => return Ok(ended),
+                Ok(None) => {}
+                // Perhaps the answer to another question.
+                Err(_) if !doubted && agent.agrees_again().await => {
+                    doubted = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             // The agent has no event for a program's end, so it is asked again.
             let next = Instant::from_std(clock::instant()) + pause;

@@ -68,6 +68,11 @@ impl Subject {
     }
 }
 
+/// Whether libvirt's refusal says that it does not find a file: the words of `qemuDomainDetermineDiskChain`.
+pub(crate) fn is_unseen(error: &vmoon_libvirt_wire::Error) -> bool {
+    error.refusal().is_some() && error.to_string().contains("Cannot access storage file")
+}
+
 /// Whether an image was made for a machine: by its name, which for a machine of somebody else has to be one that nobody else gives.
 pub(crate) fn made_for(ours: bool, id: MachineId, file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or_default();
@@ -81,6 +86,8 @@ struct Addition {
     volume: Option<(PoolRef, NewVolume, String)>,
     /// The new image.
     path: Option<String>,
+    /// The file behind it, new or not.
+    file: Option<String>,
     /// Why what runs cannot take it.
     later: Option<String>,
     told: Change,
@@ -200,7 +207,7 @@ impl Inner {
             Net::User => "in a network of its user".into(),
         };
         let told = told(device::NIC, format!("{mac} {model} {place} added"), later.as_deref());
-        Ok(Addition { xml: device::card(net, model, &mac), name: mac, volume: None, path: None, later, told })
+        Ok(Addition { xml: device::card(net, model, &mac), name: mac, volume: None, path: None, file: None, later, told })
     }
 
     async fn new_disk(&self, subject: &Subject, kind: &str, disk: WantedDisk) -> Result<Addition> {
@@ -280,13 +287,13 @@ impl Inner {
             boot: None,
             source: crate::model::Source::Path(image.clone().unwrap_or_default()),
         };
-        let mut xml = model.element(image.unwrap_or_default(), files);
+        let mut xml = model.element(image.clone().unwrap_or_default(), files);
         if disk.cdrom && disk.path.is_none() {
             xml.remove(|element| element.name == "source");
         }
         let later = subject.running.as_ref().and_then(|running| device::not_live(running, disk.bus, true));
         let told = told(kind, format!("{target} {} {shown} added", disk.bus), later.as_deref());
-        Ok(Addition { name: target, xml, volume, path, later, told })
+        Ok(Addition { name: target, xml, volume, path, file: image, later, told })
     }
 
     /// The format of an image that is there and may be used; or which setting is wrong, and why.
@@ -319,14 +326,19 @@ impl Inner {
     }
 
     async fn plug(&self, subject: &Subject, addition: &Addition) -> Result<()> {
+        let storage = Storage { client: &subject.client, local: self.link.endpoint.is_local() };
         if let Some((pool, volume, name)) = &addition.volume {
-            let storage = Storage { client: &subject.client, local: self.link.endpoint.is_local() };
             storage.make(pool, name, volume, None).await?;
+            self.is_found(&storage, pool, &format!("{}/{name}", pool.target)).await?;
         }
         let live = subject.running.is_some() && addition.later.is_none();
         let of = if live { Affect::LIVE | Affect::CONFIG } else { Affect::CONFIG };
         let what = if live { "add the device to the running machine" } else { "add the device" };
-        subject.client.attach(&subject.domain, &addition.xml.to_text(), of).await.doing(what)
+        match (subject.client.attach(&subject.domain, &addition.xml.to_text(), of).await, &addition.file) {
+            (Err(error), Some(file)) if storage.local && is_unseen(&error) => Err(super::storage::unseen(file).source(error)),
+            (Ok(()), Some(file)) if !live => storage.is_seen(&subject.domain, &addition.name, file).await,
+            (done, _) => done.doing(what),
+        }
     }
 
     /// Works out how a device goes.

@@ -292,7 +292,8 @@ impl Inner {
         // An older libvirt does not know the last flags.
         for flags in [most | Undefine::TPM, most, Undefine::MANAGED_SAVE | Undefine::SNAPSHOTS_METADATA | Undefine::NVRAM] {
             match client.undefine(&domain, flags).await {
-                Ok(()) => return Ok(()),
+                // Somebody may have started it in between: then it runs on without a definition, and on disks that are about to go.
+                Ok(()) => return self.end(client, &domain).await,
                 Err(error) if error.is_not_found() => return Ok(()),
                 Err(error) if matches!(error.code(), Some(ErrorCode::INVALID_ARG | ErrorCode::ARGUMENT_UNSUPPORTED)) => last = Some(error),
                 Err(error) => return Err(failed("undefine the machine", error)),

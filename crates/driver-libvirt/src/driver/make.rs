@@ -168,6 +168,9 @@ impl Inner {
         left.push(Left::Domain);
         let xml = blueprint.xml(Some(id), false)?;
         let domain = client.define(&xml.to_text(), Define::VALIDATE).await.doing("define the machine")?;
+        for need in &blueprint.needs {
+            storage.is_seen(&domain, &need.path, &need.path).await?;
+        }
         for (n, volume) in blueprint.volumes.iter().enumerate() {
             let Some(pool) = &blueprint.pool else { return Err(Error::internal("a plan has volumes and no pool")) };
             let name = volume_name(&blueprint.name, Some(id), volume);
@@ -188,16 +191,12 @@ impl Inner {
     }
 
     /// The first image in a directory shows whether libvirt sees the same files there as we do: one that runs in a container may have others at that path.
-    async fn is_found(&self, storage: &Storage<'_>, pool: &PoolRef, path: &str) -> Result<()> {
+    pub(crate) async fn is_found(&self, storage: &Storage<'_>, pool: &PoolRef, path: &str) -> Result<()> {
         if !storage.local || !pool.files || self.link.shares(&pool.target) {
             return Ok(());
         }
         if storage.volume_at(path).await?.is_none() {
-            let what = format!(
-                "libvirt does not find {path}, which was written into its pool {}: it sees other files there than this computer",
-                pool.name
-            );
-            return Err(Error::new(Code::DriverFailed, what).hint("run vmoon where libvirtd runs, or take a pool whose directory both see"));
+            return Err(super::storage::unseen(path));
         }
         self.link.found_in(&pool.target);
         Ok(())

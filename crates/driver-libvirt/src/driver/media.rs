@@ -2,9 +2,10 @@
 
 use super::{
     Inner,
+    devices::is_unseen,
     errors::Doing as _,
     snapshots::{Writable, writable},
-    storage::Storage,
+    storage::{Storage, unseen},
 };
 use vmoon_core::{
     Code, Error, Result,
@@ -27,6 +28,10 @@ pub(crate) struct Growth {
 /// A drive and what is to be in it.
 pub(crate) struct Insertion {
     drive: Element,
+    /// What is in it, and where it is.
+    image: Option<(String, String)>,
+    /// The same drive as it was.
+    former: Option<Element>,
     /// Of what runs, of what is kept, or both.
     of: Affect,
 }
@@ -108,9 +113,9 @@ impl Inner {
             true => Some(Element::parse(&client.domain_xml(domain, Xml::NONE).await.doing("look at the drive")?)?),
             false => None,
         };
-        let target = drive.first("target").and_then(|target| target.attribute("dev")).unwrap_or_default();
+        let target = drive.first("target").and_then(|target| target.attribute("dev")).unwrap_or_default().to_owned();
         // A drive that waits for the next start is not there yet; in one that is there the guest may have opened the tray.
-        let now = live.as_ref().and_then(|live| in_drive(live, target));
+        let now = live.as_ref().and_then(|live| in_drive(live, &target));
         if before == after && now.as_ref().is_none_or(|now| now == after) {
             return Ok(None);
         }
@@ -119,6 +124,7 @@ impl Inner {
             (true, None) => (Affect::CONFIG, Effect::NextStart),
             (false, _) => (Affect::CONFIG, Effect::Now),
         };
+        let kept = before.clone();
         let before = now.unwrap_or(before);
         let storage = Storage { client, local: self.link.endpoint.is_local() };
         if let Some(image) = image
@@ -127,11 +133,25 @@ impl Inner {
             return Err(Error::new(Code::SpecInvalid, format!("settings.iso: there is no {image}")));
         }
         let change = Change { setting: "iso".into(), what: format!("in the drive {before} → {after}"), effect };
-        Ok(Some((Insertion { drive, of }, change)))
+        let former = with_image(stored, Some(&kept).filter(|kept| *kept != "nothing").map(String::as_str)).map(|(former, _)| former);
+        let image = image.map(|image| (target.clone(), image.to_owned()));
+        Ok(Some((Insertion { image, former, drive, of }, change)))
     }
 
     pub(crate) async fn insert(&self, client: &Client, domain: &Domain, insertion: &Insertion) -> Result<()> {
-        client.update_device(domain, &insertion.drive.to_text(), insertion.of).await.doing("change what is in the drive")
+        let what = "change what is in the drive";
+        let storage = Storage { client, local: self.link.endpoint.is_local() };
+        let done = client.update_device(domain, &insertion.drive.to_text(), insertion.of).await;
+        let Some((target, image)) = &insertion.image else { return done.doing(what) };
+        match done {
+            Err(error) if storage.local && is_unseen(&error) => return Err(unseen(image).source(error)),
+            done => done.doing(what)?,
+        }
+        let seen = if domain.id < 0 { storage.is_seen(domain, target, image).await } else { Ok(()) };
+        if let (Err(_), Some(former)) = (&seen, &insertion.former) {
+            client.update_device(domain, &former.to_text(), insertion.of).await.doing("put back what was in the drive")?;
+        }
+        seen
     }
 }
 

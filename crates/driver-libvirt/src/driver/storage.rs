@@ -8,10 +8,10 @@ use crate::{
     settings::CloneKind,
 };
 use std::path::Path;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vmoon_core::{Code, Error, MachineId, Result};
 use vmoon_libvirt_wire::{
-    Client, ErrorCode, Pool, Volume,
+    Client, Domain, ErrorCode, Pool, Volume,
     flags::{PoolStart, VolumeCreate, VolumeDelete, VolumeResize},
 };
 use vmoon_sys::image;
@@ -23,6 +23,12 @@ const NAME_IN: usize = 4096;
 /// Does something with files on a thread that may wait.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal("work on files failed").source(error)))
+}
+
+/// The error of a file that is here and that libvirt does not find: one that runs in a container, or in a mount namespace of its own, may have others at that path.
+pub(crate) fn unseen(path: &str) -> Error {
+    Error::new(Code::DriverFailed, format!("libvirt does not find {path}: it sees other files there than this computer"))
+        .hint("run vmoon where libvirtd runs, or take a folder that both see")
 }
 
 /// Storage of one hypervisor.
@@ -89,6 +95,30 @@ impl Storage<'_> {
             Ok(_) => Ok(false),
             Err(error) if error.is_not_found() => Ok(true),
             Err(error) => Err(failed("look for the image", error)),
+        }
+    }
+
+    /// Whether libvirt finds the file behind a disk of a domain, by the disk's target or the file's path. Only of files of this computer it is asked: elsewhere
+    /// nobody has said that they are there.
+    ///
+    /// # Errors
+    /// [`unseen`].
+    pub(crate) async fn is_seen(&self, domain: &Domain, disk: &str, file: &str) -> Result<()> {
+        if !self.local || !file.starts_with('/') || file.starts_with("/dev/") {
+            return Ok(());
+        }
+        let length = {
+            let file = file.to_owned();
+            blocking(move || Ok(std::fs::metadata(file).map_or(0, |file| file.len()))).await?
+        };
+        match self.client.block_info(domain, disk).await {
+            // Of a domain that is off, libvirt passes over a file that it cannot open, and says that nothing is in it.
+            Ok(info) if info.capacity == 0 && info.physical == 0 && length > 0 => Err(unseen(file)),
+            // What is no disk of the domain, or has ended, says nothing.
+            Err(error) if error.refusal().is_some() && !matches!(error.code(), Some(ErrorCode::INVALID_ARG | ErrorCode::NO_DOMAIN)) => {
+                Err(unseen(file).source(error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -163,7 +193,19 @@ impl Storage<'_> {
         let mut stream = self.client.volume_upload(&volume, 0, length).await.doing("write the volume")?;
         let io = |error| Error::new(Code::DriverFailed, "libvirt could not write the volume").source(error);
         stream.write_all(&whole).await.map_err(io)?;
-        stream.shutdown().await.map_err(io)
+        stream.shutdown().await.map_err(io)?;
+        // libvirt 9.0 says that all is well also where there was no room for it (`virsh vol-upload` ends with 0): what it has is looked at.
+        let back = self.client.volume_download(&volume, 0, length).await.doing("read the volume back")?;
+        let mut found = Vec::with_capacity(whole.len());
+        let read = back.take(length).read_to_end(&mut found).await;
+        if read.is_ok() && found == whole {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::DriverFailed,
+            format!("libvirt has not written all of {name}, although it says so: the pool {} may be full", pool.name),
+        )
+        .hint(format!("virsh pool-info {} shows what is free there", pool.name)))
     }
 
     async fn raw(&self, pool: &PoolRef, name: &str, size: u64) -> Result<()> {

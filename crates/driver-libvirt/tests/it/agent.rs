@@ -15,6 +15,7 @@ const LIAR: &str = r#"
 exec 3<>/dev/virtio-ports/org.qemu.guest_agent.0
 say() { printf '%s\n' "$1" >&3; }
 slowly() { s=$1; while [ -n "$s" ]; do printf %s "${s%"${s#?}"}" >&3; s=${s#?}; sleep 0.3; done; echo >&3; }
+large() { { printf '{"return": {"exited": true, "exitcode": 5, "out-data": "'; busybox cat "$@"; echo '"}}'; } >&3; }
 # Nothing can be read as long as nobody listens on the other side.
 while :; do sleep 0.1; while read -r line <&3; do
   mode=$(cat /run/mode)
@@ -30,6 +31,9 @@ while :; do sleep 0.1; while read -r line <&3; do
   *guest-exec-status*)
     case $mode in
     status) say '{"return": {"exitcode": 0}}' ;;
+    over) large /run/large ;;
+    beyond) large /run/large /run/large ;;
+    inside) printf '{"return": {"exited": true, "exitcode": 5, "out-data": "b2s=\001\377\000\n' >&3; say '"}}' ;;
     base64) say '{"return": {"exited": true, "exitcode": 0, "out-data": "!"}}' ;;
     never) say '{"return": {"exited": false}}' ;;
     *) say '{"return": {"exited": true, "exitcode": 5, "out-data": "b2s="}}' ;;
@@ -40,6 +44,7 @@ while :; do sleep 0.1; while read -r line <&3; do
     silent) ;;
     text) say '{"return": {"pid": "one"}}' ;;
     nothing) say '{"return": null}' ;;
+    between) printf 'x\001\377\000\376}{\n' >&3; say '{"return": {"pid": 7}}' ;;
     slow) slowly '{"return": {"pid": 9}}' ;;
     twice) say '{"return": {"pid": 7}}'; say '{"return": {"pid": 8}}' ;;
     *) say '{"return": {"pid": 7}}' ;;
@@ -54,6 +59,18 @@ const SLACK: Duration = Duration::from_millis(1500);
 async fn typed(terminal: &mut Terminal, line: &str, number: u32) {
     terminal.keys(&format!("{line}; echo did-$(({number} + 0))\r")).await;
     terminal.wait_for(&format!("did-{number}\r")).await;
+}
+
+/// The next question gets its own answer, as soon as libvirt hears the agent again.
+async fn honest(run: &impl AsyncFn(u64) -> (vmoon_core::Result<vmoon_core::ability::Ended>, Duration), after: &str) {
+    let begun = Instant::now();
+    loop {
+        match run(8_000).await.0 {
+            Ok(ended) => return assert_eq!((ended.code, ended.stdout.as_slice()), (Some(5), &b"ok"[..]), "after {after}"),
+            // libvirt waits for an answer that it was asked to wait for, in whole seconds.
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "no answer after {after}: {}", error.chain()),
+        }
+    }
 }
 
 #[tokio::test]
@@ -117,19 +134,41 @@ async fn a_lying_agent_costs_its_deadline_and_nothing_else() {
         assert!(codes.contains(&error.code()), "{mode}: {}", error.chain());
         // The next question gets its own answer, whatever is still on its way.
         typed(&mut terminal, "echo honest > /run/mode", 40 + n as u32).await;
-        let begun = Instant::now();
-        loop {
-            match run(8_000).await.0 {
-                Ok(ended) => break assert_eq!((ended.code, ended.stdout.as_slice()), (Some(5), &b"ok"[..]), "after {mode}"),
-                // libvirt waits for an answer that it was asked to wait for, in whole seconds.
-                Err(error) => assert!(begun.elapsed() < PATIENCE, "no answer after {mode}: {}", error.chain()),
-            }
-        }
+        honest(&run, mode).await;
     }
     // An answer too many is not the answer to what is asked next.
     typed(&mut terminal, "echo twice > /run/mode", 70).await;
     let ended = run(20_000).await.0.unwrap_or_else(|error| panic!("twice: {}", error.chain()));
     assert_eq!((ended.code, ended.stdout.as_slice()), (Some(5), &b"ok"[..]));
+    // More output than is kept is cut, and said to be; more than libvirt carries is an error.
+    typed(&mut terminal, "busybox dd if=/dev/zero bs=1024 count=2500 2>/dev/null | busybox base64 | busybox tr -d '\\n' > /run/large", 90)
+        .await;
+    typed(&mut terminal, "echo over > /run/mode", 91).await;
+    let ended = run(60_000).await.0.unwrap_or_else(|error| panic!("over the cap: {}", error.chain()));
+    assert_eq!((ended.code, ended.stdout.len(), ended.truncated), (Some(5), 2 << 20, true));
+    typed(&mut terminal, "echo beyond > /run/mode", 92).await;
+    let error = run(60_000).await.0.expect_err("more than libvirt carries");
+    assert!(matches!(error.code(), Code::GuestAgent | Code::DriverFailed | Code::OperationDeadline), "{}", error.chain());
+    // Bytes that are no text, between answers and inside of one. libvirt may give such an agent up; one that is started again is heard.
+    for (n, mode) in ["between", "inside"].into_iter().enumerate() {
+        let number = 100 + 10 * n as u32;
+        typed(&mut terminal, "kill -9 $pid; echo honest > /run/mode; sh /run/liar & pid=$!", number).await;
+        honest(&run, mode).await;
+        typed(&mut terminal, &format!("echo {mode} > /run/mode"), number + 1).await;
+        let begun = Instant::now();
+        let (ended, _) = run(10_000).await;
+        match ended {
+            // It passed over them, or the answer came whole before it gave up.
+            Ok(ended) => assert_eq!((ended.code, ended.stdout.as_slice()), (Some(5), &b"ok"[..]), "{mode}"),
+            Err(error) => {
+                let told = matches!(error.code(), Code::GuestAgent | Code::WireMalformed | Code::OperationDeadline);
+                assert!(told, "{mode}: {}", error.chain());
+            }
+        }
+        assert!(begun.elapsed() < Duration::from_secs(12), "{mode}");
+    }
+    typed(&mut terminal, "kill -9 $pid; echo honest > /run/mode; sh /run/liar & pid=$!", 120).await;
+    honest(&run, "bytes").await;
     // A line without an end: libvirt gives that agent up; the call ends all the same.
     typed(&mut terminal, "echo flood > /run/mode", 81).await;
     let (ended, _) = run(10_000).await;

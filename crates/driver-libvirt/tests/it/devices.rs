@@ -186,3 +186,74 @@ async fn a_machine_of_somebody_else_keeps_its_disks_but_not_those_made_for_it() 
     driver.delete(&handle).await.unwrap();
     assert_eq!(place.remains(), before.into_iter().filter(|path| path.ends_with("theirs.img")).collect::<Vec<_>>());
 }
+
+/// A file of this computer that the lab's libvirtd does not see: its /run is its own.
+struct Unseen(std::path::PathBuf);
+
+impl Unseen {
+    fn new(name: &str) -> Self {
+        let path = std::path::PathBuf::from(format!("/run/vmoon-{}-{name}", std::process::id()));
+        std::fs::write(&path, vec![0; 1 << 20]).expect("tests run as root");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A libvirtd in a container finds other files at a path than we do.
+#[tokio::test]
+async fn a_file_that_libvirt_does_not_find_is_refused_and_nothing_is_changed() {
+    let place = Place::new().await;
+    let driver = place.driver();
+    let (unseen, iso) = (Unseen::new("unseen.img"), place.images().join("seen.iso"));
+    std::fs::write(&iso, vec![0; 1 << 20]).unwrap();
+    let plain = json!({"disk": "1MiB", "firmware": "bios", "network": "none", "accelerator": "tcg", "memory": "64MiB", "iso": iso});
+    let handle = created(&*driver, "box", plain.clone()).await;
+    let (before, remains) = (names(&*driver, &handle).await, place.remains());
+    let drive = async || driver.describe(&handle).await["disks"].to_string();
+    let inside = drive().await;
+    for running in [false, true] {
+        if running {
+            driver.start(&handle).await.unwrap();
+        }
+        // What waits for the next start is looked at by libvirt then: of a machine that runs it tells what runs.
+        let kinds = if running { 1 } else { 3 };
+        for (kind, settings) in [
+            ("disk", json!({"path": unseen.path(), "format": "raw"})),
+            ("disk", json!({"path": unseen.path(), "format": "raw", "bus": "sata"})),
+            ("cdrom", json!({"path": unseen.path()})),
+        ]
+        .into_iter()
+        .take(kinds)
+        {
+            let error = driver.devices().unwrap().change(&handle, &add(kind, settings.clone()), &Unread).await.unwrap_err();
+            let told = error.code() == Code::DriverFailed && error.message().contains("does not find") && error.hint_text().is_some();
+            assert!(told, "{settings}, running {running}: {}", error.chain());
+            assert_eq!(
+                (names(&*driver, &handle).await, place.remains()),
+                (before.clone(), remains.clone()),
+                "{settings}, running {running}"
+            );
+        }
+        let tune = driver.tune().unwrap();
+        let error = tune.tune(&handle, json!({"iso": unseen.path()}).as_object().unwrap(), false).await.unwrap_err();
+        assert!(error.message().contains("does not find"), "running {running}: {}", error.chain());
+        assert_eq!(drive().await, inside, "the drive holds what it held, running {running}");
+    }
+    assert!(unseen.0.exists(), "what is the user's is not deleted");
+    let mut with = plain;
+    with["iso"] = unseen.path().into();
+    let planned = driver.plan("other", &super::place::spec(with), &driver.facts().await.unwrap()).unwrap();
+    let error = driver.create(super::place::new_id(), &planned, &Unread).await.unwrap_err();
+    assert!(error.message().contains("does not find"), "{}", error.chain());
+    assert_eq!((driver.list().await.unwrap().len(), place.remains()), (1, remains));
+    driver.delete(&handle).await.unwrap();
+}

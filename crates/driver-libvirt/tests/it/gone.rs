@@ -277,3 +277,33 @@ async fn two_connections_to_one_libvirt_are_known_to_be_the_same() {
     assert_eq!(Some(identity.clone()), one.driver().identity().await);
     assert_ne!(Some(identity), two.driver().identity().await);
 }
+
+/// Each step of one falls between any two of the other: a machine that was started while it was undefined would run on without its disks.
+#[tokio::test]
+async fn two_clients_that_start_and_delete_at_once_leave_nothing() {
+    let place = Place::new().await;
+    let (one, two) = (place.driver(), place.driver());
+    let client = place.client().await;
+    for n in 0..8_u32 {
+        let handle = created(&*one, &format!("both{n}"), small()).await;
+        let later = async {
+            for _ in 0..n * 40 {
+                tokio::task::yield_now().await;
+            }
+            two.delete(&handle).await
+        };
+        let (started, deleted) = tokio::join!(one.start(&handle), later);
+        if let Err(error) = &started {
+            assert!(matches!(error.code(), Code::MachineBroken | Code::DriverFailed | Code::MachineBusy), "{n}: {}", error.chain());
+        }
+        if let Err(error) = deleted {
+            // It was in the middle of being started; who asks again is obeyed.
+            assert!(matches!(error.code(), Code::DriverFailed | Code::MachineBusy | Code::Timeout), "{n}: {}", error.chain());
+            two.delete(&handle).await.unwrap();
+        }
+        let (again, also) = tokio::join!(one.delete(&handle), two.delete(&handle));
+        assert!(again.is_ok() && also.is_ok(), "what is gone is deleted: {again:?}, {also:?}");
+        assert!(client.domains(vmoon_libvirt_wire::flags::Domains::NONE).await.unwrap().is_empty(), "{n}: nothing lives on");
+        assert_eq!(place.remains(), Vec::<String>::new(), "{n}");
+    }
+}

@@ -115,3 +115,50 @@ async fn a_machine_is_copied_grown_and_given_an_image() {
     driver.delete(&copy).await.unwrap();
     assert_eq!(place.remains(), [iso.to_owned()]);
 }
+
+/// Somebody deletes what a disk is based on behind our back.
+#[tokio::test]
+async fn a_disk_whose_base_is_gone_is_told_and_deleted() {
+    let place = Place::new().await;
+    let driver = place.driver();
+    let base = place.images().join("base.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", base.to_str().unwrap(), "16M"]);
+    let linked = created(&*driver, "linked", small(json!({"base": "base.qcow2"}))).await;
+    fs::remove_file(&base).unwrap();
+    assert_eq!(driver.list().await.unwrap().len(), 1);
+    assert!(!driver.describe(&linked).await.is_empty());
+    assert!(!driver.devices().unwrap().list(&linked).await.unwrap().is_empty());
+    let error = driver.start(&linked).await.unwrap_err();
+    assert!(error.chain().contains("base.qcow2"), "{}", error.chain());
+    let error = driver.clones().unwrap().plan("copy", &linked).await.err().map(|error| error.chain()).unwrap_or_default();
+    assert!(error.is_empty() || error.contains("base.qcow2"), "{error}");
+    driver.delete(&linked).await.unwrap();
+    assert_eq!(place.remains(), Vec::<String>::new());
+}
+
+/// The pool is filled by somebody else after the plan was made. libvirt 9.0 says of a volume that it could not write that it has written it.
+#[tokio::test]
+async fn a_pool_that_becomes_full_leaves_nothing_behind() {
+    let place = Place::new().await;
+    let client = place.client().await;
+    let inside = place.lab.path().join("run/full");
+    fs::create_dir(&inside).unwrap();
+    let run = |program: &str, arguments: &[&str]| place.lab.command(program).args(arguments).status().unwrap().success();
+    assert!(run("mount", &["-t", "tmpfs", "-o", "size=64M", "tmpfs", "/run/full"]));
+    let pool = client.pool_define("<pool type='dir'><name>full</name><target><path>/run/full</path></target></pool>").await.unwrap();
+    client.pool_start(&pool, PoolStart::NONE).await.unwrap();
+    let driver = place.driver();
+    let spec = super::place::spec(small(json!({"pool": "full", "user": "ada"})));
+    let plan = driver.plan("late", &spec, &driver.facts().await.unwrap()).unwrap();
+    let _ = run("dd", &["if=/dev/zero", "of=/run/full/others", "bs=1M", "status=none"]);
+    let error = driver.create(super::place::new_id(), &plan, &super::place::Unread).await.unwrap_err();
+    assert!(error.message().contains("may be full") && error.hint_text().is_some(), "{}", error.chain());
+    assert!(driver.list().await.unwrap().is_empty());
+    let volumes = client.volumes(&pool).await.unwrap();
+    client.pool_refresh(&pool).await.unwrap();
+    assert!(volumes.iter().all(|volume| volume.name == "others"), "{volumes:?}");
+    // With room again the same plan is carried out.
+    assert!(run("rm", &["/run/full/others"]));
+    let handle = driver.create(super::place::new_id(), &plan, &super::place::Unread).await.unwrap();
+    driver.delete(&handle).await.unwrap();
+}

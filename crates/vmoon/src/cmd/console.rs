@@ -1,8 +1,8 @@
 //! `vmoon console` and `vmoon screenshot`: what a machine shows, as text, as a picture, or in a viewer.
 
+use super::viewer::{self, VIEWER};
 use crate::{ctx::Ctx, exit::Exit, out::time, repl};
 use std::{
-    ffi::{OsStr, OsString},
     io::Write as _,
     path::{Path, PathBuf},
 };
@@ -10,11 +10,8 @@ use vmoon_api::{
     Api as _,
     requests::{MachineRef, Mode, SessionRef},
 };
-use vmoon_core::{Code, Error, Result, ability::DisplayOffer, name::escape, target::Target};
-use vmoon_sys::process::Detached;
+use vmoon_core::{Code, Error, Result, name::escape, target::Target};
 
-/// The viewer, from virt-viewer.
-const VIEWER: &str = "remote-viewer";
 /// The channel of a serial console.
 const SERIAL: &str = "serial";
 
@@ -87,10 +84,19 @@ async fn view(ctx: &Ctx, machine: String) -> Result<Exit> {
         ctx.out.values(&values)?;
         return Ok(Exit::OK);
     }
-    match viewer(std::env::var_os("PATH")) {
+    match viewer::find(std::env::var_os("PATH")) {
         Some(program) => {
-            start(&program, offer)?;
-            ctx.out.changed(&format!("{VIEWER} shows {}", escape(&offer.uri)))?;
+            let told = format!("{VIEWER} shows {}", escape(&offer.uri));
+            match viewer::needs_a_way(offer) {
+                Some(socket) => {
+                    ctx.out.changed(&format!("{told}, until its window is closed"))?;
+                    viewer::show(&program, &socket).await?;
+                }
+                None => {
+                    viewer::start(&program, &offer.uri)?;
+                    ctx.out.changed(&told)?;
+                }
+            }
             Ok(Exit::OK)
         }
         None => {
@@ -102,20 +108,6 @@ async fn view(ctx: &Ctx, machine: String) -> Result<Exit> {
             Ok(Exit::OK)
         }
     }
-}
-
-/// Where the viewer is, if it is installed.
-fn viewer(path: Option<OsString>) -> Option<PathBuf> {
-    std::env::split_paths(&path?).filter(|dir| dir.is_absolute()).map(|dir| dir.join(VIEWER)).find(|program| program.is_file())
-}
-
-fn start(program: &Path, offer: &DisplayOffer) -> Result<()> {
-    // The address is the driver's; an argument that looks like an option would be one.
-    if offer.uri.starts_with('-') {
-        return Err(Error::new(Code::WireMalformed, "the display's address is none"));
-    }
-    let viewer = Detached { exe: program, args: vec![OsStr::new(&offer.uri)], env: Vec::new(), stdio: [None; 3] };
-    viewer.spawn().map(drop).map_err(|error| Error::io(format_args!("start {}", program.display()), error))
 }
 
 /// Takes a picture.
@@ -131,30 +123,4 @@ pub(crate) async fn screenshot(ctx: &Ctx, args: ScreenshotArgs) -> Result<Exit> 
     let size = time::bytes(picture.data.0.len() as u64);
     ctx.out.changed(&format!("wrote {} ({}, {size})", args.file.display(), escape(&picture.media_type)))?;
     Ok(Exit::OK)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    /// A program that leaves a trace of its one argument stands in for the viewer.
-    #[test]
-    fn the_viewer_on_the_path_is_started_with_the_address() {
-        let dir = tempfile::tempdir().unwrap();
-        let (bin, seen) = (dir.path().join("bin"), dir.path().join("seen & <b>"));
-        std::fs::create_dir(&bin).unwrap();
-        let path = || std::env::join_paths([Path::new("relative"), &dir.path().join("none"), &bin]).ok();
-        assert_eq!(viewer(path()), None);
-        symlink("/usr/bin/touch", bin.join(VIEWER)).unwrap();
-        let found = viewer(path()).expect("it is on the path");
-        let offer = |uri: &str| DisplayOffer { protocol: "vnc".into(), uri: uri.into() };
-        assert!(start(&found, &offer("--reference=/etc/shadow")).is_err(), "an option is no address");
-        start(&found, &offer(&seen.display().to_string())).unwrap();
-        let until = vmoon_sys::clock::instant() + std::time::Duration::from_secs(20);
-        while !seen.exists() {
-            assert!(vmoon_sys::clock::instant() < until, "it was not started");
-            std::thread::yield_now();
-        }
-    }
 }

@@ -43,6 +43,7 @@ pub(crate) mod ssh;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod version;
+mod viewer;
 pub(crate) mod wait;
 pub(crate) mod work;
 pub(crate) mod xapi;
