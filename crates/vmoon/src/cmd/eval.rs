@@ -21,7 +21,7 @@ use std::{
 use tokio::time::Instant;
 use vmoon_api::{
     Api as _, Data,
-    requests::{CommandRef, Eval},
+    requests::{CommandRef, Eval, SessionRef},
     views::{CommandError, CommandState, CommandView, PieceKind},
 };
 use vmoon_core::{Code, Error, Result, frame::MAX_PAYLOAD, name::escape, target::Target};
@@ -39,6 +39,8 @@ Exit codes: 1 for an error of the chunk or an unfinished chunk, 8 when its deadl
 
 /// How long a first answer may take before its output is followed as it comes.
 const SHORT_MS: u64 = 200;
+/// How long it may wait then before it is told what is before it.
+const QUEUED_MS: u64 = 800;
 /// How much longer than the user allows the first answer is waited for: without it the command has no id to come back to.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -200,9 +202,17 @@ async fn answer(ctx: &Ctx, view: &CommandView) -> Result<CommandView> {
 /// Prints the output as it comes, from the command's beginning, until the command is done.
 async fn follow(ctx: &Ctx, view: CommandView, printer: &mut Printer) -> Result<CommandView> {
     let mut reading =
-        Reading { session: view.id.session.to_string(), command: Some(view.id.number), from: Some(view.from), wait_ms: Some(30_000) };
+        Reading { session: view.id.session.to_string(), command: Some(view.id.number), from: Some(view.from), wait_ms: Some(QUEUED_MS) };
     loop {
         let part = reading.next(ctx).await?;
+        // That its code was heard says only that it is in the queue.
+        let heard = !part.pieces.is_empty() && part.pieces.iter().all(|piece| piece.kind == PieceKind::Code);
+        if reading.wait_ms == Some(QUEUED_MS) && !heard {
+            reading.wait_ms = Some(30_000);
+            if part.pieces.is_empty() && !part.ended {
+                queued(ctx, &view).await;
+            }
+        }
         let mut done = part.ended;
         for piece in part.pieces.iter().filter(|piece| piece.command == view.id.number || piece.kind == PieceKind::Gap) {
             printer.piece(piece)?;
@@ -211,6 +221,20 @@ async fn follow(ctx: &Ctx, view: CommandView, printer: &mut Printer) -> Result<C
         if done {
             return answer(ctx, &view).await;
         }
+    }
+}
+
+/// Says what a command waits for that has not begun. Not to know that is no reason not to wait.
+async fn queued(ctx: &Ctx, view: &CommandView) {
+    let request = SessionRef { session: view.id.session.to_string() };
+    let Ok(session) = ctx.daemon.ask(async |client| client.show_session(request.clone()).await).await else { return };
+    let name = escape(&session.machine_name);
+    match session.busy {
+        Some(busy) if busy != view.id.number => {
+            let does = if session.waiting_input { format!(", which waits for input: vmoon send {name} TEXT") } else { String::new() };
+            ctx.out.hint(&format!("{name} is busy with an earlier command{does}; to stop that: vmoon interrupt {name}"));
+        }
+        _ => {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::home::Home;
 use serde_json::Value;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON line: {line}"))).collect()
@@ -88,12 +88,18 @@ fn a_question_is_answered_from_another_terminal() {
     eval.stdout.as_mut().unwrap().read_exact(&mut asked).unwrap();
     // The session says when the program waits.
     while !home.run(&["session", "show", "lab"]).ok().contains("waits for input") {}
+    // Who comes later is told what is before them.
+    let mut later = home.command(&["eval", "lab", "1"]).spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(later.stderr.as_mut().unwrap()).read_line(&mut told).unwrap();
+    assert!(told.contains("an earlier command, which waits for input: vmoon send lab TEXT"), "{told}");
     home.run(&["send", "lab", "Ada"]).ok();
     while !home.run(&["session", "show", "lab"]).ok().contains("waits for input") {}
     let ran = home.feed(&["send", "lab", "-", "--end"], b"rest\xff");
     assert_eq!(ran.code, 0, "{ran:?}");
     let output = eval.wait_with_output().unwrap();
     assert!(output.status.success() && output.stdout.starts_with(b"Ada\trest"), "{output:?}");
+    assert!(later.wait().unwrap().success());
     home.end();
 }
 
