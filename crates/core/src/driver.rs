@@ -9,7 +9,6 @@ use crate::{
     Error, MachineId, Result,
     ability::{Addresses, Display, Environments, Exec, Notices, RemoteFiles, Reset, Snapshots, Tune},
     device::Devices,
-    frame::Frame,
     hosts::{Disks, Inventories, Migrate},
     operation::{OpRecord, Progress, Undo},
     raw::Raw,
@@ -19,13 +18,15 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, time::Duration};
 
+pub use crate::{
+    link::{LinkItem, LinkReader, LinkWriter, Offset, SessionLink},
+    sighting::{Channel, ChannelKind, Exit, Found, Observed, Sighting},
+};
+
 /// A driver's name for one of its machines: opaque JSON that only the driver reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Handle(pub String);
-
-/// A byte offset in the stream of a channel, from the channel's beginning.
-pub type Offset = u64;
 
 /// What a driver is, known without any I/O.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,91 +85,6 @@ pub struct Plan {
     pub steps: Vec<String>,
     /// Everything `create` needs, with all defaults filled in; the driver's own.
     pub settings: serde_json::Value,
-}
-
-/// What a driver can see of a machine.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Observed {
-    /// It exists and does not run. The exit is that of its last run, where known.
-    Off(Option<Exit>),
-    /// It runs and offers these channels.
-    On(Vec<Channel>),
-    /// It is paused.
-    Paused,
-    /// It is suspended to storage.
-    Suspended,
-    /// The hypervisor answers that there is no such machine.
-    Missing,
-    /// The hypervisor cannot be asked.
-    Unreachable,
-}
-
-/// What was seen, and whether `create` had finished its work on the machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sighting {
-    /// What was seen.
-    pub observed: Observed,
-    /// Whether the machine bears the tag *complete*, which `create` writes last.
-    pub complete: bool,
-}
-
-/// How the last run of a machine ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "how", rename_all = "snake_case")]
-pub enum Exit {
-    /// It ended by itself or by a polite stop, with this status.
-    Code {
-        /// The status.
-        code: i32,
-    },
-    /// A signal ended it.
-    Signal {
-        /// The signal's number.
-        signal: i32,
-    },
-    /// vmoon ended it by force.
-    Killed,
-    /// It ignored an interrupt and was ended.
-    DidNotYield,
-    /// The computer was restarted.
-    Rebooted,
-    /// It ended and nothing tells how.
-    Lost,
-}
-
-/// What a channel carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChannelKind {
-    /// Framed requests and answers of a language VM.
-    Repl,
-    /// Bytes of a shell or a console.
-    Terminal,
-}
-
-/// One channel of a running machine.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Channel {
-    /// Its name; sessions are opened by it.
-    pub name: String,
-    /// What it carries.
-    pub kind: ChannelKind,
-    /// Which life of the machine it belongs to; offsets start anew with each.
-    pub life: u64,
-}
-
-/// A machine that a driver found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
-    /// How to address it.
-    pub handle: Handle,
-    /// The tag with our id, if it bears one.
-    pub id: Option<MachineId>,
-    /// Its name there.
-    pub name: String,
-    /// What was seen of it.
-    pub sighting: Sighting,
 }
 
 /// How to stop.
@@ -274,62 +190,6 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// When it cannot be stored: the driver then stops without taking the step.
     async fn undo(&self, undo: Undo) -> Result<()>;
-}
-
-/// What a session's link delivers.
-#[derive(Debug, PartialEq, Eq)]
-pub enum LinkItem {
-    /// Whole stream frames, encoded, in `buf`, beginning at this stream offset.
-    Stream {
-        /// Offset of the first frame.
-        at: Offset,
-    },
-    /// One direct frame, encoded, in `buf`.
-    Direct,
-    /// The channel is over; everything it had said was delivered before.
-    Ended(Exit),
-    /// The connection to the machine was lost; the channel may live on. Open it again from the last offset.
-    Broken,
-}
-
-/// The reading half of a session's link. One reader per byte source, ever.
-#[async_trait]
-pub trait LinkReader: Send {
-    /// Waits for the next item; its bytes replace the content of `buf`. Dropping the future loses nothing.
-    async fn next(&mut self, buf: &mut Vec<u8>) -> Result<LinkItem>;
-}
-
-/// The writing half of a session's link.
-#[async_trait]
-pub trait LinkWriter: Send {
-    /// Sends one frame to the machine.
-    ///
-    /// # Errors
-    /// [`Code::DriverUnreachable`](crate::Code::DriverUnreachable) when the link is broken.
-    async fn send(&mut self, frame: Frame<'_>) -> Result<()>;
-
-    /// Whether the machine understands frames of this tag. An older one skips what it does not know, and would never answer.
-    fn takes(&self, tag: u8) -> bool {
-        tag != crate::frame::tag::CALL
-    }
-}
-
-/// An open channel of a machine.
-pub struct SessionLink {
-    /// From the machine.
-    pub reader: Box<dyn LinkReader>,
-    /// To the machine.
-    pub writer: Box<dyn LinkWriter>,
-    /// Where the stream ended when the link was opened: everything before it is delivered.
-    pub end: Offset,
-    /// The number of the last command the machine has accepted, 0 for none.
-    pub last_command: u64,
-    /// The command that runs now.
-    pub running: Option<u64>,
-    /// How many commands wait behind it.
-    pub queued: u32,
-    /// Whether the running command waits for input.
-    pub waiting_input: bool,
 }
 
 /// One connection's machines.
