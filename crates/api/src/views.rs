@@ -216,7 +216,7 @@ pub enum CommandState {
 /// How a command failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommandError {
-    /// `command.failed`, `command.incomplete`, `command.interrupted` or `command.deadline`.
+    /// `command.failed`, `command.incomplete`, `command.interrupted` or `command.deadline`; of a lost command `machine.did_not_yield`.
     pub code: vmoon_core::Code,
     /// Whether the chunk did not even compile.
     pub syntax: bool,

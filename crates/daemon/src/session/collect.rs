@@ -1,7 +1,7 @@
 //! Reading commands from the transcript: for those that ended long ago, or under another daemon.
 
 use super::{
-    commands::{Commands, Span, Told},
+    commands::{Commands, Span, Told, lost},
     shared::Shared,
     transcript::{Reader, walk},
 };
@@ -20,7 +20,7 @@ const CHUNK: usize = 1 << 20;
 pub(crate) async fn collect(shared: Arc<Shared>, number: u64, span: Option<Span>) -> Result<CommandView> {
     let mut reader = shared.reader(span.map_or(0, |s| s.from));
     let mut commands = Commands::new(shared.row.id, &shared.machine_name).lenient();
-    let over = shared.ended();
+    let over = shared.exit();
     while let Some(chunk) = reader.next(CHUNK)? {
         let (mut at, mut found) = (chunk.at, None);
         walk(&chunk.frames, |frame, _| {
@@ -37,7 +37,10 @@ pub(crate) async fn collect(shared: Arc<Shared>, number: u64, span: Option<Span>
         tokio::task::yield_now().await;
     }
     match commands.running(number) {
-        Some(view) => Ok(CommandView { state: if over { CommandState::Lost } else { CommandState::Running }, ..view }),
+        Some(view) => Ok(match over {
+            Some(exit) => lost(view, &exit),
+            None => CommandView { state: CommandState::Running, ..view },
+        }),
         None => Err(Error::new(Code::CommandNotFound, format!("the session's transcript does not tell of command {number}"))
             .hint("the oldest part of a transcript is dropped when it passes 256 MiB")),
     }

@@ -7,6 +7,7 @@ use vmoon_api::{
 };
 use vmoon_core::{
     Code, CommandId, SessionId,
+    driver::Exit,
     frame::{Eval, Failure, FailureKind, Frame, MAX_OFFSET, tag},
 };
 
@@ -279,18 +280,29 @@ impl Commands {
         self.pending.entry(number).or_default().waiting_input = waiting_input;
     }
 
-    /// The commands that will never be answered, now that the session is over.
-    pub(crate) fn lost(&mut self) -> Vec<CommandView> {
+    /// The commands that will never be answered, now that the session is over, which ended so.
+    pub(crate) fn lost(&mut self, exit: &Exit) -> Vec<CommandView> {
         let pending = std::mem::take(&mut self.pending);
         self.held = 0;
         pending
             .into_iter()
             .map(|(number, p)| {
                 let from = p.from.unwrap_or(0);
-                CommandView { state: CommandState::Lost, ..self.view(number, from, p) }
+                lost(self.view(number, from, p), exit)
             })
             .collect()
     }
+}
+
+/// A command that will never be answered, with the reason where the machine's end is one.
+pub(crate) fn lost(view: CommandView, exit: &Exit) -> CommandView {
+    let error = (*exit == Exit::DidNotYield).then(|| CommandError {
+        code: Code::MachineDidNotYield,
+        syntax: false,
+        message: b"the machine ignored the interrupt and was ended"[..].into(),
+        traceback: b""[..].into(),
+    });
+    CommandView { state: CommandState::Lost, error, ..view }
 }
 
 fn keep(captured: &mut Vec<u8>, more: &[u8], truncated: &mut bool) {

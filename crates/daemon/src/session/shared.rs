@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use vmoon_api::{requests::Mode, views::SessionView};
-use vmoon_core::{Code, Error, Result, error::ErrorRecord, session::SessionState};
+use vmoon_core::{Code, Error, Result, driver::Exit, error::ErrorRecord, session::SessionState};
 
 use crate::store::SessionRow;
 
@@ -89,6 +89,11 @@ impl Shared {
     /// Whether the session is over.
     pub(crate) fn ended(&self) -> bool {
         matches!(self.live.borrow().state, SessionState::Ended { .. })
+    }
+
+    /// How it ended, if it is over.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        if let SessionState::Ended { exit } = &self.live.borrow().state { Some(exit.clone()) } else { None }
     }
 
     /// What the API shows.

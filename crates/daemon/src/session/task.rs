@@ -316,7 +316,8 @@ impl Task {
                 let _ = accepted.send(Err(Error::new(Code::CommandLost, "the machine ended before it accepted the command")));
             }
         }
-        for view in self.commands.lost() {
+        let exit = if let SessionState::Ended { exit } = &self.state { exit.clone() } else { Exit::Lost };
+        for view in self.commands.lost(&exit) {
             self.tell(view.id.number, &view);
         }
         for (_, waiters) in std::mem::take(&mut self.waiting) {

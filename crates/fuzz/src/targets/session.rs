@@ -27,7 +27,7 @@ pub(crate) fn run(bytes: &[u8]) {
             take(&mut commands, at, frame);
             at += frame.stream_len();
         }
-        for view in commands.lost() {
+        for view in commands.lost(&vmoon_core::driver::Exit::DidNotYield) {
             assert!(serde_json::to_vec(&view).is_ok());
         }
         assert_eq!(commands.unfinished(), 0);

@@ -266,13 +266,15 @@ fn rows(view: &CommandView) -> Vec<(String, String)> {
 /// Tells how a command failed, if it did, and gives the exit code for it.
 ///
 /// # Errors
-/// `command.lost` when nothing will ever answer it.
+/// `command.lost` when nothing will ever answer it, `machine.did_not_yield` when it is to blame for that.
 pub(crate) fn ended(ctx: &Ctx, view: &CommandView) -> Result<Exit> {
     if view.state == CommandState::Lost {
         let name = escape(&view.machine);
-        return Err(
-            Error::new(Code::CommandLost, format!("{name} ended before the command was answered")).hint(format!("vmoon show {name}"))
-        );
+        let (code, what) = match &view.error {
+            Some(error) if error.code == Code::MachineDidNotYield => (error.code, "ignored the interrupt and was ended"),
+            _ => (Code::CommandLost, "ended"),
+        };
+        return Err(Error::new(code, format!("{name} {what} before the command was answered")).hint(format!("vmoon show {name}")));
     }
     let Some(error) = &view.error else { return Ok(Exit::OK) };
     if ctx.out.format() == Format::Json {

@@ -68,3 +68,19 @@ fn a_command_prints_no_more_than_it_may() {
         assert!(home.run(&["show", name]).ok().contains("output of a command 64 KiB"));
     }
 }
+
+#[test]
+fn what_does_not_yield_ends_its_machine_with_that_reason_and_no_other() {
+    let home = Home::new();
+    home.run(&["create", "stuck", "other", "--start"]).ok();
+    // Matching goes back and forth for longer than anybody waits, in C.
+    let code = "return ('a'):rep(30):find(('a?'):rep(30) .. ('a'):rep(30) .. 'b')";
+    let got = home.json(&["eval", "stuck", code, "--deadline", "200ms"]);
+    got.fails_with_hint("machine.did_not_yield", 1);
+    let shown: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+    assert_eq!((&shown["state"], &shown["error"]["code"]), (&"lost".into(), &"machine.did_not_yield".into()), "{got:?}");
+    // Who asks later learns it, too.
+    home.json(&["wait", shown["id"].as_str().unwrap()]).fails("machine.did_not_yield", 1);
+    assert!(home.run(&["show", "stuck"]).ok().contains("ignored an interrupt and was ended"));
+    assert_eq!(home.run(&["eval", "other", "return 6 * 7"]).ok(), "42\n");
+}
