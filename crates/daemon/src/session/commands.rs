@@ -449,7 +449,7 @@ mod tests {
             }
             let held: usize = commands.pending.values().map(Pending::held).sum();
             assert_eq!(held, commands.held);
-            commands.lost();
+            commands.lost(&Exit::Lost);
         }
     }
 }

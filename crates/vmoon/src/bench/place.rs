@@ -3,6 +3,7 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use std::{
+    collections::HashSet,
     env,
     ffi::OsStr,
     fs, io,
@@ -48,7 +49,7 @@ pub(crate) struct Place {
 pub(crate) struct Uses {
     /// Bytes, shared ones in part.
     pub(crate) memory: u64,
-    /// Open descriptors.
+    /// Open descriptors, without those of clients.
     pub(crate) descriptors: usize,
 }
 
@@ -258,13 +259,26 @@ impl Place {
         Ok(())
     }
 
+    /// The open descriptors of the daemon that are no connection of a client: those come and go, and the kernel knows them by the name of the socket
+    /// they came in by (proc(5), `/proc/net/unix`).
+    fn descriptors(&self, pid: i32) -> usize {
+        let socket = self.dir.join("run/vmoon/api.sock");
+        let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        let of_client = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [.., state, inode, path] = words.as_slice() else { return None };
+            (*state == "03" && Path::new(path) == socket).then(|| format!("socket:[{inode}]"))
+        };
+        let clients: HashSet<String> = table.lines().filter_map(of_client).collect();
+        let open = entries(Path::new(&format!("/proc/{pid}/fd")));
+        let is_client = |path: &PathBuf| fs::read_link(path).is_ok_and(|target| clients.contains(target.to_string_lossy().as_ref()));
+        open.iter().filter(|path| !is_client(path)).count()
+    }
+
     /// What the daemon uses.
     pub(crate) fn uses(&self) -> Uses {
         let pid = self.daemon();
-        Uses {
-            memory: memory::of(pid).map_or(0, |memory| memory.pss),
-            descriptors: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count),
-        }
+        Uses { memory: memory::of(pid).map_or(0, |memory| memory.pss), descriptors: self.descriptors(pid) }
     }
 
     /// The files and directories of machines, their lives and their sessions.

@@ -112,7 +112,10 @@ impl Args {
         set("ring", self.ring.map(Value::from));
         set("spill", self.spill.map(Value::from));
         for (name, value) in &self.settings {
-            set(name, Some(setting(value)));
+            if settings.insert(name.clone(), setting(value)).is_some() {
+                return Err(Error::new(Code::Usage, format!("{} stands there twice", vmoon_core::name::escape(name)))
+                    .hint("several values of one setting are a list: --set 'read=[\"/data\", \"/srv\"]'"));
+            }
         }
         let labels: BTreeMap<String, String> = self.labels.iter().cloned().collect();
         Ok(MachineSpec {

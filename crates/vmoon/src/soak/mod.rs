@@ -146,7 +146,7 @@ async fn finish(ctx: &Ctx, world: Rc<World>, worked: Result<()>, before: place::
     if let [first, ..] = files.as_slice() {
         wrong.push(format!("{} files were left over when every machine was deleted, {} among them", files.len(), first.display()));
     }
-    // Connections of clients come and go; a descriptor for every life would be many.
+    // A descriptor for every life would be many.
     if after.descriptors > before.descriptors + 16 {
         wrong.push(format!("the daemon had {} descriptors open at first and {} at the end", before.descriptors, after.descriptors));
     }

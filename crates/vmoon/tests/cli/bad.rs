@@ -28,6 +28,9 @@ fn hostile_names_are_refused_before_anything_is_made() {
     home.json(&["create", "--", "--help"]).fails_with_hint("name.invalid", 2);
     home.json(&["create", "good", "../x"]).fails_with_hint("name.invalid", 2);
     home.json(&["create", "x{1.."]).fails_with_hint("usage", 2);
+    // Of two values none is forgotten silently.
+    home.json(&["create", "x", "--memory", "64M", "--set", "memory=1G"]).fails_with_hint("usage", 2);
+    home.json(&["create", "x", "--set", "without=lua", "--set", "without=landlock"]).fails_with_hint("usage", 2);
     home.json(&["show", "a:"]).fails_with_hint("usage", 2);
     home.json(&["start", "a/main"]).fails_with_hint("usage", 2);
     assert!(home.daemon().is_none(), "no daemon was needed for that");

@@ -97,21 +97,29 @@ fn environments_serve_every_flavour_with_modules_in_lua_and_in_c() {
     let mut mirror = Mirror::new();
     mirror.add_family();
     mirror.add_c("bxc", "1.0-1");
+    // One that luarocks has built by make.
+    let makefile = "bxm.so: bxm.c\n\t$(CC) $(CFLAGS) -I$(LUA_INCDIR) $(LIBFLAG) -o $@ bxm.c\n\
+        install: bxm.so\n\tmkdir -p $(INST_LIBDIR)\n\tcp bxm.so $(INST_LIBDIR)/\n";
+    let source = "#include <lua.h>\nint luaopen_bxm(lua_State *L) { lua_pushinteger(L, LUA_VERSION_NUM); return 1; }\n";
+    let variables = ["CC", "CFLAGS", "LIBFLAG", "LUA_INCDIR"].map(|name| format!("{name} = \"$({name})\"")).join(", ");
+    let build =
+        format!("{{ type = \"make\", build_variables = {{ {variables} }}, install_variables = {{ INST_LIBDIR = \"$(LIBDIR)\" }} }}");
+    mirror.add("bxm", "1.0-1", &["lua >= 5.1"], &build, &[("Makefile", makefile.as_bytes()), ("bxm.c", source.as_bytes())]);
     let home = Home::new();
     home.run(&["pkg", "server", "rm", "luarocks"]).ok();
     home.run(&["pkg", "server", "add", "mirror", &mirror.url()]).ok();
-    let code = "return require('bxc').number, require('bxalpha').version, (pcall(require, 'bxgamma'))";
+    let code = "return require('bxc').number, require('bxm'), require('bxalpha').version, (pcall(require, 'bxgamma'))";
     for (lua, number, runtimes) in [("5.1", "501", &["builtin-luajit", "builtin-5.1"][..]), ("5.5", "505", &["builtin-5.5"])] {
         let env = format!("for{}", lua.replace('.', ""));
         home.run(&["env", "create", &env, "--lua", lua]).ok();
-        home.run(&["pkg", "install", "bxc", "bxalpha@1.0", "--env", &env]).ok();
+        home.run(&["pkg", "install", "bxc", "bxm", "bxalpha@1.0", "--env", &env]).ok();
         for runtime in runtimes {
             let ran = home.run(&["run", "--env", &env, "--runtime", runtime, "-e", code]).ok();
-            assert_eq!(ran, format!("{number}\t1.0-1\tfalse\n"), "{runtime}");
+            assert_eq!(ran, format!("{number}\t{number}\t1.0-1\tfalse\n"), "{runtime}");
             for profile in ["sealed", "files", "trusted"] {
                 let name = format!("{}-{profile}", runtime.replace('.', ""));
                 home.run(&["create", &name, "--env", &env, "--runtime", runtime, "--profile", profile, "--start", "-q"]).ok();
-                assert_eq!(home.run(&["eval", &name, code]).ok(), format!("{number}\t1.0-1\tfalse\n"), "{name}");
+                assert_eq!(home.run(&["eval", &name, code]).ok(), format!("{number}\t{number}\t1.0-1\tfalse\n"), "{name}");
             }
             // What is installed for a machine that runs is there at once.
             let files = format!("{}-files", runtime.replace('.', ""));
