@@ -259,15 +259,15 @@ impl Place {
         Ok(())
     }
 
-    /// The open descriptors of the daemon that are no connection of a client: those come and go, and the kernel knows them by the name of the socket
-    /// they came in by (proc(5), `/proc/net/unix`).
+    /// The open descriptors of the daemon that are no connection of a client: those come and go, and the kernel knows them by the name that the
+    /// socket they came in by was made with (proc(5), `/proc/net/unix`; the daemon makes it in a directory of its own and moves it).
     fn descriptors(&self, pid: i32) -> usize {
-        let socket = self.dir.join("run/vmoon/api.sock");
+        let ours = self.dir.join("run/vmoon");
         let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
         let of_client = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [.., state, inode, path] = words.as_slice() else { return None };
-            (*state == "03" && Path::new(path) == socket).then(|| format!("socket:[{inode}]"))
+            (*state == "03" && Path::new(path).starts_with(&ours) && path.ends_with("/api.sock")).then(|| format!("socket:[{inode}]"))
         };
         let clients: HashSet<String> = table.lines().filter_map(of_client).collect();
         let open = entries(Path::new(&format!("/proc/{pid}/fd")));
