@@ -3,19 +3,29 @@
 
 use super::{Inner, errors::Doing as _, host, snapshots::writable};
 use crate::{
-    model::{Blueprint, Content, Hardware, NewVolume, PoolRef},
+    model::{Blueprint, Content, Hardware, NewVolume, PoolRef, is_made_for},
     render::Tag,
     settings::CloneKind,
 };
 use vmoon_core::{
-    Code, Error, Result,
+    Code, Error, MachineId, Result,
     driver::{Handle, Plan},
 };
 use vmoon_libvirt_wire::flags::Xml;
 use vmoon_xml::Element;
 
-/// The definition without what names this one machine, and the disks that were its seed.
-fn anonymous(mut domain: Element) -> Element {
+/// The seeds that were made for this machine, by target: disks that are not written to.
+fn seeds(domain: &Element, id: MachineId) -> Vec<(String, String)> {
+    let disks = domain.first("devices").into_iter().flat_map(|devices| devices.named("disk"));
+    disks
+        .filter(|disk| disk.attribute("device").unwrap_or("disk") == "disk" && disk.first("readonly").is_some())
+        .filter_map(|disk| Some((disk.first("target")?.attribute("dev")?.to_owned(), disk.first("source")?.attribute("file")?.to_owned())))
+        .filter(|(_, file)| is_made_for(file.rsplit('/').next().unwrap_or_default(), id))
+        .collect()
+}
+
+/// The definition without what names this one machine, and without disks that are not written to, but for those at these targets.
+fn anonymous(mut domain: Element, kept: &[NewVolume]) -> Element {
     domain.remove(|element| matches!(element.name.as_str(), "name" | "uuid" | "genid"));
     if let Some(os) = domain.first_mut("os") {
         // libvirt makes new firmware variables.
@@ -23,7 +33,9 @@ fn anonymous(mut domain: Element) -> Element {
     }
     if let Some(devices) = domain.first_mut("devices") {
         let is_disk = |element: &Element| element.name == "disk" && element.attribute("device").unwrap_or("disk") == "disk";
-        devices.remove(|element| is_disk(element) && element.first("readonly").is_some());
+        let target = |element: &Element| element.first("target").and_then(|target| target.attribute("dev")).map(str::to_owned);
+        let is_kept = |element: &Element| kept.iter().any(|volume| target(element).as_ref() == Some(&volume.target));
+        devices.remove(|element| is_disk(element) && element.first("readonly").is_some() && !is_kept(element));
         for card in devices.elements_mut().filter(|element| element.name == "interface") {
             card.remove(|element| element.name == "mac");
         }
@@ -70,12 +82,20 @@ impl Inner {
             let format = if disk.qcow2 { "qcow2" } else { "raw" };
             volumes.push(NewVolume { target: disk.target, format: format.into(), size: 0, content });
         }
+        // With its seed the system in it goes on as it is. Without, cloud-init takes it for a new one: it makes other host keys, and asks nobody who may log in.
+        for (target, path) in seeds(&xml, MachineId::from_uuid(domain.uuid)) {
+            if pool.as_ref().is_some_and(|pool| path.rsplit_once('/').is_some_and(|(directory, _)| directory == pool.target)) {
+                steps.push(format!("copy {path}, the seed"));
+                let content = Content::Base { path, clone: CloneKind::Full };
+                volumes.push(NewVolume { target, format: "raw".into(), size: 0, content });
+            }
+        }
         steps.push(format!(
             "define {name} like {}, with an id, addresses and firmware variables of its own",
             vmoon_core::name::escape(&domain.name)
         ));
         steps.push(
-            "beware: the system in it is the same, with its host name, SSH host keys and machine id, by which a network may take both for one; a seed is not given to it again"
+            "beware: the system in it is the same, with its host name, SSH host keys and machine id, by which a network may take both for one"
                 .into(),
         );
         let entered = self.guests.as_ref().is_some_and(|guests| guests.is_known(&original.0));
@@ -87,7 +107,7 @@ impl Inner {
         let blueprint = Blueprint {
             name: name.to_owned(),
             template: Tag::of_domain(&xml).map(|tag| tag.template).unwrap_or_default(),
-            hardware: Hardware::Raw(anonymous(xml).to_text()),
+            hardware: Hardware::Raw(anonymous(xml, &volumes).to_text()),
             volumes,
             pool,
             seed: None,
@@ -112,7 +132,7 @@ mod tests {
             <disk device='disk'><target dev='vda'/></disk><disk type='file'><target dev='vdb'/><readonly/></disk>
             <disk device='cdrom'><target dev='sda'/><readonly/></disk>
             <interface type='network'><mac address='x'/><source network='n'/></interface></devices></domain>";
-        let left = anonymous(Element::parse(xml).unwrap()).to_text();
+        let left = anonymous(Element::parse(xml).unwrap(), &[]).to_text();
         for gone in ["<name>", "<uuid>", "nvram", "vdb", "<mac"] {
             assert!(!left.contains(gone), "{gone}: {left}");
         }

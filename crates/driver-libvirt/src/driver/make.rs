@@ -168,7 +168,8 @@ impl Inner {
         left.push(Left::Domain);
         let xml = blueprint.xml(Some(id), false)?;
         let domain = client.define(&xml.to_text(), Define::VALIDATE).await.doing("define the machine")?;
-        for need in &blueprint.needs {
+        // A base is no disk of the domain: libvirt cannot be asked for it so.
+        for need in blueprint.needs.iter().filter(|need| need.setting != "base") {
             storage.is_seen(&domain, &need.path, &need.path).await?;
         }
         for (n, volume) in blueprint.volumes.iter().enumerate() {

@@ -20,6 +20,9 @@ use vmoon_xml::Element;
 /// The name of a base is within the first bytes of an image; looking at many, no more is read.
 const NAME_IN: usize = 4096;
 
+/// Images up to this are copied by us, bytes.
+const SMALL: u64 = 4 << 20;
+
 /// Does something with files on a thread that may wait.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::internal("work on files failed").source(error)))
@@ -222,6 +225,14 @@ impl Storage<'_> {
                 .hint("put it into a pool (virsh vol-upload), make its directory one (virsh pool-create-as), or ask for clone=linked"));
         };
         let base = self.base(from).await?;
+        if base.format != "qcow2" && base.size <= SMALL && volume.size <= base.size {
+            // A seed: by a program of libvirt's it would take as long as a disk.
+            let content = self.client.volume_download(&original, 0, base.size).await.doing("read the volume")?;
+            let mut whole = Vec::with_capacity(base.size as usize);
+            let io = |error| Error::new(Code::DriverFailed, format!("{from} cannot be read")).source(error);
+            content.take(base.size).read_to_end(&mut whole).await.map_err(io)?;
+            return self.put(pool, name, vec![(0, whole)], None).await;
+        }
         let copy = self.create(pool, name, &volume.format, base.size, Some(&original)).await?;
         if volume.size > base.size {
             self.client.volume_resize(&copy, volume.size, VolumeResize::NONE).await.doing("make the copy larger")?;

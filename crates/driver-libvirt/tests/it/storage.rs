@@ -94,7 +94,11 @@ async fn a_machine_is_copied_grown_and_given_an_image() {
     driver.stop(&first, StopMode::Force).await.unwrap();
     let plan = clones.plan("copy", &first).await.unwrap();
     let copy = driver.create(super::place::new_id(), &plan, &super::place::Unread).await.unwrap();
-    assert_eq!(place.remains().iter().filter(|path| path.contains("/copy-")).count(), 2, "{:?}", place.remains());
+    assert_eq!(place.remains().iter().filter(|path| path.contains("/copy-")).count(), 3, "{:?}", place.remains());
+    // With its seed it stays the same to cloud-init.
+    let of = |path: &String, name: &str| path.contains(&format!("/{name}-")) && !path.contains("-vda.") && !path.ends_with(".qcow2");
+    let seed = |name: &str| place.remains().into_iter().find(|path| of(path, name)).map(|path| fs::read(path).unwrap());
+    assert!(seed("first").is_some_and(|seed| seed.len() > 2048) && seed("first") == seed("copy"));
     let file = place.remains().into_iter().find(|path| path.contains("/copy-") && path.contains("-vda.")).unwrap();
     let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json", &file])).unwrap();
     assert_eq!((info["virtual-size"].as_u64(), info.get("backing-filename")), (Some(16 << 20), None));
