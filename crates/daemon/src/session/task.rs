@@ -111,7 +111,8 @@ pub(crate) enum Msg {
 
 /// The error of everything that is asked of a session that is over.
 pub(crate) fn gone() -> Error {
-    Error::new(Code::SessionEnded, "the session is over").hint("its transcript can still be read; start the machine for a new session")
+    Error::new(Code::SessionEnded, "the session is over")
+        .hint("its transcript can still be read; a machine that was started or resumed has a new one soon: vmoon wait NAME --until session")
 }
 
 /// A command that was sent and that the stream has not told of yet.

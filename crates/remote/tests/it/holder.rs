@@ -3,7 +3,7 @@
 //! A session is begun over SSH; then this test stands where the programs stand that an SSH connection starts there. It takes the lease as `follow.lua` does,
 //! writes lines into the FIFO as `relay.lua` does, with what a connection leaves there that breaks off, and reads the stream.
 //!
-//! The long command is broken off at every 97th byte unless `VMOON_HOLDER_STEP=1` asks for all of them. What has broken off must never count; that the command is then sent
+//! The long command is broken off at every 97th byte unless `VMOON_HOLDER_STEP=1` asks for all of them, or for those from `VMOON_HOLDER_FROM` to `VMOON_HOLDER_TO`. What has broken off must never count; that the command is then sent
 //! again and runs once is looked at for every tenth of the places, as it takes ten times as long, and what it counts shows that nothing else ran in between.
 
 use crate::{
@@ -17,6 +17,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::{
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
+    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -157,16 +158,16 @@ impl Holder {
     }
 }
 
-/// Sends a command of so many bytes again and again, and breaks off after ever more bytes of its line. Every `often`th time it is then sent as a whole.
-async fn every(lua: &str, size: usize, step: usize, often: usize) {
+/// Sends a command of so many bytes again and again, and breaks off after ever more bytes of its line, within these. Every `often`th time it is then sent as a whole.
+async fn every(lua: &str, size: usize, places: RangeInclusive<usize>, step: usize, often: usize) {
     let lab = Lab::new(Tools::System, lua).await;
     let mut holder = Holder::new(&lab).await;
-    let (mut turn, mut at, mut places) = (1, 0, 0);
+    let (mut turn, mut at, mut tried) = (1, *places.start(), 0);
     let code = |turn: u64| format!("n = n + 1 print(n) return #[[{}]]", (turn % 10).to_string().repeat(size));
     loop {
         let id = 1 + turn;
         let line = holder.line(id, &code(turn));
-        let end = at >= line.len();
+        let end = at >= line.len().min(*places.end());
         // What the program that relays lines has read when its connection ends, it writes with a line feed.
         let mut torn = line[..at.min(line.len())].to_vec();
         if torn.last() != Some(&b'\n') {
@@ -176,7 +177,7 @@ async fn every(lua: &str, size: usize, step: usize, often: usize) {
         holder.take();
         let last = holder.stands().await;
         assert!(last == id - 1 || (last == id && torn == line), "{last} after {at} of {} bytes", line.len());
-        if last == id || end || places % often == 0 {
+        if last == id || end || tried % often == 0 {
             if last < id {
                 let again = holder.line(id, &code(turn));
                 holder.write(&again).await;
@@ -188,25 +189,32 @@ async fn every(lua: &str, size: usize, step: usize, often: usize) {
             assert_eq!(of(tag::ACCEPTED).len(), 1);
             turn += 1;
         }
-        places += 1;
-        if places % 10_000 == 0 || end {
-            let _ = writeln!(std::io::stderr(), "broken off at {places} places of {} bytes, {} of them sent again", line.len(), turn - 1);
+        tried += 1;
+        if tried % 10_000 == 0 || end {
+            let _ = writeln!(
+                std::io::stderr(),
+                "broken off at {tried} places, the last after {at} of {} bytes; sent again at {}",
+                line.len(),
+                turn - 1
+            );
         }
         if end {
             break;
         }
-        at = (at + step).min(line.len());
+        at = (at + step).min(line.len()).min(*places.end());
     }
 }
 
 #[tokio::test]
 async fn a_long_command_that_breaks_off_at_any_byte_of_its_line_runs_once() {
-    every("lua5.4", 100_000, asked("VMOON_HOLDER_STEP", 97) as usize, 10).await;
+    let asked = |name, otherwise| asked(name, otherwise) as usize;
+    let places = asked("VMOON_HOLDER_FROM", 0)..=asked("VMOON_HOLDER_TO", u64::MAX);
+    every("lua5.4", 100_000, places, asked("VMOON_HOLDER_STEP", 97), 10).await;
 }
 
 #[tokio::test]
 async fn a_short_command_that_breaks_off_at_every_byte_of_its_line_runs_once() {
     for lua in ["lua5.1", "lua5.2", "lua5.3", "lua5.4", "luajit"] {
-        every(lua, 10, 1, 1).await;
+        every(lua, 10, 0..=usize::MAX, 1, 1).await;
     }
 }

@@ -263,3 +263,20 @@ async fn a_lost_connection_is_made_again() {
     assert_eq!(error.code(), Code::DriverUnreachable);
     assert!(!me().is_empty());
 }
+
+/// The connection stands, and nothing comes through it any more: a cable that was pulled, a computer that hangs.
+#[tokio::test]
+async fn a_host_that_falls_silent_is_given_up_and_reached_again() {
+    let lab = Lab::new(Tools::System, "lua5.4").await;
+    let keepalive = Duration::from_millis(200);
+    let host = Host::new(Route { keepalive, keepalive_max: 3, ..route(lab.hop()) });
+    let first = host.connection().await.expect("a connection");
+    let (valve, begun) = (lab.valve(), std::time::Instant::now());
+    valve.hold_after(0);
+    timeout(Duration::from_secs(20), first.closed()).await.expect("it is given up");
+    assert!(begun.elapsed() >= keepalive * 2, "not before it was asked: {:?}", begun.elapsed());
+    assert!(first.is_closed());
+    valve.go();
+    let again = timeout(Duration::from_secs(20), host.connection()).await.expect("in time").expect("a connection");
+    assert_eq!(again.exec(&program(&["true"], b"", 10_000)).await.expect("a program").code, Some(0));
+}

@@ -4,11 +4,15 @@
 use super::home::Home;
 use serde_json::{Value, json};
 use std::time::Duration;
-use vmoon_xapi_sim::{Apart, Settings, machines::Sshd};
+use vmoon_xapi_sim::{Apart, Authority, Certificate, Settings, machines::Sshd};
 
 /// The pool. What is missing for its VMs is named.
 fn pool() -> Apart {
-    let settings = Settings { tools: Duration::ZERO, ..Settings::default() };
+    pool_that_shows(Certificate::default())
+}
+
+fn pool_that_shows(certificate: Certificate) -> Apart {
+    let settings = Settings { certificate, tools: Duration::ZERO, ..Settings::default() };
     Apart::start(settings, Duration::from_secs(30), || Sshd::new("a test wants it"))
         .unwrap_or_else(|why| panic!("{why}; run cargo xtask install"))
 }
@@ -184,5 +188,34 @@ fn who_is_not_let_in_or_not_believed_is_told_why() {
     let listed = json(&home, &["list"]);
     assert_eq!(listed.as_array().unwrap().len(), names.len(), "{listed}");
     home.run(&["connection", "rm", "lab", "--yes"]).ok();
+    home.end();
+}
+
+/// The certificate of an authority that this computer knows needs no fingerprint, as long as its time lasts.
+#[test]
+fn certificates_of_an_authority_are_believed_until_they_end() {
+    let authority = Authority::new().unwrap();
+    let home = Home::new();
+    std::fs::write(home.path("root.pem"), authority.pem()).unwrap();
+    // The daemon has it from who starts it.
+    let started = home.command(&["daemon", "start"]).env("SSL_CERT_FILE", home.path("root.pem")).output().unwrap();
+    assert!(started.status.success(), "{started:?}");
+    let signed = |expired| Certificate { expired, authority: Some(authority.clone()) };
+    let (now, before) = (pool_that_shows(signed(false)), pool_that_shows(signed(true)));
+    let add = |pool: &Apart, name: &str, more: &[&str]| {
+        let words = ["-o", "json", "connection", "add", "xcpng", &pool.uri, "--name", name, "--user", "root", "--password-stdin"];
+        home.feed(&[&words[..], more].concat(), b"secret\n")
+    };
+    add(&now, "now", &[]).ok();
+    let ran = add(&before, "before", &[]);
+    ran.fails_with_hint("connection.untrusted", 6);
+    assert!(ran.err.contains("it has expired") && ran.err.contains(&before.fingerprint), "{ran:?}");
+    assert_eq!(before.sim.sessions(), 0, "no password was sent to it");
+    // Who accepts it by its fingerprint says whose it is.
+    add(&before, "before", &["--accept-fingerprint", &before.fingerprint]).ok();
+    home.run(&["connection", "test", "before"]).ok();
+    for name in ["now", "before"] {
+        home.run(&["connection", "rm", name, "--yes"]).ok();
+    }
     home.end();
 }

@@ -20,7 +20,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use side::Side;
 use std::{cell::RefCell, ffi::OsString, path::PathBuf};
-use vmoon_api::files::path_to_text;
+use vmoon_api::{Api as _, files::path_to_text, requests::Empty};
 use vmoon_core::{Code, Error, Result, name::escape};
 
 const EXAMPLES: &str = "Examples:
@@ -43,7 +43,7 @@ const DEEPEST: usize = 128;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to copy: a path on this computer, or MACHINE:PATH
+    /// What to copy: a path on this computer, or MACHINE:PATH, or CONNECTION:MACHINE:PATH
     #[arg(value_name = "SRC")]
     from: OsString,
     /// Where to: a path on this computer, or MACHINE:PATH; globs and braces put it into many machines
@@ -125,6 +125,14 @@ impl lifecycle::Value for Summary {
     }
 }
 
+/// The machines that are meant, and the path in them. What is before the first colon is a machine; if none has that name, it may be the connection of one.
+async fn meant(ctx: &Ctx, text: String, path: Vec<u8>) -> Result<(String, Vec<u8>)> {
+    let Some(qualified) = side::qualified(&text, &path) else { return Ok((text, path)) };
+    let known = ctx.daemon.ask(async |client| client.list_machines(Empty {}).await).await?;
+    let connection = known.iter().any(|machine| machine.connection == text) && !known.iter().any(|machine| machine.name == text);
+    Ok(if connection { qualified } else { (text, path) })
+}
+
 /// Copies.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     let (way, text, path, here) = match (Side::of(&args.from)?, Side::of(&args.to)?) {
@@ -137,6 +145,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             return Err(Error::new(Code::Usage, "both sides name a machine").hint("copy out of the one, then into the other"));
         }
     };
+    let (text, path) = meant(ctx, text, path).await?;
     let selection = Targets { machines: vec![text], all: false }.find(&ctx.daemon).await?;
     let several = !selection.single;
     let exit = RefCell::new(Exit::OK);

@@ -43,6 +43,13 @@ impl Side {
     }
 }
 
+/// The same side with a connection before the machine's name, `CONNECTION:MACHINE:PATH`, if it can be read so.
+pub(super) fn qualified(target: &str, path: &[u8]) -> Option<(String, Vec<u8>)> {
+    let colon = path.iter().position(|byte| *byte == b':').filter(|at| !path[..*at].contains(&b'/'))?;
+    let machine = std::str::from_utf8(&path[..colon]).ok().filter(|machine| !machine.is_empty())?;
+    Some((format!("{target}:{machine}"), path[colon + 1..].to_vec()))
+}
+
 /// The name at the end of a path; nothing for the directory itself.
 pub(super) fn last(path: &[u8]) -> Option<&[u8]> {
     path.split(|byte| *byte == b'/').rfind(|part| !part.is_empty() && *part != b".").filter(|part| *part != b"..")
@@ -87,6 +94,15 @@ mod tests {
         }
         for bad in [&b""[..], b":x", b"\xff:x"] {
             assert_eq!(Side::of(OsStr::from_bytes(bad)).unwrap_err().code(), Code::Usage);
+        }
+    }
+
+    #[test]
+    fn a_connection_may_come_first() {
+        assert_eq!(qualified("demo", b"moon:a:b"), Some(("demo:moon".into(), b"a:b".to_vec())));
+        assert_eq!(qualified("demo", b"moon:"), Some(("demo:moon".into(), Vec::new())));
+        for path in [&b"moon"[..], b"a/b:c", b":x", b"\xff:x"] {
+            assert_eq!(qualified("demo", path), None);
         }
     }
 

@@ -34,8 +34,11 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Error {
     Error::new(Code::FileFailed, format!("{what}: {error}"))
 }
 
-/// What makes VMs boot here, or the reason why nothing does.
-fn maker(ctx: &Ctx, args: &Xcpng) -> Result<Box<dyn Maker>> {
+/// Who logs in where VMs are SSH servers of this very account.
+const OWN: &str = " --set user=$(id -un)";
+
+/// What makes VMs boot here, or stands for them where nothing does; and what a VM's settings need for that.
+fn maker(ctx: &Ctx, args: &Xcpng) -> Result<(Box<dyn Maker>, &'static str)> {
     let guest = match &args.packages {
         None => Guest::kept(),
         Some(packages) => {
@@ -45,14 +48,14 @@ fn maker(ctx: &Ctx, args: &Xcpng) -> Result<Box<dyn Maker>> {
         }
     };
     match guest.and_then(Qemu::new) {
-        Ok(qemu) => Ok(Box::new(qemu)),
+        Ok(qemu) => Ok((Box::new(qemu), "")),
         // What was asked for is not put aside silently.
         Err(why) if args.packages.is_some() => Err(failed("the guest cannot be made", why)),
         Err(why) => {
             ctx.out.warn(&format!("nothing can boot here: {why}"));
             let sshd = Sshd::new(&why)
                 .map_err(|why| failed("and there is no SSH server that could stand for it", why).hint("--rows needs neither"))?;
-            Ok(Box::new(sshd))
+            Ok((Box::new(sshd), OWN))
         }
     }
 }
@@ -125,13 +128,13 @@ async fn serve(ctx: &Ctx, args: &Xcpng, known: Vec<ConnectionView>, wish: &mut W
     }
     let password = vmoon_sys::random::key();
     let mut server = Server::start(&Settings { password: password.clone(), ..Settings::default() }).await.map_err(start_failed)?;
-    let about = if args.rows {
-        "VMs only pretend to run.".to_owned()
+    let (about, user) = if args.rows {
+        ("VMs only pretend to run.".to_owned(), "")
     } else {
-        let maker = maker(ctx, args)?;
+        let (maker, user) = maker(ctx, args)?;
         let about = maker.about();
         server.boot(maker, PATIENCE).map_err(start_failed)?;
-        about
+        (about, user)
     };
     let request = AddConnection {
         kind: KIND.into(),
@@ -152,7 +155,7 @@ async fn serve(ctx: &Ctx, args: &Xcpng, known: Vec<ConnectionView>, wish: &mut W
         }
     };
     let view = added.unwrap_or_else(|_| Err(Error::new(Code::Timeout, "the daemon took too long to try the connection")))?;
-    let told = tell(ctx, args, &view, &about);
+    let told = tell(ctx, args, &view, &about, user);
     let asked = if told.is_ok() { wish.come().await } else { None };
     ctx.out.step("ending the machines and removing the connection");
     server.stop().await;
@@ -173,7 +176,7 @@ async fn remove(ctx: &Ctx, name: &str) -> Result<()> {
     }
 }
 
-fn tell(ctx: &Ctx, args: &Xcpng, view: &ConnectionView, about: &str) -> Result<()> {
+fn tell(ctx: &Ctx, args: &Xcpng, view: &ConnectionView, about: &str, user: &str) -> Result<()> {
     let name = &args.name;
     if ctx.out.format().is_machine() {
         return ctx.out.one(view, name, &[("name".into(), name.clone()), ("uri".into(), view.uri.clone())]);
@@ -184,7 +187,7 @@ fn tell(ctx: &Ctx, args: &Xcpng, view: &ConnectionView, about: &str) -> Result<(
     let mut lines = vec![
         format!(
             "vmoon create {name}:moon --set template={template}{}",
-            if args.rows { " --start" } else { " --set seed=yes --until session" }
+            if args.rows { " --start".to_owned() } else { format!(" --set seed=yes{user} --until session") }
         ),
         "vmoon list".to_owned(),
     ];
