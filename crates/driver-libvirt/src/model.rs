@@ -169,6 +169,10 @@ pub(crate) enum Content {
     Empty,
     /// The seed.
     Seed,
+    /// The seed at that path, for another instance.
+    Again {
+        path: String,
+    },
     /// What is at that path.
     Base {
         path: String,
@@ -180,7 +184,7 @@ pub(crate) enum Content {
 pub(crate) fn volume_name(machine: &str, id: Option<MachineId>, volume: &NewVolume) -> String {
     let id = id.map_or_else(|| "ID".to_owned(), |id| id.to_string());
     let extension = match (&volume.content, volume.format.as_str()) {
-        (Content::Seed, _) => "iso",
+        (Content::Seed | Content::Again { .. }, _) => "iso",
         (_, format) => format,
     };
     format!("{machine}-{id}-{}.{extension}", volume.target)

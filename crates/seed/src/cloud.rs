@@ -121,6 +121,20 @@ impl Cloud {
     }
 }
 
+/// Makes a seed of ours that of another instance: cloud-init then takes the system for a new one, and sets up what belongs to the computer, its network cards
+/// above all, once more. All else it says is as it was, host keys included. Ids are of one length, so nothing in the image moves. `false` if it is no such seed.
+pub fn renew(image: &mut [u8], id: MachineId) -> bool {
+    const KEY: &[u8] = b"\"instance-id\": \"";
+    let id = id.to_string();
+    let Some(at) = image.windows(KEY.len()).position(|part| part == KEY).map(|at| at + KEY.len()) else { return false };
+    let old = image.get(at..at + id.len()).and_then(|old| std::str::from_utf8(old).ok());
+    let known = old.is_some_and(|old| old.parse::<MachineId>().is_ok()) && image.get(at + id.len()) == Some(&b'"');
+    if known {
+        image[at..at + id.len()].copy_from_slice(id.as_bytes());
+    }
+    known
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +163,18 @@ mod tests {
         assert_eq!((files[1].0, files[1].1.as_str(), files[2].0), ("user-data", "#!/bin/true\n", "vendor-data"));
         assert!(files[2].1.contains("runcmd") && files[0].1.contains("\"local-hostname\": \"h\""));
     }
+    #[test]
+    fn a_seed_becomes_that_of_another_instance_and_stays_the_same_otherwise() {
+        let [old, new] = [1, 2].map(|n| MachineId::from_uuid(Uuid::from_u128(n)));
+        let seed = |id| crate::Seed::Cloud(Cloud { hostname: "h".into(), ..Cloud::default() }).image(id, None).unwrap();
+        let mut image = seed(old);
+        assert!(renew(&mut image, new) && image == seed(new));
+        for strange in ["", "\"instance-id\": \"", "\"instance-id\": \"i-0123456789abcdef\" and so on, to be long enough"] {
+            let mut image = strange.as_bytes().to_vec();
+            assert!(!renew(&mut image, new) && image == strange.as_bytes());
+        }
+    }
+
     #[test]
     fn an_entry_is_a_user_of_its_own_unless_one_is_named() {
         let entry = Entry { user: "vmoon", key: "ssh-ed25519 K vmoon", host_private: "P\n", host_public: "ssh-ed25519 H" };

@@ -82,11 +82,14 @@ impl Inner {
             let format = if disk.qcow2 { "qcow2" } else { "raw" };
             volumes.push(NewVolume { target: disk.target, format: format.into(), size: 0, content });
         }
-        // With its seed the system in it goes on as it is. Without, cloud-init takes it for a new one: it makes other host keys, and asks nobody who may log in.
+        // Without a seed cloud-init takes the system for a new one, makes other host keys, and asks nobody who may log in. With just the same it takes it for the old
+        // one, and what it had set up for the original's network card is not set up for this one.
         for (target, path) in seeds(&xml, MachineId::from_uuid(domain.uuid)) {
             if pool.as_ref().is_some_and(|pool| path.rsplit_once('/').is_some_and(|(directory, _)| directory == pool.target)) {
-                steps.push(format!("copy {path}, the seed"));
-                let content = Content::Base { path, clone: CloneKind::Full };
+                steps.push(format!(
+                    "copy {path}, the seed, as that of another instance: cloud-init sets the system up once more, with the same keys"
+                ));
+                let content = Content::Again { path };
                 volumes.push(NewVolume { target, format: "raw".into(), size: 0, content });
             }
         }

@@ -3,7 +3,7 @@
 
 use super::{Inner, errors::Doing as _, look, storage::Storage};
 use crate::{
-    model::{Blueprint, PoolRef, volume_name},
+    model::{Blueprint, Content, PoolRef, volume_name},
     render::{NAMESPACE, PREFIX, Tag},
 };
 use serde::{Deserialize, Serialize};
@@ -179,7 +179,11 @@ impl Inner {
             let volume_left = Left::Volume { path: blueprint.path_of(Some(id), volume) };
             note(journal, &volume_left).await?;
             left.push(volume_left);
-            storage.make(pool, &name, volume, seed.clone()).await?;
+            let seed = match &volume.content {
+                Content::Again { path } => Some(storage.renewed(path, id).await?),
+                _ => seed.clone(),
+            };
+            storage.make(pool, &name, volume, seed).await?;
             self.is_found(storage, pool, &blueprint.path_of(Some(id), volume)).await?;
         }
         if blueprint.autostart {

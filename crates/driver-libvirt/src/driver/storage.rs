@@ -20,8 +20,8 @@ use vmoon_xml::Element;
 /// The name of a base is within the first bytes of an image; looking at many, no more is read.
 const NAME_IN: usize = 4096;
 
-/// Images up to this are copied by us, bytes.
-const SMALL: u64 = 4 << 20;
+/// No seed of ours is larger, bytes.
+const LARGEST_SEED: u64 = 17 << 20;
 
 /// Does something with files on a thread that may wait.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -150,7 +150,7 @@ impl Storage<'_> {
     /// Makes a volume; one of that name that a cut-off try has left is replaced.
     pub(crate) async fn make(&self, pool: &PoolRef, name: &str, volume: &NewVolume, seed: Option<Vec<u8>>) -> Result<()> {
         match &volume.content {
-            Content::Seed => self.put(pool, name, vec![(0, seed.unwrap_or_default())], None).await,
+            Content::Seed | Content::Again { .. } => self.put(pool, name, vec![(0, seed.unwrap_or_default())], None).await,
             Content::Empty if volume.format == "raw" => self.raw(pool, name, volume.size).await,
             Content::Empty => {
                 let image = qcow2::image(volume.size, None)?;
@@ -194,10 +194,16 @@ impl Storage<'_> {
             whole[at as usize..at as usize + piece.len()].copy_from_slice(&piece);
         }
         let mut stream = self.client.volume_upload(&volume, 0, length).await.doing("write the volume")?;
-        let io = |error| Error::new(Code::DriverFailed, "libvirt could not write the volume").source(error);
+        let hint = || format!("virsh pool-info {} shows what is free there", pool.name);
+        let io = |error: std::io::Error| {
+            // libvirt's own words: over a stream it tells no number.
+            let full = error.to_string().contains("No space left on device");
+            let code = if full { Code::DiskFull } else { Code::DriverFailed };
+            Error::new(code, format!("libvirt could not write {name} in the pool {}", pool.name)).source(error).hint(hint())
+        };
         stream.write_all(&whole).await.map_err(io)?;
         stream.shutdown().await.map_err(io)?;
-        // libvirt 9.0 says that all is well also where there was no room for it (`virsh vol-upload` ends with 0): what it has is looked at.
+        // libvirt 9.0 may say that all is well also where there was no room for it (`virsh vol-upload` ends with 0): what it has is looked at.
         let back = self.client.volume_download(&volume, 0, length).await.doing("read the volume back")?;
         let mut found = Vec::with_capacity(whole.len());
         let read = back.take(length).read_to_end(&mut found).await;
@@ -208,7 +214,7 @@ impl Storage<'_> {
             Code::DriverFailed,
             format!("libvirt has not written all of {name}, although it says so: the pool {} may be full", pool.name),
         )
-        .hint(format!("virsh pool-info {} shows what is free there", pool.name)))
+        .hint(hint()))
     }
 
     async fn raw(&self, pool: &PoolRef, name: &str, size: u64) -> Result<()> {
@@ -225,19 +231,23 @@ impl Storage<'_> {
                 .hint("put it into a pool (virsh vol-upload), make its directory one (virsh pool-create-as), or ask for clone=linked"));
         };
         let base = self.base(from).await?;
-        if base.format != "qcow2" && base.size <= SMALL && volume.size <= base.size {
-            // A seed: by a program of libvirt's it would take as long as a disk.
-            let content = self.client.volume_download(&original, 0, base.size).await.doing("read the volume")?;
-            let mut whole = Vec::with_capacity(base.size as usize);
-            let io = |error| Error::new(Code::DriverFailed, format!("{from} cannot be read")).source(error);
-            content.take(base.size).read_to_end(&mut whole).await.map_err(io)?;
-            return self.put(pool, name, vec![(0, whole)], None).await;
-        }
         let copy = self.create(pool, name, &volume.format, base.size, Some(&original)).await?;
         if volume.size > base.size {
             self.client.volume_resize(&copy, volume.size, VolumeResize::NONE).await.doing("make the copy larger")?;
         }
         Ok(())
+    }
+
+    /// The seed at that path, for this machine.
+    pub(crate) async fn renewed(&self, from: &str, id: MachineId) -> Result<Vec<u8>> {
+        let unread = || Error::new(Code::DriverFailed, format!("{from} cannot be read"));
+        let volume = self.volume_at(from).await?.ok_or_else(unread)?;
+        let content = self.client.volume_download(&volume, 0, 0).await.doing("read the volume")?;
+        let mut whole = Vec::new();
+        content.take(LARGEST_SEED).read_to_end(&mut whole).await.map_err(|error| unread().source(error))?;
+        // What was made by an older vmoon, or is for another system, is given as it is.
+        vmoon_seed::cloud::renew(&mut whole, id);
+        Ok(whole)
     }
 
     /// Makes a volume by libvirt: empty, or a copy.

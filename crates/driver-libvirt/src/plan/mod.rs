@@ -70,6 +70,7 @@ fn steps(blueprint: &Blueprint, host: &Host) -> Vec<String> {
                 let seed = blueprint.seed.as_ref().map(Seed::sentence).unwrap_or_default();
                 format!("make {seed} {place}: {path}")
             }
+            Content::Again { path: seed } => format!("copy the seed {seed} {place}, for another instance: {path}"),
             Content::Base { path: base, clone: CloneKind::Linked } => {
                 format!("make an overlay of {base}, at least {}, {place}: {path}", size::show(volume.size))
             }

@@ -95,10 +95,13 @@ async fn a_machine_is_copied_grown_and_given_an_image() {
     let plan = clones.plan("copy", &first).await.unwrap();
     let copy = driver.create(super::place::new_id(), &plan, &super::place::Unread).await.unwrap();
     assert_eq!(place.remains().iter().filter(|path| path.contains("/copy-")).count(), 3, "{:?}", place.remains());
-    // With its seed it stays the same to cloud-init.
+    // Its seed is that of the first, for another instance.
     let of = |path: &String, name: &str| path.contains(&format!("/{name}-")) && !path.contains("-vda.") && !path.ends_with(".qcow2");
     let seed = |name: &str| place.remains().into_iter().find(|path| of(path, name)).map(|path| fs::read(path).unwrap());
-    assert!(seed("first").is_some_and(|seed| seed.len() > 2048) && seed("first") == seed("copy"));
+    let (mut old, mut new) = (seed("first").unwrap(), seed("copy").unwrap());
+    assert!(old.len() > 2048 && old != new);
+    let same = super::place::new_id();
+    assert!(vmoon_seed::cloud::renew(&mut old, same) && vmoon_seed::cloud::renew(&mut new, same) && old == new);
     let file = place.remains().into_iter().find(|path| path.contains("/copy-") && path.contains("-vda.")).unwrap();
     let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json", &file])).unwrap();
     assert_eq!((info["virtual-size"].as_u64(), info.get("backing-filename")), (Some(16 << 20), None));
@@ -140,7 +143,7 @@ async fn a_disk_whose_base_is_gone_is_told_and_deleted() {
     assert_eq!(place.remains(), Vec::<String>::new());
 }
 
-/// The pool is filled by somebody else after the plan was made. libvirt 9.0 says of a volume that it could not write that it has written it.
+/// The pool is filled by somebody else after the plan was made. libvirt 9.0 says of a volume that it could not write that, or that it has written it.
 #[tokio::test]
 async fn a_pool_that_becomes_full_leaves_nothing_behind() {
     let place = Place::new().await;
@@ -156,7 +159,8 @@ async fn a_pool_that_becomes_full_leaves_nothing_behind() {
     let plan = driver.plan("late", &spec, &driver.facts().await.unwrap()).unwrap();
     let _ = run("dd", &["if=/dev/zero", "of=/run/full/others", "bs=1M", "status=none"]);
     let error = driver.create(super::place::new_id(), &plan, &super::place::Unread).await.unwrap_err();
-    assert!(error.message().contains("may be full") && error.hint_text().is_some(), "{}", error.chain());
+    assert!(error.code() == Code::DiskFull || error.message().contains("may be full"), "{}", error.chain());
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("pool-info full")), "{}", error.chain());
     assert!(driver.list().await.unwrap().is_empty());
     let volumes = client.volumes(&pool).await.unwrap();
     client.pool_refresh(&pool).await.unwrap();
