@@ -198,7 +198,8 @@ mod tests {
             ("builtin-5.5", Some("5.5")),
             ("lua5.1", Some("5.1")),
             ("luajit", Some("5.1")),
-            ("lua5.5", None),
+            ("lua5.5", Some("5.5")),
+            ("lua5.6", None),
             ("lua", None),
             ("/no/such/lua5.3", None),
         ] {

@@ -204,7 +204,8 @@ fn rocks_are_found_by_what_they_are_about_offline_too() {
 /// The profiles with our own rocks: theirs from inside vmoon, the C rocks from a mirror.
 #[test]
 fn the_biology_profiles_have_a_solution_for_every_lua() {
-    for lua in LuaVersion::ALL {
+    // But for 5.5: Debian has no modules for it, and those rocks do not allow it.
+    for lua in LuaVersion::ALL.into_iter().filter(|lua| *lua != LuaVersion::V55) {
         let mut mirror = Mirror::local().with_debian(lua.as_str());
         mirror.add(&Rock::pure("penlight", "1.13.1-1", &["luafilesystem"]));
         mirror.publish();

@@ -88,7 +88,9 @@ impl Place {
         let fixed = ["memory=192MiB", "cpus=1", "disk=0", "firmware=bios", "network=inside", "accelerator=tcg", "graphics=none"];
         let target = format!("kvm:{name}");
         let mut args = vec!["create", &target, "--until", "session", "--timeout", "5m"];
-        for setting in fixed.iter().chain(settings).copied().chain(own.iter().map(String::as_str)) {
+        let key = |setting: &str| setting.split('=').next().map(str::to_owned);
+        let usual = fixed.iter().filter(|usual| !settings.iter().any(|own| key(own) == key(usual)));
+        for setting in usual.chain(settings).copied().chain(own.iter().map(String::as_str)) {
             args.extend(["--set", setting]);
         }
         self.vmoon(&args).ok();

@@ -145,7 +145,7 @@ fn what_makes_no_sense_runs_nothing() {
         (&["--map", "-", "none.lua"], 127, "cannot open none.lua"),
         (&["--map", "-", "bad.lua"], 1, "bad.lua:1:"),
         (&["--map", "-", "-"], 2, "cannot both be standard input"),
-        (&["--map", "-", "--runtime", "lua5.4", "-e", "return 1"], 2, "builtin"),
+        (&["--map", "-", "--runtime", "lua5.4", "-e", "return 1"], 2, "is an installed interpreter"),
         (&["--jobs", "2", "-e", "return 1"], 2, "--map"),
         (&["--map", "-", "--jobs", "0", "-e", "return 1"], 2, "--jobs"),
     ] {
