@@ -24,6 +24,8 @@ use vmoon_sys::{
 pub(super) const VIEWER: &str = "remote-viewer";
 /// How long one wait for its end lasts.
 const WAIT: Duration = Duration::from_secs(3600);
+/// How long what a viewer has said may take to arrive when it has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where the viewer is, if it is installed.
 pub(super) fn find(path: Option<OsString>) -> Option<PathBuf> {
@@ -68,7 +70,12 @@ pub(super) async fn show(program: &Path, socket: &Path) -> Result<()> {
     let mut ways = JoinSet::new();
     loop {
         tokio::select! {
-            _ = &mut ended => return Ok(()),
+            _ = &mut ended => {
+                // What it said last is still led on.
+                let rest = async { while ways.join_next().await.is_some() {} };
+                let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+                return Ok(());
+            }
             accepted = listener.accept() => if let Ok((viewer, _)) = accepted {
                 ways.spawn(lead(viewer, socket.to_owned()));
             },
