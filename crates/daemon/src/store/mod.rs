@@ -25,6 +25,8 @@ use vmoon_core::{
 const EVENTS_KEPT: u64 = 20_000;
 /// How many events a slow follower may lag behind before it has missed some.
 const EVENTS_AHEAD: usize = 4_096;
+/// How many statements stay compiled: more than there are.
+const STATEMENTS: usize = 64;
 /// How many jobs share a transaction at most.
 const BATCH: usize = 256;
 
@@ -72,6 +74,7 @@ impl Store {
         // transaction, and the index of the log needs no shared memory.
         sql.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000; PRAGMA wal_autocheckpoint=8000;")
             .map_err(|e| failed(&e))?;
+        sql.set_prepared_statement_cache_capacity(STATEMENTS);
         schema::migrate(&mut sql)?;
         let (jobs, queue) = mpsc::channel();
         let (events, _) = broadcast::channel(EVENTS_AHEAD);

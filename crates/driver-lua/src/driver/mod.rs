@@ -71,7 +71,7 @@ pub struct LuaDriver(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
-    living: Living,
+    seen: Living,
     exe: PathBuf,
     args: Vec<OsString>,
     zygotes: Zygotes,
@@ -94,7 +94,7 @@ impl LuaDriver {
         let zygotes = Zygotes::new(config.host_exe.clone(), &config.host_args);
         Self(Arc::new(Inner {
             layout: Layout::new(config.state),
-            living: Living::default(),
+            seen: Living::default(),
             exe: config.host_exe,
             args: config.host_args,
             zygotes,
@@ -180,7 +180,7 @@ impl Inner {
         let io = |error| Error::io("delete a Lua machine", error);
         let home = self.layout.record(id).ok().flatten().and_then(|record| record.home);
         self.force(id)?;
-        self.living.forget(id);
+        self.seen.forget(id);
         self.melt_all(id)?;
         remove_dir(&self.layout.lives_dir(id)).map_err(io)?;
         for dir in self.layout.earlier_boots(id) {
@@ -214,7 +214,7 @@ impl Inner {
     /// What can be seen without waiting for anything: that it is missing, that it runs, that it never ran. `None` for a life that is
     /// over or has not begun, which has to be looked at closely.
     fn glance(&self, id: MachineId) -> Result<Option<Sighting>> {
-        if let Some((life, _)) = self.living.get(id) {
+        if let Some((life, _)) = self.seen.get(id) {
             return Ok(Some(running(life, true)));
         }
         if !self.layout.machine(id).is_dir() {
@@ -228,7 +228,7 @@ impl Inner {
                     // A copy is no machine before its process is one.
                     Some(Record { complete: false, home: Some(_), .. }) => Sighting { observed: Observed::Off(None), complete: false },
                     Some(Record { complete: true, .. }) => {
-                        self.living.saw(id, life.number, meta);
+                        self.seen.saw(id, life.number, meta);
                         running(life.number, true)
                     }
                     _ => running(life.number, false),
@@ -470,7 +470,7 @@ impl Driver for LuaDriver {
         if channel.name != MAIN {
             return Err(ended());
         }
-        let (life, mut holder) = self.0.living.find(&self.0.layout, id, channel.life)?.ok_or_else(ended)?;
+        let (life, mut holder) = self.0.seen.find(&self.0.layout, id, channel.life)?.ok_or_else(ended)?;
         // A holder that is ending may refuse; then its files have the rest.
         for _ in 0..2 {
             let this = life.clone();

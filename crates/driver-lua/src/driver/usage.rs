@@ -17,7 +17,7 @@ impl Inner {
     fn usage_of(&self, handle: &Handle) -> Option<Usage> {
         // What cannot be read now is left out: the next refresh comes soon.
         let id = id_of(handle)?;
-        let process = match self.living.get(id) {
+        let process = match self.seen.get(id) {
             Some((_, meta)) => meta.process.clone(),
             None => self.layout.lives(id).ok()?.pop()?.meta().ok()??.process,
         };

@@ -90,13 +90,7 @@ impl<'a> Stage<'a> {
             return self.put_file(&format!("bin/{name}"), from, true);
         }
         self.put_file(&format!("libexec/{name}"), from, false)?;
-        let wrapper = match self.lua {
-            LuaVersion::V51 => include_str!("wrapper-5.1.lua"),
-            LuaVersion::V52 => include_str!("wrapper-5.2.lua"),
-            LuaVersion::V53 => include_str!("wrapper-5.3.lua"),
-            LuaVersion::V54 => include_str!("wrapper-5.4.lua"),
-            LuaVersion::V55 => include_str!("wrapper-5.5.lua"),
-        };
+        let wrapper = format!("#!/usr/bin/env lua{}\n{}", self.lua, include_str!("wrapper.lua"));
         self.put(&format!("bin/{name}"), wrapper.as_bytes(), true)
     }
 
