@@ -105,9 +105,9 @@ impl Context {
 
     /// Drops a session and its transcript.
     pub(crate) async fn forget_session(&self, shared: &Shared) {
-        let id = shared.row.id;
+        let (machine, id) = (shared.row.machine, shared.row.id);
         shared.forget().await;
-        if let Err(error) = self.store.run(move |tx| tx.delete_session(id)).await {
+        if let Err(error) = self.store.run(move |tx| tx.delete_session(machine, id)).await {
             tracing::warn!(session = %id, error = %error.chain(), "a session could not be dropped");
         }
         self.remove_transcript(id);

@@ -201,10 +201,10 @@ impl Task {
 
     /// Opens a session that the store has.
     pub(super) async fn open_stored(&mut self, row: SessionRow) {
-        let id = row.id;
+        let (machine, id) = (row.machine, row.id);
         if !self.open_session(row) {
             // Tried again, under another id, with the next look.
-            let _ = self.context.store.run(move |tx| tx.delete_session(id)).await;
+            let _ = self.context.store.run(move |tx| tx.delete_session(machine, id)).await;
             self.look_again = Some(Instant::now() + SAVE_RETRY);
         }
     }

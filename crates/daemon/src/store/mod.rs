@@ -1,6 +1,6 @@
 //! The store: one SQLite database, owned by one thread; everyone else sends it a job and awaits the answer.
 //!
-//! Jobs that wait together share one transaction, each behind a savepoint of its own, so that a batch of creates costs one
+//! Jobs that wait together share one transaction, each but the first behind a savepoint of its own, so that a batch of creates costs one
 //! commit. A job's events get their numbers inside its transaction and are published after the commit: an event that
 //! somebody has seen is never forgotten, and no number is used twice, whatever kills the daemon.
 
@@ -12,6 +12,7 @@ pub(crate) use rows::{MachineRow, SessionRow};
 use crate::hooks::Hooks;
 use rusqlite::{Connection as Sql, params};
 use std::{
+    cell::Cell,
     path::Path,
     sync::mpsc::{self, Receiver, Sender},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Store {
 /// What a job works on.
 pub(crate) struct Tx<'a> {
     sql: &'a Sql,
+    /// How many ends of operations were stored since the start.
+    ended: &'a Cell<u64>,
     events: Vec<Event>,
     failed: bool,
 }
@@ -70,9 +73,9 @@ impl Store {
         let mut sql = Sql::open(path).map_err(|e| failed(&e))?;
         // WAL with synchronous=NORMAL: a kill of the process loses nothing; a power cut may lose the newest commits, which
         // the observation of the real machines then corrects. The log is moved into the database, which waits for the disk twice,
-        // every 32 MiB: a machine's creation writes about 150 KiB of it. Nobody else opens it while a daemon lives, so it is locked once and not for each
-        // transaction, and the index of the log needs no shared memory.
-        sql.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000; PRAGMA wal_autocheckpoint=8000;")
+        // every 32 MiB: a machine's creation writes about 60 KiB of it. Nobody else opens it while a daemon lives, so it is locked once and not for each
+        // transaction, and the index of the log needs no shared memory. What a savepoint may have to take back is kept in memory.
+        sql.execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000; PRAGMA wal_autocheckpoint=8000; PRAGMA temp_store=MEMORY;")
             .map_err(|e| failed(&e))?;
         sql.set_prepared_statement_cache_capacity(STATEMENTS);
         schema::migrate(&mut sql)?;
@@ -132,6 +135,7 @@ impl Store {
 }
 
 fn serve(sql: &Sql, queue: &Receiver<Job>, publish: &broadcast::Sender<Event>) {
+    let ended = Cell::new(0);
     while let Ok(first) = queue.recv() {
         let mut answers: Vec<Done> = Vec::new();
         let mut events = Vec::new();
@@ -140,16 +144,22 @@ fn serve(sql: &Sql, queue: &Receiver<Job>, publish: &broadcast::Sender<Event>) {
             let transaction = Transaction::begin(sql)?;
             let mut next = Some(first);
             while let Some(job) = next.take() {
-                say(sql, "SAVEPOINT job")?;
-                let mut tx = Tx { sql, events: Vec::new(), failed: false };
+                // The first one can be taken back with the whole transaction.
+                let first = answers.is_empty();
+                if !first {
+                    say(sql, "SAVEPOINT job")?;
+                }
+                let mut tx = Tx { sql, ended: &ended, events: Vec::new(), failed: false };
                 answers.push(job(&mut tx));
                 let (failed, new) = (tx.failed, std::mem::take(&mut tx.events));
-                if failed {
-                    say(sql, "ROLLBACK TO job")?;
-                } else {
-                    events.extend(new);
+                match (failed, first) {
+                    (false, _) => events.extend(new),
+                    (true, false) => say(sql, "ROLLBACK TO job")?,
+                    (true, true) => transaction.again()?,
                 }
-                say(sql, "RELEASE job")?;
+                if !first {
+                    say(sql, "RELEASE job")?;
+                }
                 if answers.len() < BATCH {
                     next = queue.try_recv().ok();
                 }
@@ -179,6 +189,15 @@ impl<'a> Transaction<'a> {
 
     fn commit(self) -> rusqlite::Result<()> {
         say(self.0, "COMMIT")
+    }
+
+    /// Takes everything back and begins anew.
+    fn again(&self) -> rusqlite::Result<()> {
+        // Taken back by SQLite itself, as it does when the disk is full?
+        if !self.0.is_autocommit() {
+            say(self.0, "ROLLBACK")?;
+        }
+        say(self.0, "BEGIN IMMEDIATE")
     }
 }
 

@@ -16,8 +16,8 @@ use vmoon_core::{
 
 /// How many ended operations are kept.
 const KEPT: i64 = 2_000;
-/// Every how many operations old ones are dropped.
-const PRUNE: i64 = 32;
+/// After how many operations old ones are dropped.
+const PRUNE: u64 = 128;
 
 /// A machine as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,20 +139,21 @@ impl Tx<'_> {
 
     /// Stores a machine, new or changed.
     pub(crate) fn put_machine(&mut self, machine: &MachineRow) -> Result<()> {
-        self.sql
-            .prepare_cached(
-                "INSERT INTO machines (id, connection, name, ours, status, handle, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT(id) DO UPDATE SET name = ?3, status = ?5, handle = ?6, body = ?7",
-            )?
-            .execute(params![
-                machine.id.to_string(),
-                machine.connection.to_string(),
-                machine.name,
-                machine.spec.is_some(),
-                json(&machine.status.state),
-                machine.handle.as_ref().map(|h| &h.0),
-                json(machine)
-            ])?;
+        let (id, status, body) = (machine.id.to_string(), json(&machine.status.state), json(machine));
+        let handle = machine.handle.as_ref().map(|h| &h.0);
+        // The index of names is written whenever a name is set, also to what it was: most changes are of something else.
+        let changed = self
+            .sql
+            .prepare_cached("UPDATE machines SET status = ?3, handle = ?4, body = ?5 WHERE id = ?1 AND name = ?2")?
+            .execute(params![id, machine.name, status, handle, body])?;
+        if changed == 0 {
+            self.sql
+                .prepare_cached(
+                    "INSERT INTO machines (id, connection, name, ours, status, handle, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                     ON CONFLICT(id) DO UPDATE SET name = ?3, status = ?5, handle = ?6, body = ?7",
+                )?
+                .execute(params![id, machine.connection.to_string(), machine.name, machine.spec.is_some(), status, handle, body])?;
+        }
         Ok(())
     }
 
@@ -193,27 +194,25 @@ impl Tx<'_> {
         text.map(|text| parsed(0, text)).transpose()
     }
 
-    /// Stores an operation, new or changed. Of those that have ended, about a machine's newest 50 and everybody's newest 2000
-    /// are kept: old ones are dropped now and then, since looking for them costs more than the rest.
+    /// Stores an operation, new or changed. Of those that have ended, about everybody's newest 2000 are kept: old ones are dropped now and then,
+    /// since looking for them costs more than the rest. The oldest are those with the smallest ids, which begin with the time.
     pub(crate) fn put_operation(&mut self, op: &OpRow) -> Result<()> {
-        let number: i64 = self
-            .sql
+        self.sql
             .prepare_cached(
                 "INSERT INTO operations (id, machine, started_ms, ended_ms, body) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT(id) DO UPDATE SET ended_ms = ?4, body = ?5 RETURNING rowid",
+                 ON CONFLICT(id) DO UPDATE SET ended_ms = ?4, body = ?5",
             )?
-            .query_row(
-                params![op.id.to_string(), op.machine.to_string(), op.started_ms as i64, op.ended_ms.map(|ms| ms as i64), json(op)],
-                |row| row.get(0),
-            )?;
-        if op.ended_ms.is_some() && number % PRUNE == 0 {
-            self.sql
-                .prepare_cached(
-                    "DELETE FROM operations WHERE machine = ?1 AND ended_ms IS NOT NULL AND id NOT IN
-                     (SELECT id FROM operations WHERE machine = ?1 ORDER BY started_ms DESC LIMIT 50)",
-                )?
-                .execute([op.machine.to_string()])?;
-            self.sql.prepare_cached("DELETE FROM operations WHERE ended_ms IS NOT NULL AND rowid <= ?1")?.execute([number - KEPT])?;
+            .execute(params![op.id.to_string(), op.machine.to_string(), op.started_ms as i64, op.ended_ms.map(|ms| ms as i64), json(op)])?;
+        if op.ended_ms.is_some() {
+            self.ended.set(self.ended.get() + 1);
+            if self.ended.get().is_multiple_of(PRUNE) {
+                self.sql
+                    .prepare_cached(
+                        "DELETE FROM operations WHERE ended_ms IS NOT NULL AND id <=
+                         (SELECT id FROM operations ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+                    )?
+                    .execute([KEPT])?;
+            }
         }
         Ok(())
     }
@@ -244,7 +243,7 @@ impl Tx<'_> {
     pub(crate) fn put_session(&mut self, session: &SessionRow) -> Result<()> {
         self.sql
             .prepare_cached(
-                "INSERT INTO sessions (id, machine, opened_ms, body) VALUES (?1, ?2, ?3, ?4) ON CONFLICT(id) DO UPDATE SET body = ?4",
+                "INSERT INTO sessions (id, machine, opened_ms, body) VALUES (?1, ?2, ?3, ?4) ON CONFLICT(machine, id) DO UPDATE SET body = ?4",
             )?
             .execute(params![session.id.to_string(), session.machine.to_string(), session.opened_ms as i64, json(session)])?;
         Ok(())
@@ -252,7 +251,9 @@ impl Tx<'_> {
 
     /// Stores what changed of a session; one that was dropped meanwhile stays dropped.
     pub(crate) fn update_session(&mut self, session: &SessionRow) -> Result<()> {
-        self.sql.prepare_cached("UPDATE sessions SET body = ?2 WHERE id = ?1")?.execute(params![session.id.to_string(), json(session)])?;
+        self.sql
+            .prepare_cached("UPDATE sessions SET body = ?3 WHERE machine = ?1 AND id = ?2")?
+            .execute(params![session.machine.to_string(), session.id.to_string(), json(session)])?;
         Ok(())
     }
 
@@ -269,8 +270,8 @@ impl Tx<'_> {
     }
 
     /// Drops a session.
-    pub(crate) fn delete_session(&mut self, id: SessionId) -> Result<()> {
-        self.sql.execute("DELETE FROM sessions WHERE id = ?1", [id.to_string()])?;
+    pub(crate) fn delete_session(&mut self, machine: MachineId, id: SessionId) -> Result<()> {
+        self.sql.prepare_cached("DELETE FROM sessions WHERE machine = ?1 AND id = ?2")?.execute([machine.to_string(), id.to_string()])?;
         Ok(())
     }
 
