@@ -124,10 +124,17 @@ impl ChildSignal {
         }
     }
 
-    /// Forgets the signals that have come.
-    pub fn clear(&self) {
+    /// Forgets the signals that have come; whether one had.
+    pub fn clear(&self) -> bool {
         let mut buffer = [0; size_of::<libc::signalfd_siginfo>() * 8];
-        while rustix::io::read(&self.0, &mut buffer).is_ok_and(|n| n == buffer.len()) {}
+        let mut came = false;
+        while let Ok(n @ 1..) = rustix::io::read(&self.0, &mut buffer) {
+            came = true;
+            if n < buffer.len() {
+                break;
+            }
+        }
+        came
     }
 }
 

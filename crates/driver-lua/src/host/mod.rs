@@ -191,6 +191,8 @@ pub(crate) fn prepare() {
     fork::prepare_sibling();
     builtin::prepare();
     prepared();
+    // What the C library finds for itself when the first thread starts, each child would have to find again. Without a thread there is nothing to find.
+    let _ = thread::Builder::new().stack_size(IO_STACK).spawn(|| {}).map(thread::JoinHandle::join);
     // Children begin with a heap without holes: what they fill between our blocks they would have to copy.
     // SAFETY: touches only memory that nobody uses.
     unsafe { libc::malloc_trim(0) };

@@ -155,7 +155,6 @@ impl Zygote {
             if unused && events == 0 && self.clients.is_empty() && self.leave() {
                 return;
             }
-            self.signal.clear();
             self.reap();
             self.serve(false);
             if !self.settling.is_empty() {
@@ -348,8 +347,12 @@ impl Zygote {
         Ok(pid)
     }
 
-    /// Records how children have ended, beside what they have recorded themselves.
+    /// Records how children have ended, beside what they have recorded themselves. The kernel looks at every child to find those, so it is asked only
+    /// when one has said it is one of them.
     fn reap(&mut self) {
+        if !self.signal.clear() {
+            return;
+        }
         while let Some((pid, how)) = fork::reap_any() {
             self.spares.retain(|(spare, _)| *spare != pid);
             let Some((machine, life)) = self.children.remove(&pid) else { continue };

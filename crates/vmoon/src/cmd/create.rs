@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     time::Duration,
 };
+use tokio::time::Instant;
 use vmoon_api::{
     Api as _,
     requests::{CreateMachine, MachineRef, Ready, WaitMachine},
@@ -24,7 +25,7 @@ use vmoon_api::{
 };
 use vmoon_core::{
     Code, Error, Result,
-    machine::Answer,
+    machine::{Answer, State},
     name::escape,
     spec::{Lifetime, MachineSpec},
     target::Target,
@@ -38,6 +39,9 @@ const EXAMPLES: &str = "Examples:
   vmoon create lab --expire-idle 30m --start
   vmoon create lab --runtime luajit --dry-run
   vmoon create --on kvm web{01..03} --set memory=4G --start";
+
+/// How long nobody wants to be told how far it is.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// What to create.
 #[derive(Debug, clap::Args)]
@@ -172,6 +176,15 @@ async fn look(ctx: &Ctx, machine: &str) -> Result<MachineView> {
     ctx.daemon.ask(async |client| client.wait_machine(request.clone()).await).await
 }
 
+/// Whether it runs within a moment: then nothing is left to wait for, and one question was enough. What went wrong its operations tell.
+async fn soon(ctx: &Ctx, machine: &str, until: Option<Instant>) -> bool {
+    let moment = until.map_or(MOMENT, |until| MOMENT.min(until.saturating_duration_since(Instant::now())));
+    let timeout_ms = Some(moment.as_millis() as u64);
+    let request = WaitMachine { machine: machine.to_owned(), until: Some(State::Running), generation: None, timeout_ms };
+    let seen = ctx.daemon.ask(async |client| client.wait_machine(request.clone()).await).await;
+    seen.is_ok_and(|view| view.state == State::Running && view.operation.is_none())
+}
+
 /// Creates them.
 pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     // All names are checked before the first machine is made.
@@ -199,8 +212,11 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         if no_wait {
             return Ok(Done { machine, text: operation.to_string(), operation: Some(operation) });
         }
-        wait::operation(ctx, operation, &format!("creating {name}"), until).await?;
-        if start || ctx.out.format().is_machine() {
+        let runs = start && soon(ctx, &machine.id.to_string(), until).await;
+        if !runs {
+            wait::operation(ctx, operation, &format!("creating {name}"), until).await?;
+        }
+        if (start && !runs) || ctx.out.format().is_machine() {
             machine = look(ctx, &machine.id.to_string()).await?;
             // A start that follows the creation is an operation of its own.
             if let Some(operation) = machine.operation.filter(|next| start && *next != operation) {
