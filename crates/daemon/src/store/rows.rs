@@ -251,9 +251,11 @@ impl Tx<'_> {
 
     /// Stores what changed of a session; one that was dropped meanwhile stays dropped.
     pub(crate) fn update_session(&mut self, session: &SessionRow) -> Result<()> {
-        self.sql
-            .prepare_cached("UPDATE sessions SET body = ?3 WHERE machine = ?1 AND id = ?2")?
-            .execute(params![session.machine.to_string(), session.id.to_string(), json(session)])?;
+        self.sql.prepare_cached("UPDATE sessions SET body = ?3 WHERE machine = ?1 AND id = ?2")?.execute(params![
+            session.machine.to_string(),
+            session.id.to_string(),
+            json(session)
+        ])?;
         Ok(())
     }
 

@@ -59,7 +59,8 @@ async fn of_jobs_that_share_a_transaction_each_fails_alone() {
     }
     let (events, _) = store.run(|tx| tx.events(0, None, 100)).await.unwrap();
     let texts: Vec<_> = events.iter().map(|event| event.text.clone()).collect();
-    let wanted: Vec<_> = (0..5).flat_map(|bad| (0..5).filter(move |index| *index != bad).map(move |index| format!("{bad}/{index}"))).collect();
+    let wanted: Vec<_> =
+        (0..5).flat_map(|bad| (0..5).filter(move |index| *index != bad).map(move |index| format!("{bad}/{index}"))).collect();
     assert_eq!(texts, wanted);
 }
 
@@ -128,7 +129,8 @@ async fn of_operations_that_have_ended_the_newest_are_kept() {
     let op = move |ended| {
         let id = vmoon_core::OperationId::from_uuid(vmoon_sys::random::uuid());
         let now = vmoon_sys::clock::now_ms();
-        let begun = vmoon_core::operation::OpRecord::new(id, vmoon_core::machine::Verb::Start, machine, now, std::time::Duration::from_secs(1));
+        let begun =
+            vmoon_core::operation::OpRecord::new(id, vmoon_core::machine::Verb::Start, machine, now, std::time::Duration::from_secs(1));
         vmoon_core::operation::OpRecord { ended_ms: ended, ..begun }
     };
     let runs = op(None);

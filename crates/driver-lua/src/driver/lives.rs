@@ -158,20 +158,20 @@ pub(crate) struct Ways<'a> {
     pub(crate) args: &'a [OsString],
 }
 
-/// Starts a new life and returns when its socket answers.
+/// Starts a new life and returns it when its socket answers; `None` if one runs already.
 pub(super) fn start(
     layout: &Layout,
     ways: Ways<'_>,
     environments: Option<&dyn Environments>,
     record: &Record,
     runtime: &Runtime,
-) -> Result<()> {
+) -> Result<Option<Life>> {
     let id = record.id;
     let _lock = lock(layout, id)?;
     let lives = layout.lives(id)?;
     for life in &lives {
         match examine(id, life)? {
-            Vital::Alive(_) => return Ok(()),
+            Vital::Alive(_) => return Ok(None),
             Vital::Dead(_) => {}
             Vital::Unborn => end_unborn(id, life)?,
         }
@@ -184,7 +184,7 @@ pub(super) fn start(
         life.uses(&environment)?;
     }
     match bear(layout, ways, &life, start) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Some(life)),
         Err(error) => {
             // The record of the failure is worth less than the failure.
             let _ = life.write_exit(&Exit::Code { code: 1 });

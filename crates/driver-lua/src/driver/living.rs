@@ -1,25 +1,41 @@
-//! What was read of machines that run, so that it is not read again. A holder writes about itself once, so this is true as long as it lives, and that is asked
-//! each time.
+//! What is known of machines without reading it again. A holder writes about itself once, so what it has written is true as long as it lives, and that is
+//! asked each time. Of a machine that was made a moment ago one look is spared: the one that follows its creation.
 
 use crate::layout::{Layout, Life, Meta};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use vmoon_core::{MachineId, Result};
 
-/// The machines that were seen to run, and in which life.
+/// The machines that were seen to run, and in which life, and those that were just made.
 #[derive(Debug, Default)]
-pub(super) struct Living(Mutex<HashMap<MachineId, (u64, Arc<Meta>)>>);
+pub(super) struct Living(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    run: HashMap<MachineId, (u64, Arc<Meta>)>,
+    made: HashSet<MachineId>,
+}
 
 impl Living {
-    fn lock(&self) -> MutexGuard<'_, HashMap<MachineId, (u64, Arc<Meta>)>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A machine was made whole and has never run.
+    pub(super) fn made(&self, id: MachineId) {
+        self.lock().made.insert(id);
+    }
+
+    /// Whether nothing has happened to a machine since it was made, as far as anybody has asked here; said once.
+    pub(super) fn is_new(&self, id: MachineId) -> bool {
+        self.lock().made.remove(&id)
     }
 
     /// The life of a machine, if it was seen and its holder still runs.
     pub(super) fn get(&self, id: MachineId) -> Option<(u64, Arc<Meta>)> {
-        let known = self.lock().get(&id).cloned()?;
+        let known = self.lock().run.get(&id).cloned()?;
         if known.1.process.is_alive() {
             return Some(known);
         }
@@ -31,12 +47,16 @@ impl Living {
     pub(super) fn saw(&self, id: MachineId, life: u64, mut meta: Meta) {
         // They are read when somebody wants to know, and are the largest part.
         meta.layers = None;
-        self.lock().insert(id, (life, Arc::new(meta)));
+        let mut known = self.lock();
+        known.made.remove(&id);
+        known.run.insert(id, (life, Arc::new(meta)));
     }
 
     /// It runs no more, or is no more.
     pub(super) fn forget(&self, id: MachineId) {
-        self.lock().remove(&id);
+        let mut known = self.lock();
+        known.made.remove(&id);
+        known.run.remove(&id);
     }
 
     /// The life with that number, and its holder if that runs.

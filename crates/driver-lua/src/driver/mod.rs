@@ -157,6 +157,7 @@ impl Inner {
         // Written last, in one piece: a directory without it is that of an unfinished creation.
         let record = Record { id, name: name.to_owned(), settings, complete: true, home: None };
         self.layout.write(&record)?;
+        self.seen.made(id);
         Ok(handle)
     }
 
@@ -216,6 +217,10 @@ impl Inner {
     fn glance(&self, id: MachineId) -> Result<Option<Sighting>> {
         if let Some((life, _)) = self.seen.get(id) {
             return Ok(Some(running(life, true)));
+        }
+        // Nobody else has begun a life of it meanwhile.
+        if self.seen.is_new(id) && !self.layout.lives_dir(id).exists() {
+            return Ok(Some(Sighting { observed: Observed::Off(None), complete: true }));
         }
         if !self.layout.machine(id).is_dir() {
             return Ok(Some(Sighting { observed: Observed::Missing, complete: false }));
@@ -414,6 +419,7 @@ impl Driver for LuaDriver {
     async fn start(&self, handle: &Handle) -> Result<()> {
         let id = known(handle)?;
         self.blocking(move |inner| {
+            inner.seen.forget(id);
             let record = inner.record(id)?;
             let runtime = settings::find(&record.settings.runtime).map_err(|message| Error::new(Code::RuntimeNotFound, message))?;
             let others = inner.zygotes_of(&runtime);
@@ -421,7 +427,14 @@ impl Driver for LuaDriver {
                 Some((exe, zygotes)) => lives::Ways { zygotes, exe, args: &[] },
                 None => lives::Ways { zygotes: &inner.zygotes, exe: &inner.exe, args: &inner.args },
             };
-            lives::start(&inner.layout, ways, inner.environments.as_deref(), &record, &runtime)
+            let life = lives::start(&inner.layout, ways, inner.environments.as_deref(), &record, &runtime)?;
+            // Whoever looks at it next need not look for it.
+            if let Some(life) = life.filter(|_| record.complete)
+                && let Some(meta) = life.meta()?
+            {
+                inner.seen.saw(id, life.number, meta);
+            }
+            Ok(())
         })
         .await
     }

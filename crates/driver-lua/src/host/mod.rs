@@ -18,6 +18,7 @@ mod term;
 use crate::{
     forking::scrub,
     layout::{Meta, Start},
+    settings,
     zygote::{Fork, Parent, Request},
 };
 use hub::{
@@ -78,6 +79,8 @@ struct Bare {
     err: (OwnedFd, OwnedFd),
     /// The embedded interpreter, if it was time for that.
     state: Option<builtin::Begun>,
+    /// What keeps output, with files that have no names yet.
+    store: Option<store::Store>,
 }
 
 impl Bare {
@@ -85,11 +88,13 @@ impl Bare {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| format!("could not become a reaper: {error}"))?;
         keep_signals_harmless();
-        Ok(Self { out: pipe()?, err: pipe()?, state: None })
+        Ok(Self { out: pipe()?, err: pipe()?, state: None, store: None })
     }
 
-    fn with_state() -> Result<Self, String> {
-        Ok(Self { state: Some(builtin::Begun::new()?), ..Self::new()? })
+    fn with_state(files: Option<[File; 2]>) -> Result<Self, String> {
+        // For the overflow and the spill file's size that most machines have; others are said when it is named.
+        let store = files.and_then(|files| store::Store::map(files, settings::RING, 0, store::Overflow::default()).ok());
+        Ok(Self { state: Some(builtin::Begun::new()?), store, ..Self::new()? })
     }
 }
 
@@ -148,12 +153,12 @@ pub(crate) fn forked(fork: Fork, beside: (OwnedFd, OwnedFd), birth: Birth) -> i3
     hold(fork, beside, birth.zygote, me, None)
 }
 
-/// Has all ready that no machine has of its own, and waits until the zygote says at this socket which machine it is. Returns if nobody wants it,
-/// or as [`forked`].
-pub(crate) fn spare(socket: OwnedFd, birth: Birth) -> i32 {
+/// Has all ready that no machine has of its own, and waits until the zygote says at this socket which machine it is. The files, if there are some, become
+/// its ring and its spill file. Returns if nobody wants it, or as [`forked`].
+pub(crate) fn spare(socket: OwnedFd, files: Option<[File; 2]>, birth: Birth) -> i32 {
     keep_looks(birth.looks);
     let me = Identity::newborn(birth.before);
-    let Ok(bare) = Bare::with_state() else { return 1 };
+    let Ok(bare) = Bare::with_state(files) else { return 1 };
     release_stack();
     let mut buffer = vec![0; passing::MAX_MESSAGE];
     // From here on the zygote may write to our memory who we are: nothing of ours writes there any more.
@@ -210,10 +215,12 @@ type Started = (&'static Hub, Box<dyn engine::Engine>);
 fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     let Given { start, key, dir, listen, zygote, me, bare } = given;
     let me = me.ok_or("/proc is not mounted")?;
-    let Bare { out: (out_read, out_write), err: (err_read, err_write), state } = bare.map_or_else(Bare::new, Ok)?;
+    let Bare { out: (out_read, out_write), err: (err_read, err_write), state, store } = bare.map_or_else(Bare::new, Ok)?;
     rustix::process::chdir(&start.work).map_err(|error| format!("could not enter {}: {error}", start.work.display()))?;
 
-    let store = store::Store::create(&dir, start.ring, start.spill, start.overflow)
+    let store = store
+        .and_then(|store| store.become_that_of(&dir, start.ring, start.spill, start.overflow))
+        .map_or_else(|| store::Store::create(&dir, start.ring, start.spill, start.overflow), Ok)
         .map_err(|error| format!("could not make the ring of {} bytes: {error}", start.ring))?;
     let captures = [(out_read, Stream::Out), (err_read, Stream::Err)];
     let embedded = start.runtime == crate::settings::BUILTIN;

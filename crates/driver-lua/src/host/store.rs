@@ -5,7 +5,7 @@
 
 use crate::ring::{HEADER, Here, Place, SLOTS, Segment, Words, exit_word, word};
 use rustix::{
-    fs::{FallocateFlags, fallocate},
+    fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, fallocate, linkat},
     mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap},
 };
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::{
-        fd::{AsRawFd as _, RawFd},
+        fd::{AsRawFd as _, OwnedFd, RawFd},
         unix::fs::{FileExt as _, OpenOptionsExt as _},
     },
     path::Path,
@@ -22,7 +22,9 @@ use std::{
 use vmoon_core::driver::Exit;
 
 /// How much of a ring has its space from the beginning; the rest gets it when output comes so far. Most machines never fill more.
-const FIRST: u64 = 64 << 10;
+const FIRST: u64 = 16 << 10;
+/// Their names.
+const NAMES: [&str; 2] = ["ring", "spill"];
 
 /// Takes the space of a part of a file, so that a write to its mapping cannot fail.
 fn take(file: &File, from: u64, len: u64) -> io::Result<()> {
@@ -48,11 +50,40 @@ fn take(file: &File, from: u64, len: u64) -> io::Result<()> {
 /// # Errors
 /// As [`Store::create`].
 pub(crate) fn files(dir: &Path, capacity: u64) -> io::Result<[File; 2]> {
-    let ring = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(dir.join("ring"))?;
+    let mut open = OpenOptions::new();
+    open.read(true).write(true).mode(0o600);
+    let ring = begin(open.clone().create_new(true).open(dir.join(NAMES[0]))?, capacity)?;
+    let spill = open.create(true).truncate(true).open(dir.join(NAMES[1]))?;
+    Ok([ring, spill])
+}
+
+/// The same without names, on the file system of this directory: nothing is left of them unless [`name`] names them.
+///
+/// # Errors
+/// Those of the file system; not every one can do this.
+pub(crate) fn unnamed(dir: &OwnedFd, capacity: u64) -> io::Result<[File; 2]> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = || rustix::fs::openat(dir, ".", flags, Mode::RUSR | Mode::WUSR).map(File::from);
+    Ok([begin(file()?, capacity)?, file()?])
+}
+
+/// Gives files that have no names theirs in the directory of a life.
+///
+/// # Errors
+/// Those of the file system.
+fn name(files: [&File; 2], dir: &Path) -> io::Result<()> {
+    // open(2): the way that asks for no privilege.
+    let link = |file: &File, name| linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, dir.join(name), AtFlags::SYMLINK_FOLLOW);
+    link(files[0], NAMES[0])?;
+    link(files[1], NAMES[1]).inspect_err(|_| drop(std::fs::remove_file(dir.join(NAMES[0]))))?;
+    Ok(())
+}
+
+/// Gives a ring its length, and its beginning its space.
+fn begin(ring: File, capacity: u64) -> io::Result<File> {
     ring.set_len(HEADER as u64 + capacity.next_multiple_of(4096))?;
     take(&ring, 0, HEADER as u64 + FIRST)?;
-    let spill = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(dir.join("spill"))?;
-    Ok([ring, spill])
+    Ok(ring)
 }
 
 /// What happens to output while nobody reads and the ring is full.
@@ -137,7 +168,7 @@ pub(crate) struct Store {
 unsafe impl Send for Store {}
 
 impl Drop for Store {
-    /// Only the store of a copied process is ever dropped: the copy must not reach into the ring of its original.
+    /// Only the store of a copied process is ever dropped, which must not reach into the ring of its original, and one that was made too early.
     fn drop(&mut self) {
         // SAFETY: the mapping that `map` has made, of that size; `words` and `data` are gone with this value.
         let _ = unsafe { munmap(self.data.sub(HEADER).cast(), HEADER + self.capacity as usize) };
@@ -152,6 +183,17 @@ impl Store {
     pub(crate) fn create(dir: &Path, capacity: u64, spill_cap: u64, overflow: Overflow) -> io::Result<Self> {
         // Opened now: a confined process opens no file by its path.
         Self::map(files(dir, capacity)?, capacity, spill_cap, overflow)
+    }
+
+    /// Makes itself the store of a life with such a ring by naming its files there; `None` if it was made for another size, or the files cannot be named.
+    pub(crate) fn become_that_of(mut self, dir: &Path, capacity: u64, spill_cap: u64, overflow: Overflow) -> Option<Self> {
+        if capacity.next_multiple_of(4096) != self.capacity {
+            return None;
+        }
+        let files = [&self.ring, &self.spill];
+        name(files, dir).ok()?;
+        (self.spill_cap, self.overflow) = (spill_cap, overflow);
+        Some(self)
     }
 
     /// Begins with two files that [`files`] has made for this capacity.

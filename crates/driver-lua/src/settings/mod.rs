@@ -25,6 +25,8 @@ pub(crate) const BUILTIN: &str = "builtin";
 /// Interpreters that are looked for on the search path, and the package that has each on Debian and Ubuntu.
 pub(crate) const INTERPRETERS: [&str; 5] = ["lua5.1", "lua5.2", "lua5.3", "lua5.4", "luajit"];
 /// The smallest ring, bytes.
+/// A ring's size if nothing else is said, bytes.
+pub(crate) const RING: u64 = 1 << 20;
 const MIN_RING: u64 = 256 << 10;
 const MAX_RING: u64 = 1 << 30;
 /// The smallest memory limit with which a runtime starts, bytes.
@@ -119,7 +121,7 @@ impl Default for Settings {
         Self {
             runtime: BUILTIN.into(),
             overflow: Overflow::Spill,
-            ring: 1 << 20,
+            ring: RING,
             spill: 256 << 20,
             memory: Some(MEMORY),
             confinement,

@@ -10,8 +10,8 @@
 
 use super::{Answer, Fork, PREFIX, READY, Request, VERSION};
 use crate::{
-    host::{self, Birth, hub::fork::Looks},
-    layout,
+    host::{self, Birth, hub::fork::Looks, store},
+    layout, settings,
 };
 use rustix::{
     fs::{Mode, OFlags},
@@ -210,17 +210,22 @@ impl Zygote {
     fn make_spare(&mut self) -> bool {
         let kind = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let Ok((ours, theirs)) = rustix::net::socketpair(kind.0, kind.1, kind.2, None) else { return false };
-        let (face, own) = (&self.face, &self.own);
+        let (face, own, dir) = (&self.face, &self.own, &self.dir);
         let birth = Birth { before: ticks(), zygote: self.me.clone(), looks: Looks { face: face.clone(), mark: self.mark.clone() } };
         // SAFETY: as in `fork`.
         let forked = unsafe {
             fork::fork(|| {
-                fork::close_all_but(&mut [theirs.as_raw_fd()]);
+                // Our own socket above all: while somebody holds it, clients of a zygote that was killed wait for an answer.
+                fork::close_all_but(&mut [theirs.as_raw_fd(), dir.as_raw_fd()]);
+                // Without them it makes its own later.
+                let files = store::unnamed(dir, settings::RING).ok();
+                let kept = files.iter().flatten().map(|file| file.as_raw_fd());
+                fork::close_all_but(&mut kept.chain([theirs.as_raw_fd()]).collect::<Vec<_>>());
                 fork::unblock_signals();
                 own.set(std::process::id().to_string().as_bytes());
                 face.set_args(&["vmoon", super::HOLDER, "spare"]);
                 let _ = rustix::process::setsid();
-                host::spare(theirs, birth)
+                host::spare(theirs, files, birth)
             })
         };
         forked.map(|pid| self.spares.push((pid, ours))).is_ok()

@@ -63,7 +63,13 @@ fn ends(process: &Identity) {
 async fn whoever_becomes_a_machine_shows_whose_it_is() {
     let world = World::new();
     for at in 0..200 {
-        let (id, handle, life) = started(&world).await;
+        // A spare has made its files for the usual ring.
+        let ring = if at % 5 == 4 { 512 << 10 } else { 1 << 20 };
+        let (id, handle) = world.machine(serde_json::json!({ "ring": ring })).await;
+        world.driver.start(&handle).await.unwrap();
+        let life = world.life(id, 1);
+        let size = |name: &str| fs::metadata(life.join(name)).unwrap().len();
+        assert_eq!((size("ring"), size("spill")), (ring + (16 << 10), 0), "machine {at}");
         let (process, mark) = (world.process(id, 1), format!("{id}/1"));
         let args = fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).unwrap();
         assert!(args.starts_with(&format!("vmoon\0lua-host\0{mark}\0")), "machine {at}: {args:?}");
