@@ -439,6 +439,9 @@ pub struct ConnectionView {
     /// Where its secret is; the secret itself is never shown.
     #[serde(default)]
     pub secret: SecretPlace,
+    /// What people should know of it although it works.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concerns: Vec<String>,
 }
 
 /// How a connection has answered.

@@ -285,6 +285,11 @@ pub trait Driver: Send + Sync {
         None
     }
 
+    /// What people should know of the connection although it works, as far as it has shown by now, each a sentence without its end. No I/O.
+    fn concerns(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What this machine can do. Derived from the accessors below and from the guest; no I/O.
     fn abilities(&self, handle: &Handle) -> Abilities;
 

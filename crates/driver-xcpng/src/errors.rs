@@ -27,9 +27,11 @@ pub(crate) fn told(what: &str, error: Xapi) -> Error {
                 .hint("a dead member of the pool can block calls to the others for minutes")
         }
         Xapi::Cancelled => Error::new(Code::OperationCancelled, format!("{what} was cancelled")),
-        other @ (Xapi::Connection { .. } | Xapi::Protocol(_) | Xapi::TooLarge { .. } | _) => {
-            let code = if matches!(other, Xapi::Connection { .. }) { Code::DriverUnreachable } else { Code::WireMalformed };
-            Error::new(code, format!("{what}: {}", escape(&other.to_string()))).source(other)
+        Xapi::Connection { host, source } => {
+            Error::new(Code::DriverUnreachable, format!("{what}: the connection to {} failed", escape(&host))).source(source)
+        }
+        other @ (Xapi::Protocol(_) | Xapi::TooLarge { .. } | _) => {
+            Error::new(Code::WireMalformed, format!("{what}: {}", escape(&other.to_string())))
         }
     }
 }
@@ -47,6 +49,8 @@ const PLAIN: &[(&str, Code, &str, &str)] = &[
     ("HOST_STILL_BOOTING", Code::DriverUnreachable, "the host is still starting", "try again in a while"),
     ("HOST_IS_SLAVE", Code::DriverUnreachable, "the pool has another coordinator now", "try again"),
     ("VM_LACKS_FEATURE", Code::GuestAgent, NO_TOOLS, FORCE),
+    ("VM_LACKS_FEATURE_SHUTDOWN", Code::GuestAgent, NO_TOOLS, FORCE),
+    ("VM_LACKS_FEATURE_SUSPEND", Code::GuestAgent, RESTLESS, REST),
     ("VM_MISSING_PV_DRIVERS", Code::GuestAgent, NO_TOOLS, FORCE),
     ("VM_OLD_PV_DRIVERS", Code::GuestAgent, "the guest's tools are too old for that", "install newer ones in the guest"),
     ("SR_FULL", Code::DiskFull, "the storage repository is full", OTHER_SR),
@@ -132,6 +136,8 @@ const PLAIN: &[(&str, Code, &str, &str)] = &[
 ];
 const NO_TOOLS: &str = "the guest's tools are not there, or not yet";
 const FORCE: &str = "install them in the guest, or end it by force: stop --force";
+const RESTLESS: &str = "its guest takes no part in being suspended: its tools are not there, or not yet, or cannot do that";
+const REST: &str = "install them in the guest or wait until they are up; `vmoon pause` stops it where it is, and a snapshot without --memory keeps its disks";
 const OTHER_SR: &str = "choose another: --set sr=NAME; `vmoon connection show` says which have room";
 const ROOM: &str = "free memory, enable a host, or give the VM less";
 const PROTECTED: &str = "take it out of high availability first, or add a host";
@@ -171,6 +177,17 @@ fn refused(what: &str, failure: &Failure) -> Error {
     error.detail(json!({ "xapi": failure.code, "params": failure.params }))
 }
 
+/// Tells that what is in a VM's memory cannot be kept. XAPI has one code for all that needs the guest's help.
+pub(crate) fn restless(what: &str, error: Error) -> Error {
+    match theirs(&error) {
+        Some("VM_LACKS_FEATURE") => {
+            let detail = error.detail_value().cloned().unwrap_or_default();
+            Error::new(Code::GuestAgent, format!("{what}: {RESTLESS}")).hint(REST).detail(detail)
+        }
+        _ => error,
+    }
+}
+
 /// XAPI's own code of a refusal that was told.
 pub(crate) fn theirs(error: &Error) -> Option<&str> {
     error.detail_value()?.get("xapi")?.as_str()
@@ -179,6 +196,14 @@ pub(crate) fn theirs(error: &Error) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_connection_says_so_once() {
+        let source = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused");
+        let error = told("read every VM", Xapi::Connection { host: "xcp1:443".into(), source });
+        let said = error.chain().to_string();
+        assert_eq!((error.code(), said.as_str()), (Code::DriverUnreachable, "read every VM: the connection to xcp1:443 failed: refused"));
+    }
 
     #[test]
     fn refusals_have_codes_of_ours_and_keep_theirs() {

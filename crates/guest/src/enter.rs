@@ -275,10 +275,16 @@ impl Guests {
             }
         }
         let name = escape(machine.name);
-        let known = candidates(places.places(machine.key).await?, who.1);
+        let mut known = candidates(places.places(machine.key).await?, who.1);
+        let nowhere = |more: &str| {
+            Error::new(Code::GuestNoAddress, format!("no address of {name} is known yet{more}"))
+                .hint("a guest agent or a lease tells it: see vmoon wait NAME --until ip")
+        };
+        // A guest that goes on after it was suspended is where it was, long before its tools say so.
+        let last = one.record().place.clone().filter(|_| known.is_empty());
+        known.extend(last.clone());
         if known.is_empty() {
-            return Err(Error::new(Code::GuestNoAddress, format!("no address of {name} is known yet"))
-                .hint("a guest agent or a lease tells it: see vmoon wait NAME --until ip"));
+            return Err(nowhere(""));
         }
         let through = match places.gate() {
             Some(gate) => Some(self.pass(&gate).await?),
@@ -298,8 +304,14 @@ impl Guests {
         drop(turn);
         let (n, connection) = tried.map_err(|errors| {
             let error = telling(errors).unwrap_or_else(|| Error::internal("no address was tried"));
-            helpful(error, machine.name)
+            match &last {
+                Some(last) if error.code() == Code::DriverUnreachable => {
+                    nowhere(&format!(", and nobody answers where it was last, at {}", show(last))).source(error)
+                }
+                _ => helpful(error, machine.name),
+            }
         })?;
+        one.record().place = Some(known[n].clone());
         let entered = match before {
             Some(entered) if entered.place == known[n] => entered,
             _ => {

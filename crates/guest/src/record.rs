@@ -31,6 +31,9 @@ pub(crate) struct Record {
     /// What was last carried there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) carried: Option<UsedEnvironment>,
+    /// Where it was last entered in this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<(String, u16)>,
     /// The run of the machine that the life belongs to, as its driver numbers them.
     pub(crate) run: Option<u64>,
     /// The life of the Lua session that is offered; 0 before there was one.
@@ -57,7 +60,7 @@ impl Record {
     pub(crate) fn seen(&mut self, run: u64, now: u64) -> bool {
         let new = self.run != Some(run) || self.life == 0;
         if new {
-            self.run = Some(run);
+            (self.run, self.place) = (Some(run), None);
             self.next(now);
         }
         new
@@ -80,7 +83,7 @@ impl Record {
 
     /// That of a machine with a copy of its disks: entered alike, and nothing has run in it.
     pub(crate) fn of_copy(&self) -> Self {
-        Self { run: None, life: 0, bound: None, ..self.clone() }
+        Self { run: None, life: 0, bound: None, place: None, ..self.clone() }
     }
 
     pub(crate) fn who(&self) -> Who {
@@ -117,9 +120,12 @@ mod tests {
     #[test]
     fn a_copy_is_entered_alike_and_has_no_past() {
         let bound = Some(Bound { number: 3, boot: "b".into() });
-        let record = Record { user: Some("ada".into()), own_key: true, run: Some(7), life: 100, bound, ..Record::default() };
+        let place = Some(("10.0.0.7".to_owned(), 22));
+        let mut record = Record { user: Some("ada".into()), own_key: true, run: Some(7), life: 100, bound, place, ..Record::default() };
         let mut copy = record.of_copy();
-        assert_eq!((copy.who(), copy.life, copy.run, &copy.bound), (record.who(), 0, None, &None));
+        assert_eq!((copy.who(), copy.life, copy.run, &copy.bound, &copy.place), (record.who(), 0, None, &None, &None));
+        assert!(!record.seen(7, 150) && record.place.is_some());
+        assert!(record.seen(8, 150) && record.place.is_none(), "in another run it may be anywhere");
         assert!(copy.seen(7, 200) && copy.life == 200, "its first run is another life");
     }
 

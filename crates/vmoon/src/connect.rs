@@ -79,6 +79,19 @@ impl Daemon {
         self.repeat(LONG_ANSWER, call).await
     }
 
+    /// As [`Self::hold`], for what takes as long as it takes, and is the same question whenever it is asked again.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) async fn linger<T>(&self, call: impl AsyncFn(&Client) -> Result<T>) -> Result<T> {
+        loop {
+            // Asked anew now and then, so that a daemon that hangs is noticed by who looks at its log.
+            if let Ok(answer) = timeout(LONG_ANSWER, self.repeat(2 * LONG_ANSWER, &call)).await {
+                return answer;
+            }
+        }
+    }
+
     /// Asks something that must not be asked twice: a daemon is there before, and an answer that is lost stays lost.
     ///
     /// # Errors

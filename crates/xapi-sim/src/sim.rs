@@ -113,7 +113,7 @@ impl Sim {
 
     /// Gives VMs machines; what makes them run, until it is dropped.
     pub(crate) fn boot(self: &Arc<Self>, machines: Arc<Machines>) -> impl Future<Output = ()> + Send + use<> {
-        machines::furnish(&mut self.state().store, &machines.about());
+        machines::furnish(&mut self.state().store, &machines.about(), machines.keeps_memory());
         let machines = self.machines.get_or_init(|| machines).clone();
         machines::follow(self.clone(), machines)
     }

@@ -347,6 +347,12 @@ impl Client {
         self.0.http.pins()
     }
 
+    /// What is wrong with certificates that are taken all the same because they are pinned, by host: that one has expired, for example. As far as connections have
+    /// shown it by now.
+    pub fn concerns(&self) -> BTreeMap<String, String> {
+        self.0.http.concerns()
+    }
+
     /// Whether calls are made without any check of certificates.
     pub fn is_blind(&self) -> bool {
         self.0.config.trust.blindly

@@ -15,7 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -58,6 +58,8 @@ pub(crate) struct Http {
     roots: Arc<Roots>,
     trust: Mutex<Trust>,
     idle: Mutex<HashMap<String, Vec<SendRequest<Full<Bytes>>>>>,
+    /// What is wrong with the certificates of hosts that are taken all the same, because they are pinned.
+    concerns: Mutex<BTreeMap<String, String>>,
 }
 
 /// A host's name or address without brackets, and its port.
@@ -99,6 +101,7 @@ impl Http {
             roots: Arc::new(Roots::of_the_system()),
             trust: Mutex::new(config.trust.clone()),
             idle: Mutex::default(),
+            concerns: Mutex::default(),
         }
     }
 
@@ -107,8 +110,24 @@ impl Http {
     }
 
     /// The pins known now, those that members have vouched for included.
-    pub(crate) fn pins(&self) -> std::collections::BTreeMap<String, Fingerprint> {
+    pub(crate) fn pins(&self) -> BTreeMap<String, Fingerprint> {
         self.trust().pins.clone()
+    }
+
+    /// What is wrong with certificates that are taken, by host.
+    pub(crate) fn concerns(&self) -> BTreeMap<String, String> {
+        self.concerns.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, host: &str, concern: Option<String>) {
+        let mut concerns = self.concerns.lock().unwrap_or_else(PoisonError::into_inner);
+        match concern {
+            Some(why) => {
+                tracing::warn!(host, why, "its certificate is taken because it is pinned");
+                concerns.insert(host.to_owned(), why);
+            }
+            None => drop(concerns.remove(host)),
+        }
     }
 
     /// A host that we trust has told the certificate of another one. What was pinned before stays.
@@ -145,7 +164,10 @@ impl Http {
         })
         .await;
         match made {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(stream)) => {
+                self.note(host, finding.concern());
+                Ok(stream)
+            }
             Ok(Err(error)) => Err(match (finding.take(), pin) {
                 (Some((found, _)), Some(pinned)) => Error::Changed { host: host.to_owned(), pinned, found },
                 (Some((found, why)), None) => Error::Untrusted { host: host.to_owned(), found, why },

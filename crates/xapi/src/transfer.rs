@@ -154,6 +154,19 @@ impl Client {
         Ok(count)
     }
 
+    /// Fetches something small.
+    ///
+    /// # Errors
+    /// As [`Client::fetch`]; [`Error::Protocol`] when there are more than `most` bytes, which are then not read.
+    pub async fn fetch_small(&self, what: &Transfer, most: usize) -> Result<Vec<u8>> {
+        let mut sink = Small { bytes: Vec::new(), most, full: false };
+        let fetched = self.fetch(what, &mut sink, |_| {}, std::future::pending()).await;
+        if sink.full {
+            return Err(Error::protocol(format!("{} has more than {most} bytes", what.label)));
+        }
+        fetched.map(|_| sink.bytes)
+    }
+
     /// Sends `length` bytes of `source`; what XAPI made of it. `progress` is told how many have gone so far.
     ///
     /// # Errors
@@ -378,6 +391,32 @@ async fn refused(answer: Response<Incoming>) -> Error {
 fn source_of(error: &hyper::Error) -> Option<io::Error> {
     let inner = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
     error.is_user().then(|| io::Error::new(inner.kind(), inner.to_string()))
+}
+
+/// What takes no more than so much.
+struct Small {
+    bytes: Vec<u8>,
+    most: usize,
+    full: bool,
+}
+
+impl AsyncWrite for Small {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if data.len() > self.most - self.bytes.len() {
+            self.full = true;
+            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
+        }
+        self.bytes.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// A body of a length that is known, from a source that may fail.

@@ -13,9 +13,11 @@ use tokio_rustls::rustls::{
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
 };
 
 /// The SHA-256 of a certificate in DER, shown as XAPI shows it (`Certificate.fingerprint_sha256`): `AA:BB:…`.
@@ -75,15 +77,36 @@ pub struct Trust {
 
 /// What a handshake found, for who has to explain why it failed.
 #[derive(Debug, Default)]
-pub(crate) struct Finding(Mutex<Option<(Fingerprint, String)>>);
+pub(crate) struct Finding {
+    refused: Mutex<Option<(Fingerprint, String)>>,
+    concern: Mutex<Option<String>>,
+}
 
 impl Finding {
     fn keep(&self, fingerprint: Fingerprint, why: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((fingerprint, why));
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((fingerprint, why));
     }
 
     pub(crate) fn take(&self) -> Option<(Fingerprint, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What is wrong with a certificate that is taken all the same.
+    pub(crate) fn concern(&self) -> Option<String> {
+        self.concern.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Why a certificate is not in its time, if it is not.
+fn out_of_time(certificate: &CertificateDer<'_>, now: UnixTime, provider: &CryptoProvider) -> Option<String> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    let all = provider.signature_verification_algorithms.all;
+    // Its time is looked at before who has signed it, which nobody can have here.
+    let error = verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), &[], now, all).err()?;
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    match &error {
+        TlsError::InvalidCertificate(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }) => Some(reason(&error)),
+        _ => None,
     }
 }
 
@@ -134,6 +157,8 @@ impl ServerCertVerifier for Verifier {
         let found = Fingerprint::of(end_entity);
         if let Some(pin) = self.pin {
             if pin == found {
+                let concern = out_of_time(end_entity, now, &self.roots.provider);
+                *self.finding.concern.lock().unwrap_or_else(PoisonError::into_inner) = concern;
                 return Ok(ServerCertVerified::assertion());
             }
             self.finding.keep(found, "it is not the pinned one".into());
@@ -194,7 +219,8 @@ fn reason(error: &TlsError) -> String {
 mod tests {
     use super::*;
 
-    /// Why a certificate for `xcp1.lab` of an authority that this computer knows is not taken, asked for by that name; nothing if it is.
+    /// Why a certificate for `xcp1.lab` of an authority that this computer knows is not taken, asked for by that name; nothing if it is. Or what is wrong with it all
+    /// the same.
     fn refusal(name: &str, from: (i32, u8), to: (i32, u8), pin: impl FnOnce(&[u8]) -> Option<Fingerprint>) -> Option<String> {
         let (authority, own) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
         let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -211,7 +237,7 @@ mod tests {
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_782_000_000));
         let name = ServerName::try_from(name.to_owned()).unwrap();
         match verifier.verify_server_cert(certificate.der(), &[], &name, &[], now) {
-            Ok(_) => None,
+            Ok(_) => finding.concern().map(|concern| format!("taken, but {concern}")),
             Err(_) => {
                 let (found, why) = finding.take().unwrap();
                 assert_eq!(found, Fingerprint::of(certificate.der()), "it is shown, so that it can be compared");
@@ -227,8 +253,11 @@ mod tests {
         assert_eq!(refusal("xcp1.lab", (2024, 1), (2026, 1), none).as_deref(), Some("it has expired"));
         assert_eq!(refusal("xcp1.lab", (2027, 1), (2028, 1), none).as_deref(), Some("it is not valid yet"));
         assert_eq!(refusal("xcp2.lab", (2026, 1), (2027, 1), none).as_deref(), Some("it is that of another name"));
-        // Whom somebody has confirmed by its fingerprint is believed whatever it says of itself; another one is not.
-        assert_eq!(refusal("xcp2.lab", (2024, 1), (2026, 1), |der| Some(Fingerprint::of(der))), None);
+        // Whom somebody has confirmed by its fingerprint is believed whatever it says of itself, and what is odd about it is said; another one is not.
+        let own = |der: &[u8]| Some(Fingerprint::of(der));
+        assert_eq!(refusal("xcp2.lab", (2026, 1), (2027, 1), own), None);
+        assert_eq!(refusal("xcp2.lab", (2024, 1), (2026, 1), own).as_deref(), Some("taken, but it has expired"));
+        assert_eq!(refusal("xcp2.lab", (2027, 1), (2028, 1), own).as_deref(), Some("taken, but it is not valid yet"));
         assert!(refusal("xcp1.lab", (2026, 1), (2027, 1), |_| Some(Fingerprint::of(b"x"))).unwrap().contains("pinned"));
     }
 

@@ -196,6 +196,7 @@ impl Entry {
             identity: row.identity,
             fingerprint: row.fingerprint,
             secret: row.secret,
+            concerns: self.driver.concerns(),
         }
     }
 }

@@ -18,6 +18,8 @@ use vmoon_core::{
     name::escape,
 };
 
+/// How long a machine that cannot be reached is waited for by a command without a deadline of its own.
+const AWAY: Duration = Duration::from_secs(10);
 /// How long a question about code may take before the machine counts as busy.
 const QUESTION: Duration = Duration::from_secs(2);
 
@@ -56,7 +58,8 @@ impl Service {
         if token.len() > 255 {
             return Err(Error::new(Code::WireMalformed, format!("a token has at most 255 bytes, not {}", token.len())));
         }
-        let shared = self.repl(&request.session).await?;
+        let deadline = request.deadline_ms.map_or(AWAY, |ms| Duration::from_millis(ms.into()));
+        let shared = self.repl_within(&request.session, deadline).await?;
         let (accepted, number) = oneshot::channel();
         let (done, view) = oneshot::channel();
         let deadline_ms = request.deadline_ms.unwrap_or(0);

@@ -103,6 +103,31 @@ impl Service {
         reachable(shared)
     }
 
+    /// The same. One whose machine is away for a moment, as a pool is whose services are started anew, or goes on after it was suspended, is waited for so long.
+    pub(super) async fn repl_within(&self, text: &str, wait: Duration) -> Result<Arc<Shared>> {
+        let shared = self.usable_session(text).await?;
+        if let Some(machine) = self.context.machine(shared.row.machine) {
+            let (mut live, mut views) = (shared.live.subscribe(), machine.follow());
+            let waiting = async {
+                while live.borrow_and_update().state == SessionState::Held {
+                    let state = views.borrow_and_update().state;
+                    if matches!(state, State::Suspended | State::Suspending) {
+                        return Err(not_running(&escape(&shared.machine_name), state));
+                    }
+                    tokio::select! {
+                        changed = live.changed() => if changed.is_err() { break },
+                        changed = views.changed() => if changed.is_err() { break },
+                    }
+                }
+                Ok(())
+            };
+            if let Ok(refused) = tokio::time::timeout(wait, waiting).await {
+                refused?;
+            }
+        }
+        self.repl(text).await
+    }
+
     /// The session to give input to: a repl or a terminal.
     pub(super) async fn listening(&self, text: &str) -> Result<Arc<Shared>> {
         reachable(self.usable_session(text).await?)

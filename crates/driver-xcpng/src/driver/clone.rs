@@ -44,12 +44,21 @@ impl Pool {
             return Err(Error::new(Code::MachineNotCopyable, message).detail(reasons.into()));
         }
         let how = if settings.full { "in full" } else { "sharing blocks with it" };
-        let steps = vec![
-            format!("copy {} as {name}, {how}, with interfaces of its own addresses", escape(&vm.name_label)),
-            "tag it and its disks as made by vmoon".into(),
-            "beware: the system in it is the same, with its host name, SSH host keys and machine id; a seed is not given to it again"
-                .into(),
-        ];
+        let shown = escape(&vm.name_label);
+        let mut steps = vec![format!("copy {shown} as {name}, {how}, with interfaces of its own addresses")];
+        if self.has_seed(&vm).await? {
+            steps.push(
+                "make of the seed that of another instance: cloud-init sets the system up once more, with the same users and keys".into(),
+            );
+        }
+        steps.push("tag it and its disks as made by vmoon".into());
+        steps.push("beware: the system in it is the same, with its host name, SSH host keys and machine id".into());
+        if let Some(guests) = self.guests() {
+            steps.push(match guests.is_known(&vm.uuid) {
+                true => format!("enter it as {shown} is entered: the same login, the same keys"),
+                false => format!("nobody has said how {shown} is entered, so its copy is not; if you know: vmoon set {name} ssh-user=USER"),
+            });
+        }
         let settings = serde_json::to_value(&settings).map_err(|error| Error::internal("a plan cannot be written").source(error))?;
         Ok(Plan { name: name.to_owned(), steps, settings })
     }

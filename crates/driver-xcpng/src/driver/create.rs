@@ -2,7 +2,7 @@
 //!
 //! One undo value is journalled before the first call: everything that follows is found by the id in the VM's first name or tag and in the tags of disks.
 
-use super::{handle, pool::Pool};
+use super::{disks::disks, handle, pool::Pool};
 use crate::{
     settings::{Interface, Settings},
     tags,
@@ -112,13 +112,17 @@ impl Pool {
         }
         self.size(&vm, settings).await?;
         tell("disks and networks", Some(90));
-        let mut record: Vm = self.get("read the VM", "VM.get_record", vec![vm.clone().into()]).await?;
-        if settings.original.is_some() {
-            self.drop_seeds(&record).await?;
-            record = self.get("read the VM", "VM.get_record", vec![vm.clone().into()]).await?;
+        let record: Vm = self.get("read the VM", "VM.get_record", vec![vm.clone().into()]).await?;
+        let drives = self.drives(&record).await?;
+        for (_, disk) in disks(&drives) {
+            self.tag_disk(disk, id).await?;
         }
-        for disk in self.disks_of(&record).await? {
-            self.tag_disk(&disk, id).await?;
+        match &settings.seed {
+            Some(_) => self.drop_seeds(&drives).await?,
+            None => self.renew_seeds(&drives, id).await?,
+        }
+        if let (Some(original), Some(guests)) = (&settings.original, self.guests()) {
+            guests.inherit(original, &uuid)?;
         }
         self.add_disks(&vm, id, name, settings).await?;
         if settings.original.is_none() {

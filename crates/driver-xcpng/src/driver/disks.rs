@@ -4,25 +4,34 @@ use super::pool::Pool;
 use crate::{errors::theirs, tags};
 use serde_json::Value;
 use std::collections::HashMap;
-use vmoon_core::{Code, MachineId, Result};
+use vmoon_core::{MachineId, Result};
 use vmoon_xapi::records::{Vbd, VbdType, Vdi, Vm};
 
+/// The disks among what a VM has, without discs in drives: what attaches each, and its reference.
+pub(super) fn disks(drives: &[(String, Vbd)]) -> impl Iterator<Item = (&(String, Vbd), &str)> {
+    let is_disk = |vbd: &Vbd| vbd.kind == VbdType::Disk && !vbd.empty && !vbd.vdi.is_null();
+    drives.iter().filter(move |(_, vbd)| is_disk(vbd)).map(|drive| (drive, drive.1.vdi.as_str()))
+}
+
 impl Pool {
-    /// References of the disks of a VM, without discs in drives.
-    pub(super) async fn disks_of(&self, vm: &Vm) -> Result<Vec<String>> {
-        let mut disks = Vec::new();
+    /// What a VM has for disks and discs, with references, in their order.
+    pub(super) async fn drives(&self, vm: &Vm) -> Result<Vec<(String, Vbd)>> {
+        let mut all: Vec<(String, Vbd)> = Vec::new();
         for vbd in &vm.vbds {
-            let vbd: Vbd = match self.get("read a disk of the VM", "VBD.get_record", vec![vbd.into()]).await {
-                Ok(vbd) => vbd,
+            match self.get::<Vbd>("look at the VM's disks", "VBD.get_record", vec![vbd.into()]).await {
+                Ok(record) => all.push((vbd.as_str().to_owned(), record)),
                 // It was taken away meanwhile.
-                Err(error) if error.code() == Code::DriverFailed => continue,
+                Err(error) if theirs(&error) == Some("HANDLE_INVALID") => {}
                 Err(error) => return Err(error),
-            };
-            if vbd.kind == VbdType::Disk && !vbd.empty && !vbd.vdi.is_null() {
-                disks.push(vbd.vdi.as_str().to_owned());
             }
         }
-        Ok(disks)
+        all.sort_by_key(|(_, vbd)| vbd.userdevice.parse::<u32>().unwrap_or(u32::MAX));
+        Ok(all)
+    }
+
+    /// References of the disks of a VM, without discs in drives.
+    pub(super) async fn disks_of(&self, vm: &Vm) -> Result<Vec<String>> {
+        Ok(disks(&self.drives(vm).await?).map(|(_, disk)| disk.to_owned()).collect())
     }
 
     /// Says whose a disk is.

@@ -76,6 +76,9 @@ impl Pool {
             PowerState::Paused => {
                 Err(Error::new(Code::MachinePaused, format!("{name} is paused")).hint(format!("resume it: vmoon resume {name}")))
             }
+            PowerState::Suspended => {
+                Err(Error::new(Code::MachineSuspended, format!("{name} is suspended")).hint(format!("resume it: vmoon resume {name}")))
+            }
             _ => Err(Error::new(Code::MachineStopped, format!("{name} does not run")).hint(format!("start it: vmoon start {name}"))),
         }
     }
@@ -88,7 +91,8 @@ impl Pool {
             Err(error) if matches!(error.code(), Code::MachineStopped | Code::MachineBroken) => {
                 return Err(Error::new(Code::SessionEnded, "the machine does not run any more"));
             }
-            Err(error) if error.code() == Code::MachinePaused => {
+            // It goes on where it stands still now.
+            Err(error) if matches!(error.code(), Code::MachinePaused | Code::MachineSuspended) => {
                 return Err(Error::new(Code::DriverUnreachable, error.message().to_owned()));
             }
             running => running?,

@@ -33,19 +33,6 @@ fn problem(setting: &str, what: String) -> Error {
 }
 
 impl Pool {
-    async fn drives(&self, vm: &Vm) -> Result<Vec<(String, Vbd)>> {
-        let mut all: Vec<(String, Vbd)> = Vec::new();
-        for vbd in &vm.vbds {
-            match self.get::<Vbd>("look at the VM's disks", "VBD.get_record", vec![vbd.into()]).await {
-                Ok(record) => all.push((vbd.as_str().to_owned(), record)),
-                Err(error) if theirs(&error) == Some("HANDLE_INVALID") => {}
-                Err(error) => return Err(error),
-            }
-        }
-        all.sort_by_key(|(_, vbd)| vbd.userdevice.parse::<u32>().unwrap_or(u32::MAX));
-        Ok(all)
-    }
-
     /// What it takes to make the first disk that large.
     pub(super) async fn plan_growth(&self, vm: &Vm, to: i64) -> Result<Option<(Growth, Change)>> {
         let mut found = None;

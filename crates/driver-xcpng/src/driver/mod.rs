@@ -23,6 +23,7 @@ mod tune;
 mod usage;
 
 use crate::{
+    errors::restless,
     settings::{self, Settings},
     tags,
 };
@@ -145,7 +146,7 @@ impl Driver for XcpngDriver {
 
     async fn probe(&self) -> Vec<Check> {
         let requirement = format!("the pool at {} answers", self.0.host());
-        vec![match timeout(LOOK, self.0.name()).await {
+        let mut checks = vec![match timeout(LOOK, self.0.name()).await {
             Ok(Ok(name)) => Check { requirement, verdict: Verdict::Ok, finding: format!("pool {name}"), fix: String::new() },
             Ok(Err(error)) => {
                 let fix = error.to_record().hint.unwrap_or_default();
@@ -157,7 +158,18 @@ impl Driver for XcpngDriver {
                 finding: format!("no answer within {} s", LOOK.as_secs()),
                 fix: "look at the network and at the host".into(),
             },
-        }]
+        }];
+        checks.extend(self.0.concerns().into_iter().map(|finding| Check {
+            requirement: "certificates are in their time".into(),
+            verdict: Verdict::Warn,
+            finding,
+            fix: "make a new one there (xe host-emergency-reset-server-certificate) and accept that: vmoon connection login NAME".into(),
+        }));
+        checks
+    }
+
+    fn concerns(&self) -> Vec<String> {
+        self.0.concerns()
     }
 
     async fn facts(&self) -> Result<HostFacts> {
@@ -361,7 +373,8 @@ impl Pause for XcpngDriver {
 #[async_trait]
 impl Suspend for XcpngDriver {
     async fn suspend(&self, handle: &Handle) -> Result<()> {
-        self.0.change(&uuid(handle)?, "VM.suspend", PowerState::Suspended, "suspend the VM").await
+        let what = "suspend the VM";
+        self.0.change(&uuid(handle)?, "VM.suspend", PowerState::Suspended, what).await.map_err(|error| restless(what, error))
     }
 
     async fn resume(&self, handle: &Handle) -> Result<()> {

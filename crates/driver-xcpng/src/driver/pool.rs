@@ -120,7 +120,7 @@ impl Pool {
         }
         let password = self.config.keys.password().ok_or_else(|| {
             Error::new(Code::ConnectionLocked, "the connection has no password")
-                .hint("give it: vmoon connection login NAME --password-stdin")
+                .hint("give it: --password-stdin where the connection is added, later vmoon connection login NAME --password-stdin")
         })?;
         let mut config = Config::new(&self.host, &self.config.user, password);
         if let Some(text) = &fingerprint {
@@ -132,6 +132,16 @@ impl Pool {
         let client = Client::new(config).map_err(|error| told("connect", error))?;
         *made = Some(Made { client: client.clone(), fingerprint });
         Ok(client)
+    }
+
+    /// What is wrong with certificates that are taken all the same, because somebody has accepted them.
+    pub(super) fn concerns(&self) -> Vec<String> {
+        let made = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let concerns = made.as_ref().map(|made| made.client.concerns()).unwrap_or_default();
+        let say = |(host, why): (String, String)| {
+            format!("the certificate of {} is taken because its fingerprint was accepted, but {why}", escape(&host))
+        };
+        concerns.into_iter().map(say).collect()
     }
 
     /// Tells of a failure; one of being let in has the keys asked again with the next call.

@@ -1,16 +1,18 @@
-//! The seed of a VM that is made: a small read-only disk that tells its guest who it is. It bears a mark of its own, goes with its VM, and is given to no copy.
+//! The seed of a VM that is made: a small read-only disk that tells its guest who it is. It bears a mark of its own and goes with its VM. A copy has one that says
+//! the same of another instance: without one cloud-init takes its system for a new one, makes other host keys and asks nobody who may log in; with the very same one
+//! it takes it for the old one, and what it had set up for the original's network card is not set up for the copy's.
 
-use super::{hosts::only, pool::Pool};
+use super::{disks::disks, hosts::only, pool::Pool};
 use crate::{settings::Settings, tags};
 use serde_json::json;
 use std::path::Path;
 use vmoon_core::{Code, Error, MachineId, Result};
 use vmoon_seed::{
     Seed,
-    cloud::{Cloud, Entry},
+    cloud::{self, Cloud, Entry},
 };
 use vmoon_xapi::{
-    records::{Vdi, Vm},
+    records::{Vbd, Vdi, Vm},
     transfer::{Format, Transfer},
 };
 
@@ -18,6 +20,8 @@ use vmoon_xapi::{
 const USER_DATA: usize = 1 << 20;
 /// What disks of every kind of repository are multiples of, bytes.
 const PIECE: usize = 4 << 20;
+/// The largest disk that is taken for a seed of ours, bytes.
+const LARGEST: usize = 16 << 20;
 
 impl Pool {
     /// What the user's own file holds, if one was named. Read before anything is made.
@@ -76,19 +80,46 @@ impl Pool {
         sent.map(drop).map_err(|error| self.failed("write the seed", error))
     }
 
-    /// Takes the copies of an original's seed from a copy of it: they would tell it that it is the other one.
-    pub(super) async fn drop_seeds(&self, vm: &Vm) -> Result<()> {
-        for vbd in &vm.vbds {
-            let vdi: String = self.get("look at the copy's disks", "VBD.get_VDI", vec![vbd.into()]).await?;
-            if vdi == vmoon_xapi::value::NULL {
+    /// The seeds among what a VM has: disks that are not written to and bear our mark; what attaches each, its reference and its record. XAPI copies such disks with
+    /// their VM, too.
+    async fn seeds(&self, drives: &[(String, Vbd)]) -> Result<Vec<(String, String, Vdi)>> {
+        let mut seeds = Vec::new();
+        for ((attached, _), vdi) in disks(drives).filter(|((_, vbd), _)| vbd.mode == "RO") {
+            let record: Vdi = self.get("look at the VM's disks", "VDI.get_record", only(vdi)).await?;
+            if record.other_config.contains_key(tags::SEED) {
+                seeds.push((attached.clone(), vdi.to_owned(), record));
+            }
+        }
+        Ok(seeds)
+    }
+
+    /// Whether a VM has a seed.
+    pub(super) async fn has_seed(&self, vm: &Vm) -> Result<bool> {
+        Ok(!self.seeds(&self.drives(vm).await?).await?.is_empty())
+    }
+
+    /// Makes the seeds of a copy those of another instance. What is none of ours, or was made for another system, stays as it is.
+    pub(super) async fn renew_seeds(&self, drives: &[(String, Vbd)], id: MachineId) -> Result<()> {
+        for (_, vdi, record) in self.seeds(drives).await? {
+            if record.vbds.len() > 1 || usize::try_from(record.virtual_size).map_or(true, |size| size > LARGEST) {
                 continue;
             }
-            let record: Vdi = self.get("look at the copy's disks", "VDI.get_record", only(&vdi)).await?;
-            if record.other_config.contains_key(tags::SEED) {
-                self.call("take the seed from the copy", "VBD.destroy", vec![vbd.into()]).await?;
-                if record.vbds.len() <= 1 {
-                    self.remove_disk(&vdi).await?;
-                }
+            let what = Transfer::export_disk(&vdi, Format::Raw);
+            let read = self.client()?.fetch_small(&what, LARGEST).await;
+            let mut image = read.map_err(|error| self.failed("read the seed", error))?;
+            if cloud::renew(&mut image, id) {
+                self.upload(&vdi, image).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the seeds of a template from what was made of it: it gets one of its own, and two would contradict each other.
+    pub(super) async fn drop_seeds(&self, drives: &[(String, Vbd)]) -> Result<()> {
+        for (attached, vdi, record) in self.seeds(drives).await? {
+            self.call("take the template's seed away", "VBD.destroy", vec![attached.into()]).await?;
+            if record.vbds.len() <= 1 {
+                self.remove_disk(&vdi).await?;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Snapshots.
 
 use super::{XcpngDriver, pool::Pool, uuid};
+use crate::errors::restless;
 use async_trait::async_trait;
 use std::collections::HashMap;
 use vmoon_core::{
@@ -93,7 +94,9 @@ impl Snapshots for XcpngDriver {
         }
         let method = if memory { "VM.checkpoint" } else { "VM.snapshot" };
         let params = vec![reference.into(), new.name.clone().into()];
-        self.0.run("take a snapshot", method, params).await?;
+        let what = "take a snapshot";
+        let taken = self.0.run(what, method, params).await;
+        taken.map_err(|error| if memory { restless(&format!("{what} with its memory"), error) } else { error })?;
         let made = self.0.named(&uuid, &new.name).await?;
         let (_, record) = made.ok_or_else(|| Error::new(Code::DriverFailed, "the snapshot was not made, and nothing tells why"))?;
         let parent = all.iter().find(|(reference, _)| record.parent.as_str() == reference).map(|(_, one)| one.name_label.clone());

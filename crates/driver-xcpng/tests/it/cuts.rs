@@ -96,6 +96,47 @@ async fn a_creation_cut_at_any_call_is_found_and_put_back_or_finished() {
     }
 }
 
+/// The copy has disks that bear the tag of the original until they bear its own, and a seed that is read and written anew.
+#[tokio::test]
+async fn a_copy_cut_at_any_call_is_found_and_put_back_or_finished_and_its_original_stays() {
+    let server = pool().await;
+    let [original, id] = ["4", "5"].map(|n| format!("01890000-0000-7000-8000-00000000000{n}").parse::<MachineId>().unwrap());
+    let first = driver(&server, ring(&server));
+    let spec = MachineSpec {
+        kind: "xcpng".into(),
+        settings: settings(json!({"template": "linux-lua", "disk": "1GiB", "user": "ada"})),
+        ..MachineSpec::default()
+    };
+    let plan = first.plan("web", &spec, &first.facts().await.unwrap()).unwrap();
+    let web = first.create(original, &plan, &Kept::default()).await.unwrap();
+    let before = names(&server);
+    for done in [false, true] {
+        for calls in 0.. {
+            assert!(calls < MOST, "it never comes to its end");
+            let first = driver(&server, ring(&server));
+            let plan = first.clones().unwrap().plan("copy", &web).await.unwrap();
+            let journal = Kept::default();
+            cut(&server, Some((calls, done)));
+            let made = first.create(id, &plan, &journal).await;
+            cut(&server, None);
+            let second = driver(&server, ring(&server));
+            if let Ok(handle) = made {
+                second.delete(&handle).await.unwrap();
+                assert_eq!(names(&server), before, "deleting leaves the original");
+                assert!(calls > 10, "only {calls} calls were cut");
+                break;
+            }
+            let undos = journal.0.lock().unwrap().clone();
+            match second.recover(&record(Verb::Create, id), &undos).await.unwrap() {
+                Recovered::Reversed => {}
+                Recovered::Finished(handle) => second.delete(&handle.expect("a handle")).await.unwrap(),
+            }
+            assert_eq!(names(&server), before, "cut at call {calls}, done {done}");
+            assert!(second.observe(&web).await.complete);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_deletion_cut_at_any_call_is_finished() {
     let server = pool().await;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::{io::AsyncReadExt as _, net::UnixStream, time::timeout};
 use vmoon_core::{
     Code,
-    ability::Program,
+    ability::{NewSnapshot, Program},
     driver::{Channel, ChannelKind, Driver, Handle, LinkItem, Observed},
     frame::{Eval, Frame, tag},
 };
@@ -129,6 +129,29 @@ async fn a_guest_of_ours_is_entered_with_our_key_and_known_by_its_own() {
 }
 
 #[tokio::test]
+async fn a_copy_is_entered_as_its_original_is() {
+    let lab = lab().await;
+    let (_, handle) = make(&lab.driver, "moon", json!({"template": "guest", "user": lab.user})).await.unwrap();
+    let clones = lab.driver.clones().unwrap();
+    let plan = clones.plan("twin", &handle).await.unwrap();
+    assert!(plan.steps.iter().any(|step| step.contains("enter it as moon is entered")), "{:?}", plan.steps);
+    let id = "01890000-0000-7000-8000-000000000301".parse().unwrap();
+    let copy = lab.driver.create(id, &plan, &crate::machines::Quiet).await.unwrap();
+    lab.driver.start(&copy).await.unwrap();
+    lab.address(&copy).await;
+    // Its server shows the key of the seed: no other would be believed.
+    let ended = lab.driver.exec().unwrap().exec(&copy, &program(&["printf", "%s", "twin"])).await.unwrap();
+    assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), &b"twin"[..]));
+    lab.driver.delete(&copy).await.unwrap();
+    assert!(!lab.driver.abilities(&copy).eval && lab.driver.abilities(&handle).eval);
+    // Of one that nobody enters nothing is inherited, and that is said.
+    let (_, dark) = make(&lab.driver, "dark", json!({"template": "guest"})).await.unwrap();
+    let plan = clones.plan("night", &dark).await.unwrap();
+    assert!(plan.steps.iter().any(|step| step.contains("vmoon set night ssh-user=USER")), "{:?}", plan.steps);
+    assert!(!plan.steps.iter().any(|step| step.contains("the seed")), "{:?}", plan.steps);
+}
+
+#[tokio::test]
 async fn one_that_is_not_to_be_entered_offers_no_session_until_that_is_said() {
     let lab = lab().await;
     let handle = lab.running("dark", "guest", json!({"ssh": "no"})).await;
@@ -142,6 +165,27 @@ async fn one_that_is_not_to_be_entered_offers_no_session_until_that_is_said() {
     assert_eq!(names(lab.channels(&handle).await), ["serial"], "it was only planned");
     lab.driver.tune().unwrap().tune(&handle, &said, false).await.unwrap();
     assert_eq!(names(lab.channels(&handle).await), ["main", "shell", "serial"]);
+}
+
+/// Nothing has a memory here that could be kept, and who asks is told so in words.
+#[tokio::test]
+async fn one_that_cannot_be_suspended_says_so() {
+    let lab = lab().await;
+    let handle = lab.running("restless", "guest", json!({})).await;
+    lab.address(&handle).await;
+    let facts = lab.driver.describe(&handle).await;
+    let allowed: Vec<&str> = facts["allowed"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(allowed.contains(&"snapshot") && !allowed.contains(&"suspend") && !allowed.contains(&"checkpoint"), "{allowed:?}");
+    let snapshot = |memory| NewSnapshot { name: "now".into(), memory };
+    for error in [
+        lab.driver.suspend().unwrap().suspend(&handle).await.unwrap_err(),
+        lab.driver.snapshots().unwrap().create(&handle, &snapshot(Some(true))).await.unwrap_err(),
+    ] {
+        assert!(error.code() == Code::GuestAgent && error.to_string().contains("takes no part in being suspended"), "{error}");
+        assert!(error.hint_text().unwrap().contains("vmoon pause"));
+    }
+    assert!(matches!(lab.driver.observe(&handle).await.observed, Observed::On(_)), "it runs on");
+    lab.driver.snapshots().unwrap().create(&handle, &snapshot(None)).await.unwrap();
 }
 
 #[tokio::test]

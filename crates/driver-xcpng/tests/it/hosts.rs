@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
+    future::pending,
     sync::{Mutex, PoisonError},
 };
 use vmoon_core::{
@@ -18,6 +19,7 @@ use vmoon_core::{
     operation::{Progress, Undo},
     spec::MachineSpec,
 };
+use vmoon_xapi::transfer::{Format, Transfer};
 use vmoon_xapi_sim::Server;
 
 async fn reference(server: &Server, class: &str, name: &str) -> String {
@@ -163,6 +165,45 @@ async fn disks_go_or_stay_as_it_was_said() {
     assert!(disks.decide(&theirs, DiskFate::All, false).await.unwrap().is_empty(), "of what is gone there is nothing to say");
 }
 
+/// The disk of a VM that is attached in that mode.
+async fn disk_of(server: &Server, name: &str, mode: &str) -> String {
+    let client = client(server);
+    let vbds: Vec<String> = client.get("VM.get_VBDs", vec![reference(server, "VM", name).await.into()]).await.unwrap();
+    for vbd in vbds {
+        let record: Value = client.get("VBD.get_record", vec![vbd.into()]).await.unwrap();
+        if record["mode"] == mode && record["type"] == "Disk" {
+            return record["VDI"].as_str().unwrap().to_owned();
+        }
+    }
+    panic!("{name} has no such disk")
+}
+
+async fn seed_of(server: &Server, name: &str) -> Vec<u8> {
+    let seed = disk_of(server, name, "RO").await;
+    client(server).fetch_small(&Transfer::export_disk(&seed, Format::Raw), 16 << 20).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_made_of_a_template_that_was_seeded_has_one_seed_of_its_own() {
+    let server = pool().await;
+    let (driver, client) = (driver(&server, ring(&server)), client(&server));
+    make(&driver, "golden", json!({"template": "linux-lua", "user": "ada"})).await.unwrap();
+    let vm = reference(&server, "VM", "golden").await;
+    client.call("VM.set_is_a_template", vec![vm.into(), true.into()]).await.unwrap();
+    let (golden, all) = (seed_of(&server, "golden").await, server.sim.names("VDI").len());
+    let (id, asked) = make(&driver, "asked", json!({"template": "golden", "user": "bob"})).await.unwrap();
+    let text = String::from_utf8_lossy(&seed_of(&server, "asked").await).into_owned();
+    assert!(text.contains("bob") && !text.contains("ada") && text.contains(&id.to_string()));
+    assert_eq!(server.sim.names("VDI").len(), all + 2, "the template's is gone from it");
+    let (id, not) = make(&driver, "not", json!({"template": "golden"})).await.unwrap();
+    let mut again = golden.clone();
+    assert!(vmoon_seed::cloud::renew(&mut again, id) && again == seed_of(&server, "not").await);
+    for handle in [asked, not] {
+        driver.delete(&handle).await.unwrap();
+    }
+    assert!(server.sim.names("VDI").len() == all && seed_of(&server, "golden").await == golden);
+}
+
 #[tokio::test]
 async fn copies_are_of_what_is_off_and_have_disks_addresses_and_tags_of_their_own() {
     let server = pool().await;
@@ -176,17 +217,35 @@ async fn copies_are_of_what_is_off_and_have_disks_addresses_and_tags_of_their_ow
         "{error}"
     );
     let quiet = crate::machines::Quiet;
+    let before = server.sim.names("VDI");
+    let seed = seed_of(&server, "a").await;
     for (n, how) in ["clone", "full"].into_iter().enumerate() {
         let id: MachineId = format!("01890000-0000-7000-8000-00000000010{n}").parse().unwrap();
         let plan = clones.plan_with(&format!("b{n}"), &handle, &settings(json!({"copy": how, "description": "a copy"}))).await.unwrap();
-        assert!(plan.steps.iter().any(|step| step.contains("beware")), "{:?}", plan.steps);
+        for part in ["beware", "make of the seed that of another instance"] {
+            assert!(plan.steps.iter().any(|step| step.contains(part)), "{:?}", plan.steps);
+        }
         let copy = driver.create(id, &plan, &quiet).await.unwrap();
         let devices = driver.devices().unwrap().list(&copy).await.unwrap();
         let disks: Vec<_> = devices.iter().filter(|device| device.kind == "disk").collect();
-        assert!(disks.len() == 1 && disks[0].made, "the seed of the original is not the copy's: {devices:?}");
+        assert!(disks.len() == 2 && disks.iter().all(|disk| disk.made), "{devices:?}");
+        // The seed says the same, of another instance: that of the original is as it was.
+        let (mut of_original, of_copy) = (seed.clone(), seed_of(&server, &format!("b{n}")).await);
+        assert!(of_copy != seed && seed_of(&server, "a").await == seed);
+        assert!(vmoon_seed::cloud::renew(&mut of_original, id) && of_original == of_copy);
         assert!(driver.list().await.unwrap().iter().any(|found| found.id == Some(id) && found.sighting.complete));
         driver.delete(&copy).await.unwrap();
+        assert_eq!(server.sim.names("VDI"), before, "its seed goes with it");
     }
+    // One that somebody has written over is nobody's seed, and stays as it is.
+    let (client, seed) = (client(&server), disk_of(&server, "a", "RO").await);
+    client
+        .send(&Transfer::import_disk(&seed, Format::Raw), std::io::Cursor::new(b"x".repeat(2048)), 2048, |_| {}, pending())
+        .await
+        .unwrap();
+    let plan = clones.plan("d", &handle).await.unwrap();
+    driver.create("01890000-0000-7000-8000-000000000109".parse().unwrap(), &plan, &quiet).await.unwrap();
+    assert_eq!(seed_of(&server, "d").await[..2048], b"x".repeat(2048));
     driver.start(&handle).await.unwrap();
     let error = clones.plan("c", &handle).await.unwrap_err();
     assert!(error.code() == Code::MachineNotCopyable && error.to_string().contains("it runs"), "{error}");

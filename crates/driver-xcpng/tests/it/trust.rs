@@ -46,8 +46,14 @@ async fn a_certificate_after_its_end_is_said_to_be_that_unless_it_was_accepted()
     assert!(error.message().contains("it has expired"), "{}", error.message());
     assert_eq!(error.to_record().detail.unwrap()["fingerprint"].as_str(), accepted.as_deref());
     assert_eq!(server.sim.sessions(), 0, "nothing was sent to it");
+    assert!(driver.concerns().is_empty(), "it is not taken");
     *keys.fingerprint.lock().unwrap() = accepted;
     assert_eq!(driver.test().await.unwrap(), "sim");
+    // It is used, and not without a word.
+    let concerns = driver.concerns();
+    assert!(concerns.len() == 1 && concerns[0].contains("but it has expired"), "{concerns:?}");
+    let checks = driver.probe().await;
+    assert_eq!(checks.iter().map(|check| check.verdict).collect::<Vec<_>>(), [Verdict::Ok, Verdict::Warn]);
 }
 
 #[tokio::test]

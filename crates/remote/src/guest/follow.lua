@@ -82,7 +82,9 @@ if fine and from ~= base and from ~= finish then
   fine = p == goal
 end
 if not fine then
-  out:write("x\n")
+  -- A host that lost its power has lost the end of what it had told; that the session is over is true all the same.
+  local how = over()
+  out:write(how and "e " .. how .. "\n" or "x\n")
   out:flush()
   os.exit(0)
 end

@@ -197,6 +197,8 @@ async fn a_killed_and_a_rebooted_session_say_how_they_ended() {
     let dir = lab.path().join(format!("state/vmoon/guest/owner/main/{}", talk.life));
     let pid = std::fs::read_to_string(dir.join("pid")).expect("a pid");
     std::fs::write(dir.join("boot"), "another\n").expect("a boot id");
+    // Its power was cut: what it had told last was never written to its disk.
+    std::fs::File::options().write(true).open(dir.join("o.0")).and_then(|file| file.set_len(3)).expect("the stream");
     let group = rustix::process::Pid::from_raw(pid.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a number"));
     rustix::process::kill_process_group(group.expect("a pid"), rustix::process::Signal::KILL).expect("a kill");
     lab.cut();

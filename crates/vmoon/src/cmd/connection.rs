@@ -395,7 +395,11 @@ fn told(ctx: &Ctx, view: &ConnectionView, what: &str) -> Result<()> {
         return ctx.out.one(view, &view.name, &connection_rows(view));
     }
     let machines = if view.machines == 1 { "1 machine".to_owned() } else { format!("{} machines", view.machines) };
-    ctx.out.changed(&format!("{what} {} ({}, {machines})", escape(&view.name), word(&view.state)))
+    ctx.out.changed(&format!("{what} {} ({}, {machines})", escape(&view.name), word(&view.state)))?;
+    for concern in &view.concerns {
+        ctx.out.warn(&escape(concern));
+    }
+    Ok(())
 }
 
 fn tested(ctx: &Ctx, view: &TestView) -> Result<Exit> {

@@ -18,13 +18,13 @@ use std::{
     os::unix::ffi::OsStrExt as _,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use vmoon_api::{
     Api as _, Data,
-    requests::{CommandRef, Eval, SessionRef},
-    views::{CommandError, CommandState, CommandView, PieceKind},
+    requests::{CommandRef, Eval, MachineRef, SessionRef},
+    views::{CommandError, CommandState, CommandView, PieceKind, SessionView},
 };
-use vmoon_core::{Code, Error, Result, frame::MAX_PAYLOAD, name::escape, target::Target};
+use vmoon_core::{Code, Error, Result, frame::MAX_PAYLOAD, machine::State, name::escape, session::SessionState, target::Target};
 
 const EXAMPLES: &str = "Examples:
   vmoon eval lab 'return 6 * 7'
@@ -126,8 +126,23 @@ async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool) -> Result<Exit> {
         deadline_ms: chunk.deadline_ms,
         wait_ms: Some(if no_wait { 0 } else { SHORT_MS }),
     };
-    let asking =
-        async { ctx.daemon.hold(async |client| client.eval(request.clone()).await).await.map_err(|error| helped(error, &chunk.name)) };
+    let asking = async {
+        let asked = async |client: &vmoon_api::Client| client.eval(request.clone()).await;
+        // Some machines take a command only when those before it are done.
+        let asked = ctx.daemon.linger(asked);
+        tokio::pin!(asked);
+        let answer = match timeout(Duration::from_millis(SHORT_MS + QUEUED_MS), &mut asked).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tokio::select! {
+                    biased;
+                    answer = &mut asked => answer,
+                    () = unreached(ctx, &request.session) => asked.await,
+                }
+            }
+        };
+        answer.map_err(|error| helped(error, &chunk.name))
+    };
     let view = match interrupts.guard(ctx, chunk.until.map(|until| until + GRACE), "the daemon's answer was not waited for", asking).await?
     {
         Ok(view) => view,
@@ -224,18 +239,39 @@ async fn follow(ctx: &Ctx, view: CommandView, printer: &mut Printer) -> Result<C
     }
 }
 
+/// Says why the machine has not taken a command yet. Not to know that is no reason not to wait.
+async fn unreached(ctx: &Ctx, session: &str) {
+    let request = SessionRef { session: session.to_owned() };
+    let Ok(session) = ctx.daemon.ask(async |client| client.show_session(request.clone()).await).await else { return };
+    let name = escape(&session.machine_name);
+    let machine = MachineRef { machine: session.machine.to_string() };
+    let shown = ctx.daemon.ask(async |client| client.show_machine(machine.clone()).await).await;
+    match shown {
+        Ok(shown) if shown.state == State::Paused => {
+            ctx.out.hint(&format!("{name} is paused, and takes the command when it goes on: vmoon resume {name}"));
+        }
+        _ if session.state != SessionState::Live => {
+            let why = session.trouble.map(|trouble| format!(": {}", escape(&trouble.message))).unwrap_or_default();
+            ctx.out.hint(&format!("waiting until {name} can be reached{why}"));
+        }
+        _ => busy(ctx, &session, None),
+    }
+}
+
+/// Says that an earlier command of the session is not done yet.
+fn busy(ctx: &Ctx, session: &SessionView, own: Option<u64>) {
+    let name = escape(&session.machine_name);
+    if session.busy.is_some() && session.busy != own {
+        let does = if session.waiting_input { format!(", which waits for input: vmoon send {name} TEXT") } else { String::new() };
+        ctx.out.hint(&format!("{name} is busy with an earlier command{does}; to stop that: vmoon interrupt {name}"));
+    }
+}
+
 /// Says what a command waits for that has not begun. Not to know that is no reason not to wait.
 async fn queued(ctx: &Ctx, view: &CommandView) {
     let request = SessionRef { session: view.id.session.to_string() };
     let Ok(session) = ctx.daemon.ask(async |client| client.show_session(request.clone()).await).await else { return };
-    let name = escape(&session.machine_name);
-    match session.busy {
-        Some(busy) if busy != view.id.number => {
-            let does = if session.waiting_input { format!(", which waits for input: vmoon send {name} TEXT") } else { String::new() };
-            ctx.out.hint(&format!("{name} is busy with an earlier command{does}; to stop that: vmoon interrupt {name}"));
-        }
-        _ => {}
-    }
+    busy(ctx, &session, Some(view.id.number));
 }
 
 fn finish(ctx: &Ctx, view: &CommandView, printer: &mut Printer) -> Result<Exit> {

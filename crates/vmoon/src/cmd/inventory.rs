@@ -33,6 +33,7 @@ pub(super) fn connection_rows(view: &ConnectionView) -> Vec<(String, String)> {
         row("uri", view.uri.clone()),
         row("machines", view.machines.to_string()),
     ];
+    rows.extend(view.concerns.iter().map(|concern| row("warning", concern.clone())));
     rows.extend(view.error.as_ref().map(|error| row("error", format!("{} ({})", error.message, error.code))));
     rows
 }

@@ -212,8 +212,14 @@ fn certificates_of_an_authority_are_believed_until_they_end() {
     assert!(ran.err.contains("it has expired") && ran.err.contains(&before.fingerprint), "{ran:?}");
     assert_eq!(before.sim.sessions(), 0, "no password was sent to it");
     // Who accepts it by its fingerprint says whose it is.
-    add(&before, "before", &["--accept-fingerprint", &before.fingerprint]).ok();
-    home.run(&["connection", "test", "before"]).ok();
+    let words = ["connection", "add", "xcpng", &before.uri, "--name", "before", "--user", "root", "--password-stdin"];
+    let ran = home.feed(&[&words[..], &["--accept-fingerprint", &before.fingerprint]].concat(), b"secret\n");
+    assert!(ran.err.contains("warning: the certificate of") && ran.err.contains("but it has expired"), "{ran:?}");
+    ran.ok();
+    for verb in ["test", "show"] {
+        assert!(home.run(&["connection", verb, "before"]).ok().contains("but it has expired"));
+        assert!(!home.run(&["connection", verb, "now"]).ok().contains("warning"));
+    }
     for name in ["now", "before"] {
         home.run(&["connection", "rm", name, "--yes"]).ok();
     }

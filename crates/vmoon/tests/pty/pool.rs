@@ -2,9 +2,12 @@
 
 use crate::{home::Home, terminal::Terminal};
 use serde_json::Value;
-use std::{process::Command, time::Duration};
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 use vmoon_guest_image::Guest;
-use vmoon_xapi_sim::{Apart, Settings, machines::Qemu};
+use vmoon_xapi_sim::{Apart, Cut, Settings, machines::Qemu};
 
 /// The pool.
 fn pool() -> Apart {
@@ -128,6 +131,56 @@ fn lua_in_a_guest_outlives_its_terminals_and_the_daemon() {
 
     home.ok(["stop", "lab:moon"]);
     home.ok(["rm", "lab:moon", "--yes"]);
+}
+
+/// Starts to count to that, fifty a second at most, and says as which command.
+fn counting(home: &Home, to: u32) -> String {
+    let code = format!("for n = 1, {to} do print(n) local soon = os.clock() + 0.02 repeat until os.clock() > soon end");
+    home.ok(["eval", "lab:moon", &code, "--no-wait"]).trim().to_owned()
+}
+
+/// Waits for the count, of which nothing may be missing or twice.
+fn counted(home: &Home, command: &str, to: u32) {
+    home.ok(["wait", command, "--timeout", "120s"]);
+    let wanted: String = (1..=to).map(|n| format!("{n}\n")).collect();
+    assert!(home.ok(["read", "--command", command]) == wanted, "the count is not whole");
+}
+
+/// Whatever becomes of the way to it: only a guest that boots anew ends its session.
+#[test]
+fn a_session_outlasts_that_its_guest_is_suspended_and_its_pool_away() {
+    const FAR: u32 = 200;
+    let pool = pool();
+    let home = home(&pool);
+    home.ok(["create", "lab:moon", "--set", "template=guest", "--set", "seed=yes", "--until", "session"]);
+    home.ok(["eval", "lab:moon", "x = 42"]);
+    let command = counting(&home, FAR);
+    home.ok(["suspend", "lab:moon"]);
+    let refused = home.vmoon(["eval", "lab:moon", "return x", "-o", "json"], b"");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("machine.suspended"), "{refused:?}");
+    home.ok(["resume", "lab:moon"]);
+    // At once: what waits is the command, behind the one that goes on.
+    assert_eq!(home.ok(["eval", "lab:moon", "return x"]), "42\n");
+    counted(&home, &command, FAR);
+
+    // A pool whose services are away answers nobody; its machines run on.
+    let command = counting(&home, FAR);
+    pool.sim.faults(|faults| faults.cut = Some(Cut { after: 0, done: false }));
+    let patience = Instant::now() + Duration::from_secs(60);
+    while state(&home, "lab:moon") != "lost" {
+        assert!(Instant::now() < patience, "nobody sees that the pool is away");
+    }
+    let waiting = home.command(["eval", "lab:moon", "return x", "--deadline", "60s"]).stdout(Stdio::piped()).spawn().unwrap();
+    pool.sim.faults(|faults| faults.cut = None);
+    pool.sim.restart();
+    let answered = waiting.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&answered.stdout), "42\n");
+    counted(&home, &command, FAR);
+
+    home.ok(["reset", "lab:moon"]);
+    home.ok(["wait", "lab:moon", "--until", "session", "--timeout", "60s"]);
+    assert_eq!(home.ok(["eval", "lab:moon", "return x"]), "nil\n", "that is another one");
+    home.ok(["rm", "lab:moon", "--force", "--yes"]);
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl Machines {
                 // Without tools it is done by force, which is the rows' affair.
                 return (verb != "shutdown").then_some(Err(fault));
             }
+            if verb == "checkpoint"
+                && let Err(fault) = power::can_rest(&state.store, of)
+            {
+                return Some(Err(fault));
+            }
         }
         let void = || Ok(("".into(), Type::Void));
         Some(match verb {

@@ -13,6 +13,7 @@
 //! | `nossh` | it has an address, and its port for SSH is closed |
 //! | `nolua` | SSH, but no Lua |
 //! | `deaf` | it ignores its power button |
+//! | `nosuspend` | it takes no part in being suspended, and its memory cannot be kept |
 
 mod calls;
 mod life;
@@ -82,6 +83,11 @@ pub trait Maker: Send + Sync {
 
     /// What VMs are, in one sentence for people.
     fn about(&self) -> String;
+
+    /// Whether what is in the memory of a machine can be kept: [`Order::Save`].
+    fn keeps_memory(&self) -> bool {
+        true
+    }
 }
 
 /// What a machine is to be.
@@ -171,6 +177,11 @@ impl Machines {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether their memory can be kept.
+    pub(crate) fn keeps_memory(&self) -> bool {
+        self.maker.keeps_memory()
+    }
+
     /// How to tell the machine of a VM something; nothing if it does not run.
     fn ask(&self, vm: &str) -> Option<(mpsc::Sender<Ask>, watch::Receiver<()>)> {
         self.lives().get(vm).map(|life| (life.asks.clone(), life.alive.clone()))
@@ -207,6 +218,14 @@ impl Link {
     }
 }
 
+/// The word of a guest that cannot be suspended.
+const RESTLESS: &str = "nosuspend";
+
+/// Whether a VM can be suspended while it runs, and its memory kept, if its tools are up.
+pub(crate) fn rests(store: &Store, vm: &str) -> bool {
+    !words(store, vm).iter().any(|word| word == RESTLESS)
+}
+
 /// Whether a VM has a machine.
 pub(crate) fn has_machine(store: &Store, vm: &str) -> bool {
     config(store, vm, BOOT).is_some()
@@ -222,7 +241,7 @@ fn config(store: &Store, vm: &str, key: &str) -> Option<String> {
 }
 
 /// Adds the templates, and says what VMs are.
-pub(crate) fn furnish(store: &mut Store, about: &str) {
+pub(crate) fn furnish(store: &mut Store, about: &str, keeps_memory: bool) {
     const MIB: i64 = 1 << 20;
     let pool = store.rows("pool").next().map(|(reference, _)| reference.clone()).unwrap_or_default();
     let mut config = store.field("pool", &pool, "other_config").unwrap_or_default();
@@ -233,6 +252,7 @@ pub(crate) fn furnish(store: &mut Store, about: &str) {
     let storage = store.text("pool", &pool, "default_SR").unwrap_or_default();
     let network = store.rows("network").next().map(|(reference, _)| reference.clone());
     for (name, words) in TEMPLATES {
+        let words = if keeps_memory { words.to_owned() } else { format!("{words} {RESTLESS}").trim_start().to_owned() };
         let vm = store.insert(
             "VM",
             fields(json!({

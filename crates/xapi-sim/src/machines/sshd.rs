@@ -143,7 +143,8 @@ impl Maker for Sshd {
         let identity = Identity::of(child.id().cast_signed());
         let power = plan.words.iter().all(|word| word != "deaf");
         // From here on it ends if anything fails.
-        let mut server = Server { child, identity, ended: None, console: None, serial, off: false, power };
+        let mark = format!("XDG_STATE_HOME={}", at("state").display());
+        let mut server = Server { child, identity, mark, ended: None, console: None, serial, off: false, power };
         server.console = Some(UnixStream::from_std(console)?);
         // One that is closed has only looked at its configuration.
         if let Some(identity) = server.identity.as_ref().filter(|_| !closed) {
@@ -151,6 +152,10 @@ impl Maker for Sshd {
             server.ended = Pidfd::open(identity)?.map(|fd| unsafe { AsyncFd::register(fd) }).transpose()?;
         }
         Ok(Box::new(server))
+    }
+
+    fn keeps_memory(&self) -> bool {
+        false
     }
 
     fn about(&self) -> String {
@@ -161,6 +166,8 @@ impl Maker for Sshd {
 struct Server {
     child: Child,
     identity: Option<Identity>,
+    /// What stands in the environment of all that runs in it: nothing of that outlives the machine, whoever it belongs to by then.
+    mark: String,
     ended: Option<AsyncFd<Pidfd>>,
     console: Option<UnixStream>,
     /// The far end of its console, which says nothing more.
@@ -186,7 +193,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(identity) = &self.identity
-            && let Err(error) = tree::kill(identity, None, LIMIT)
+            && let Err(error) = tree::kill(identity, Some(&self.mark), LIMIT)
         {
             tracing::warn!("an SSH server does not end: {error}");
         }

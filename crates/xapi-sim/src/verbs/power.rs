@@ -3,7 +3,7 @@
 use super::{now, vm, void};
 use crate::{
     fault::{Fault, Result},
-    machines::{has_machine, words},
+    machines::{has_machine, rests, words},
     model::NULL,
     sim::{Sim, fields},
     store::Store,
@@ -144,7 +144,15 @@ pub(super) fn unpause(store: &mut Store, of: &str) -> Result<Value> {
 pub(crate) fn polite(store: &Store, of: &str, verb: &str) -> Result<()> {
     vm::must_be(store, of, &["running"])?;
     vm::not_blocked(store, of, verb)?;
+    if verb == "suspend" {
+        can_rest(store, of)?;
+    }
     if vm::has_tools(store, of)? { Ok(()) } else { Err(Fault::new("VM_LACKS_FEATURE", [of])) }
+}
+
+/// Refuses to keep the memory of what cannot be suspended.
+pub(crate) fn can_rest(store: &Store, of: &str) -> Result<()> {
+    if rests(store, of) { Ok(()) } else { Err(Fault::new("VM_LACKS_FEATURE", [of])) }
 }
 
 pub(super) fn clean(store: &mut Store, of: &str, verb: &str) -> Result<Value> {

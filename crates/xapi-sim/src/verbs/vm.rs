@@ -4,6 +4,7 @@ use super::void;
 use crate::{
     engine,
     fault::{Fault, Result},
+    machines::rests,
     model::NULL,
     store::Store,
 };
@@ -62,9 +63,12 @@ pub(crate) fn refresh(store: &mut Store, vm: &str) -> Result<()> {
             ]);
         }
         "running" => {
-            allowed.extend(["pause", "hard_shutdown", "hard_reboot", "snapshot", "checkpoint", "pool_migrate"]);
+            allowed.extend(["pause", "hard_shutdown", "hard_reboot", "snapshot", "pool_migrate"]);
             if tools {
-                allowed.extend(["clean_shutdown", "clean_reboot", "suspend"]);
+                allowed.extend(["clean_shutdown", "clean_reboot"]);
+            }
+            if tools && rests(store, vm) {
+                allowed.extend(["suspend", "checkpoint"]);
             }
         }
         "paused" => allowed.extend(["unpause", "hard_shutdown", "snapshot"]),

@@ -126,6 +126,11 @@ async fn disks_come_and_go_byte_for_byte_with_their_length_and_a_task() {
     let count = client.fetch(&Transfer::export_disk(&vdi, Format::Raw), &mut got, |_| {}, pending()).await.unwrap();
     assert_eq!(count, 8 * MIB as u64);
     assert!(got[..sent.len()] == sent && got[sent.len()..].iter().all(|byte| *byte == 0));
+    // What must be small is not read beyond that.
+    let what = Transfer::export_disk(&vdi, Format::Raw);
+    assert_eq!(client.fetch_small(&what, 8 * MIB).await.unwrap(), got);
+    let error = client.fetch_small(&what, 8 * MIB - 1).await.unwrap_err();
+    assert!(matches!(&error, Error::Protocol(why) if why.contains("more than 8388607 bytes")), "{error}");
     // Nothing is left of the tasks.
     assert!(client.get::<Vec<String>>("task.get_all", vec![]).await.unwrap().is_empty());
 }
