@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// The environment that is meant where none is named and none was chosen.
 pub const DEFAULT_ENVIRONMENT: &str = "default";
+/// The versions of Lua there are environments for. LuaJIT loads the packages of 5.1.
+pub const LUA_VERSIONS: [&str; 5] = ["5.1", "5.2", "5.3", "5.4", "5.5"];
 
 /// A rocks server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

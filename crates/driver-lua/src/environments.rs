@@ -9,7 +9,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 use vmoon_confine::{Profile, Rules};
-use vmoon_core::{Code, Error, Result, ability::UsedEnvironment};
+use vmoon_core::{Code, Error, Result, ability::UsedEnvironment, package::LUA_VERSIONS};
 use vmoon_lua_wire::{program::Modules, sandbox::Grants};
 use vmoon_sys::atomic;
 
@@ -94,7 +94,7 @@ pub(crate) fn lua_of(runtime: &str) -> Option<&'static str> {
     }
     Some(match name {
         name if name.starts_with("luajit") => "5.1",
-        name => ["5.1", "5.2", "5.3", "5.4", "5.5"].into_iter().find(|lua| name.strip_prefix("lua") == Some(lua))?,
+        name => LUA_VERSIONS.into_iter().find(|lua| name.strip_prefix("lua") == Some(lua))?,
     })
 }
 

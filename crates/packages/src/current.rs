@@ -9,6 +9,7 @@ use std::{
 use vmoon_core::{
     Code, Error, Result,
     name::{self, escape},
+    package::LUA_VERSIONS,
 };
 use vmoon_sys::paths;
 
@@ -20,8 +21,6 @@ const DESCRIPTION: &str = "environment.toml";
 const CURRENT: &str = "current";
 /// The directory of generations.
 const GENERATIONS: &str = "generations";
-/// The Lua versions there are environments for.
-const VERSIONS: [&str; 5] = ["5.1", "5.2", "5.3", "5.4", "5.5"];
 
 /// The current generation of an environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +79,8 @@ pub fn find(state: &Path, name: &str) -> Result<Current> {
     };
     let damaged = |why: String| Error::new(Code::EnvironmentDamaged, format!("the environment {name} is damaged: {why}"));
     let Description { lua } = toml::from_str(&text).map_err(|error| damaged(format!("{DESCRIPTION}: {}", error.message())))?;
-    if !VERSIONS.contains(&lua.as_str()) {
-        return Err(damaged(format!("{DESCRIPTION}: lua is \"{}\", which is none of {}", escape(&lua), VERSIONS.join(", "))));
+    if !LUA_VERSIONS.contains(&lua.as_str()) {
+        return Err(damaged(format!("{DESCRIPTION}: lua is \"{}\", which is none of {}", escape(&lua), LUA_VERSIONS.join(", "))));
     }
     let link = fs::read_link(dir.join(CURRENT)).map_err(|error| damaged(format!("no generation is current: {error}")))?;
     let number = link.strip_prefix(GENERATIONS).ok().and_then(|number| number.to_str()?.parse().ok());

@@ -102,6 +102,7 @@ mod tests {
         ] {
             assert_eq!(LuaVersion::of_runtime(runtime).map(LuaVersion::as_str), expected, "{runtime}");
         }
+        assert_eq!(LuaVersion::ALL.map(LuaVersion::as_str), vmoon_core::package::LUA_VERSIONS, "one list");
         assert_eq!("luajit".parse::<LuaVersion>().unwrap(), LuaVersion::V51);
         assert_eq!("5.6".parse::<LuaVersion>().unwrap_err().code(), Code::Usage);
     }

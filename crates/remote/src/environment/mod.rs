@@ -33,6 +33,7 @@ use vmoon_core::{
     Code, Error, Result,
     ability::{Effect, Follow, Switched, UsedEnvironment},
     operation::Progress,
+    package::LUA_VERSIONS,
 };
 use vmoon_lua_wire::modules::{Modules, SWITCH};
 
@@ -128,7 +129,7 @@ async fn probe(connection: &Connection, lua: &str) -> Result<Host> {
     let computer = Computer { machine: None, libc: None, glibc };
     Ok(Host {
         path: field("path"),
-        lua: field("lua").filter(|lua| matches!(lua.as_str(), "5.1" | "5.2" | "5.3" | "5.4" | "5.5")),
+        lua: field("lua").filter(|lua| LUA_VERSIONS.contains(&lua.as_str())),
         computer,
         compiler: field("cc"),
         machine: field("machine").unwrap_or_else(|| "unknown".into()),

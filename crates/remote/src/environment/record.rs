@@ -3,14 +3,12 @@
 //! Lines are `WORD KEY GENERATION LUA LIFE NAME`, the newest last. `use` names what a life uses; `want` keeps a tree that is just being sent from
 //! being cleaned away, and means nothing else.
 
-use vmoon_core::{ability::UsedEnvironment, name};
+use vmoon_core::{ability::UsedEnvironment, name, package::LUA_VERSIONS};
 
 /// The file's name.
 pub(crate) const RECORD: &str = "environment";
 /// The largest file that is read, bytes.
 pub(crate) const MOST: u64 = 64 << 10;
-/// The Lua versions there are environments for.
-const VERSIONS: [&str; 5] = ["5.1", "5.2", "5.3", "5.4", "5.5"];
 
 /// An environment as a life of a session uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +30,7 @@ pub(crate) fn is_key(text: &str) -> bool {
 pub(crate) fn line(text: &str) -> Option<(bool, Used)> {
     let words: Vec<&str> = text.split(' ').collect();
     let [word @ ("use" | "want"), key, generation, lua, life, called] = words.as_slice() else { return None };
-    if !is_key(key) || !VERSIONS.contains(lua) || name::check(called).is_err() {
+    if !is_key(key) || !LUA_VERSIONS.contains(lua) || name::check(called).is_err() {
         return None;
     }
     let environment = UsedEnvironment { name: (*called).to_owned(), generation: generation.parse().ok()?, lua: (*lua).to_owned() };
