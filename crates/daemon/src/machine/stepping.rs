@@ -8,6 +8,7 @@ use super::{
     work::Work,
 };
 use crate::store::{About, MachineRow};
+use futures_util::future::BoxFuture;
 use std::{
     future::{poll_fn, ready},
     sync::Arc,
@@ -33,8 +34,16 @@ pub(super) struct Change {
     moved: bool,
 }
 
+/// Who has asked for a step: what, how long it may take, and where the answer goes.
+type Asked = (Request, Duration, oneshot::Sender<Result<Answer>>);
+
 impl Task {
-    pub(super) async fn input(&mut self, input: Input, asked: Option<(Request, Duration, oneshot::Sender<Result<Answer>>)>) {
+    /// Takes a step. Boxed: a task is as large as the largest thing it may wait for, and most machines take no step most of the time.
+    pub(super) fn input(&mut self, input: Input, asked: Option<Asked>) -> BoxFuture<'_, ()> {
+        Box::pin(self.take_step(input, asked))
+    }
+
+    async fn take_step(&mut self, input: Input, asked: Option<Asked>) {
         let before = self.row.clone();
         let mut next = step(before.status, input);
         let before_deadline = self.deadline;
