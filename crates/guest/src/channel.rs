@@ -55,7 +55,7 @@ impl Guests {
             None if from > 0 => return Err(self.over(one, life)),
             None => {
                 self.bring(one, machine, &inside).await?;
-                let seen = inside.entered.guest.look().await?;
+                let seen = inside.entered.guest.prepare().await?;
                 let bound = Bound { number: seen.next_life(), boot: seen.boot };
                 // Kept before anything begins there: what begins is found again.
                 let kept = {

@@ -56,7 +56,7 @@ async fn measure(words: &[String]) -> Result<()> {
         let connection = host.connection().await?;
         connects.push(begin.elapsed());
         let guest = Guest::new(host.clone(), "speed", &format!("turn{turn}"), None)?;
-        let life = guest.look().await?.next_life();
+        let life = guest.prepare().await?.next_life();
         looks.push(begin.elapsed());
         let mut link = guest.open(life, 0).await?;
         eval(&mut link, 1, "x = 1").await?;

@@ -208,6 +208,11 @@ impl Connection {
         &self.0.name
     }
 
+    /// Whether that is the same connection.
+    pub(crate) fn is(&self, other: &Connection) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether it is known to be lost.
     pub fn is_closed(&self) -> bool {
         self.0.handle.is_closed() || self.0.end.has_changed().is_err()

@@ -52,6 +52,7 @@ local out_path, flag = match(settings, "out=([^\n]*)\n"), match(settings, "flag=
 local mode, left = match(settings, "mode=([^\n]*)\n"), tonumber(match(settings, "resumes=(%d+)\n"))
 local out = assert(open(out_path, "wb"))
 out:setvbuf("full", 65536)
+local put = inp.put -- of one who takes what is printed without a frame of ours
 
 -------------------------------------------------------------------------------------------------------------- output
 
@@ -62,18 +63,23 @@ local number = 0 -- of the last frame
 local id = 0 -- of the command that runs
 
 local function settle()
-  local f = state.pending
+  local s = state
+  local f = s.pending
   if f then
-    write(out, f)
-    state.pending = nil
+    if s.num then put(out, s.fd, s.of, f, s.num) else write(out, f) end
+    s.pending = nil
   end
 end
 local function drain() -- while busy
   settle()
   local s = state
   if s.n == 0 then return end
-  local data, n = concat(s, "", 1, s.n), number + 1
+  local data, n = s.n == 1 and s[1] or concat(s, "", 1, s.n), number + 1
   number = n
+  if put then
+    state = { n = 0, size = 0, fd = s.fd, pending = data, num = n, of = id }
+    return settle()
+  end
   state = { n = 0, size = 0, fd = s.fd, pending = (s.fd == 2 and "R " or "O ") .. id .. " " .. #data .. " " .. n .. "\n" .. data }
   settle()
 end

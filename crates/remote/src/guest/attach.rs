@@ -1,7 +1,7 @@
 //! Attaching to a life of a session: the lease is taken, and it is known how the session stands before anybody sends it anything.
 
 use super::{
-    AGAIN, ATTACH, BEGIN, BEGIN_AND_ATTACH, FOLLOW, READ, RELAY, lean, script,
+    ATTACH, FOLLOW, READ, RELAY, lean, script,
     wire::{self, Envelope, Piece, State},
 };
 use crate::{Connection, connect::ANSWER};
@@ -29,74 +29,60 @@ pub(super) struct Attached {
     pub(super) ended: Option<Exit>,
 }
 
-/// A life that is begun before it is attached to, unless it is there: made by an attempt whose answer was lost.
-pub(super) struct Begin<'a> {
-    pub(super) base: &'a str,
-    pub(super) life: &'a str,
-    /// The program file, whose end is the line `END`.
-    pub(super) program: &'a [u8],
+/// Attaches to the life in `dir`; `None` if there is none.
+pub(super) async fn attach(connection: &Connection, dir: &str, lua: &str, from: Offset) -> Result<Option<Attached>> {
+    let lease = lease();
+    let session = connection.session().await?;
+    let line = script(&lean(ATTACH), &[dir, &lease, &from.to_string(), lua, READ, &lean(FOLLOW)]);
+    let (reader, writer) = session.channel.split();
+    let mut this = Attached::new(connection, (reader, writer, session.permit), lease);
+    let exchange = async {
+        this.writer.exec(true, line).await.map_err(|error| connection.lost().source(error))?;
+        this.greet(dir, false).await
+    };
+    let there = in_time(connection, exchange).await?;
+    Ok(there.then_some(this))
 }
 
-/// Attaches to the life in `dir`; `None` if there is none.
-pub(super) async fn attach(
-    connection: &Connection,
-    dir: &str,
-    lua: &str,
-    from: Offset,
-    begin: Option<Begin<'_>>,
-) -> Result<Option<Attached>> {
-    let lease = random::key()[..24].to_owned();
-    let session = connection.session().await?;
-    let from = from.to_string();
-    let follow = lean(FOLLOW);
-    let mut arguments = vec![dir, &lease, &from, lua, READ, &follow];
-    let size = begin.as_ref().map_or(0, |begin| begin.program.len()).to_string();
-    let text = match &begin {
-        Some(begin) => {
-            arguments.extend([begin.base, begin.life, BEGIN, AGAIN, &size]);
-            BEGIN_AND_ATTACH
-        }
-        None => ATTACH,
-    };
-    let line = script(&lean(text), &arguments);
-    let (reader, writer) = session.channel.split();
-    let lost = |error: russh::Error| connection.lost().source(error);
-    let mut this = Attached {
-        reader,
-        writer,
-        permit: session.permit,
-        connection: connection.clone(),
-        envelope: Envelope::default(),
-        lease,
-        state: State::default(),
-        gap: None,
-        early: Vec::new(),
-        letters: Vec::new(),
-        ended: None,
-    };
-    let exchange = async {
-        this.writer.exec(true, line).await.map_err(lost)?;
-        if let Some(begin) = &begin {
-            // Nothing else is sent before the session has said how it stands, so reading ahead there takes nothing away.
-            this.writer.data(begin.program).await.map_err(lost)?;
-        }
-        this.greet(dir).await
-    };
-    match timeout(ANSWER, exchange).await {
-        Ok(Ok(true)) => Ok(Some(this)),
-        Ok(Ok(false)) => Ok(None),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(Error::new(
-            Code::DriverUnreachable,
-            format!("the session on {} did not answer within {} s", connection.name(), ANSWER.as_secs()),
-        )),
-    }
+/// A name for who may send a session lines.
+pub(super) fn lease() -> String {
+    random::key()[..24].to_owned()
+}
+
+/// What comes of this, if it comes soon.
+pub(super) async fn in_time<T>(connection: &Connection, exchange: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(ANSWER, exchange).await.map_err(|_| {
+        Error::new(Code::DriverUnreachable, format!("the session on {} did not answer within {} s", connection.name(), ANSWER.as_secs()))
+    })?
 }
 
 impl Attached {
+    /// One that was not greeted yet.
+    pub(super) fn new(
+        connection: &Connection,
+        channel: (ChannelReadHalf, ChannelWriteHalf<Msg>, OwnedSemaphorePermit),
+        lease: String,
+    ) -> Self {
+        let (reader, writer, permit) = channel;
+        Self {
+            reader,
+            writer,
+            permit,
+            connection: connection.clone(),
+            envelope: Envelope::default(),
+            lease,
+            state: State::default(),
+            gap: None,
+            early: Vec::new(),
+            letters: Vec::new(),
+            ended: None,
+        }
+    }
+
     /// Waits until it is known how the session stands: it runs a command, or it has answered us and so obeys nobody else's line any more.
-    async fn greet(&mut self, dir: &str) -> Result<bool> {
-        let (mut greeted, mut relayed) = (false, false);
+    /// One that is `new` obeys nobody else, and has got what relays lines already.
+    pub(super) async fn greet(&mut self, dir: &str, new: bool) -> Result<bool> {
+        let (mut greeted, mut relayed) = (false, new);
         let mut said = Vec::new();
         loop {
             let mut asks = false;
@@ -117,7 +103,7 @@ impl Attached {
                     Piece::Ended(exit) => self.ended = Some(exit),
                 }
             }
-            if asks {
+            if asks && !new {
                 // The program that relays lines comes before the first of them. That one also ends what an interrupt of an older connection may have left
                 // half done.
                 let relay = if relayed { String::new() } else { format!("{}\n{RELAY}", RELAY.len()) };
@@ -143,7 +129,7 @@ impl Attached {
                 }
             }
             self.letters.drain(..used);
-            if greeted && (self.state.running != 0 || answered || self.ended.is_some()) {
+            if greeted && (new || self.state.running != 0 || answered || self.ended.is_some()) {
                 return Ok(true);
             }
             match self.reader.wait().await {

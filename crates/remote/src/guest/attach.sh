@@ -1,13 +1,4 @@
-# Attaches to a session: $1 its directory, $2 the lease, $3 the offset, $4 the interpreter, $5 and $6 the programs that relay and follow; where there are
-# more, it is begun before with the arguments of `start` but the interpreter: $7 base, $8 life, $9 and ${10} programs, ${11} size.
-if [ $# -gt 6 ]; then
-  how=0
-  start "$7" "$8" "$4" "$9" "${10}" "${11}" "$2" || how=$?
-  if [ $how -ne 0 ] && [ $how -ne 72 ]; then
-    echo f
-    exit 0
-  fi
-fi
+# Attaches to a session: $1 its directory, $2 the lease, $3 the offset, $4 the interpreter, $5 and $6 the programs that relay and follow.
 if [ ! -p "$1/in" ]; then
   echo none
   exit 0

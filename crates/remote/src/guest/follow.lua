@@ -27,7 +27,8 @@ if before and before ~= lease then
   end
   remove(path .. "bell." .. before)
 end
-local bell = assert(open(path .. "bell." .. lease, "r+b"))
+-- It has its name when the session has begun.
+local bell = open(path .. "bell", "r+b") or assert(open(path .. "bell." .. lease, "r+b"))
 bell:setvbuf("no")
 local function arm() open(path .. "want", "wb"):close() end
 local function sleep()
@@ -103,10 +104,11 @@ local function answers()
   return s
 end
 local function some()
-  local any = false
+  local any, size = false, 4096 -- most often there is little, and so much room is made for it each time
   while true do
-    local s = file:read(65536)
+    local s = file:read(size)
     if s then
+      if #s == size then size = 65536 end
       any, at = true, at + #s
       pour("o", s)
       answers() -- they must not wait behind a long stream

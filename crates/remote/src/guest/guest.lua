@@ -1,6 +1,6 @@
 -- Runs on a host that was reached over SSH, inside the interpreter that runs the session's code: it stands between the driver program
 -- (which reads and writes what it believes to be pipes) and the files of the session's directory. Called with the open program file, read
--- up to the driver's source, and that directory. Speaks every Lua from 5.1 to 5.4 and LuaJIT.
+-- up to the driver's source, that directory, and the open FIFO of lines. Speaks every Lua from 5.1 to 5.4 and LuaJIT.
 --
 -- Files:
 --   in        a FIFO of lines `LEASE TAG ID LEN BASE64 CRC`; the CRC-32 is over what stands before its blank. Also `Z LEASE ID SENT .`: the
@@ -16,7 +16,7 @@
 -- An interrupt (SIGINT) raises an error between any two instructions while a command runs, and until its interrupt is settled; never
 -- otherwise, which is the sender's care. So what must be exact (the stream) is one table, W, that is replaced as a whole, and
 -- writing it out can be repeated: the file's own position says how far it came.
-local prog, dir = ...
+local prog, dir, fifo = ...
 local io, open, remove, rename, execute = io, io.open, os.remove, os.rename, os.execute
 local cpu, now = os.clock, os.time
 local match, sub, gsub, byte, char, format = string.match, string.sub, string.gsub, string.byte, string.char, string.format
@@ -46,50 +46,60 @@ end
 local function u32(n) return char(n % 256, floor(n / 256) % 256, floor(n / 65536) % 256, floor(n / 16777216) % 256) end
 local function u64(n) return u32(n % 4294967296) .. u32(floor(n / 4294967296)) end
 local idn, idt = 0, u64(0)
+local heads = {} -- of that command's short lines
 local function frame(tag, id, payload)
-  if id ~= idn then idn, idt = id, u64(id) end
+  if id ~= idn then idn, idt, heads = id, u64(id), {} end
   return u32(#payload + 9) .. tag .. idt .. payload
+end
+local function line(id, payload)
+  local size = #payload
+  local head = id == idn and heads[size]
+  if head then return head .. payload end
+  local whole = frame("O", id, payload)
+  if size < 256 then heads[size] = sub(whole, 1, 13) end
+  return whole
 end
 
 local first = assert(open(path .. "o.0", "wb"))
 setvbuf(first, "no")
--- base, pos: the segment and how much of it is written; parts, size: what is not written yet; num: the driver's last frame
-local W = { file = first, base = 0, pos = 0, size = 0, num = 0, s1 = 0, s2 = 0, last = 0, running = 0, waits = 0, waiting = 0, due = 0 }
-local function with(changes)
-  local n = {}
-  for k, v in next, W do n[k] = v end
-  for k, v in next, changes do n[k] = v end
-  return n
-end
+-- base, pos: the segment and how much of it is written; parts, size: what is not written yet; num: the driver's last frame; c: how the commands stand
+local W = { file = first, base = 0, pos = 0, size = 0, num = 0, c = { s1 = 0, s2 = 0, last = 0, running = 0, waits = 0, waiting = 0, due = 0 } }
 local function add(bytes, num, changes)
-  local n = with(changes or {})
-  n.parts = { before = W.parts, bytes = bytes }
-  n.size = W.size + #bytes
-  n.num = num or W.num
-  W = n
+  local w, c = W, W.c
+  if changes then
+    c = {}
+    for k, v in next, w.c do c[k] = v end
+    for k, v in next, changes do c[k] = v end
+  end
+  local parts, size = w.parts, w.size
+  if bytes then parts, size = { before = parts, bytes = bytes }, size + #bytes end
+  W = { file = w.file, base = w.base, pos = w.pos, parts = parts, size = size, num = num or w.num, c = c }
 end
-local function note(num, changes)
-  local n = with(changes or {})
-  n.num = num
-  W = n
-end
+local function note(num, changes) add(nil, num, changes) end
 
+local tried -- the W that was to be written: if it is so still, an interrupt came, and the file says how much was
 local function put_out()
-  while W.parts do
-    local list, p, n = {}, W.parts, 0
-    while p do
-      n = n + 1
-      list[n] = p.bytes
-      p = p.before
+  while true do
+    local w = W
+    local p, data = w.parts, nil
+    if not p then return end
+    if p.before then
+      local list, n = {}, 0
+      while p do
+        n = n + 1
+        list[n] = p.bytes
+        p = p.before
+      end
+      for i = 1, floor(n / 2) do list[i], list[n + 1 - i] = list[n + 1 - i], list[i] end
+      data = concat(list)
+    else
+      data = p.bytes
     end
-    for i = 1, floor(n / 2) do list[i], list[n + 1 - i] = list[n + 1 - i], list[i] end
-    local data = concat(list)
-    local done = seek(W.file) - W.pos
-    if done >= #data then
-      local w = with({ pos = W.pos + #data, size = 0 })
-      w.parts = nil
-      W = w
-    elseif not write(W.file, done == 0 and data or sub(data, done + 1)) and seek(W.file) - W.pos == done then
+    local done = tried == w and seek(w.file) - w.pos or 0
+    tried = w
+    if done >= #data or write(w.file, done == 0 and data or sub(data, done + 1)) then
+      W = { file = w.file, base = w.base, pos = w.pos + #data, size = 0, num = w.num, c = w.c }
+    elseif seek(w.file) - w.pos == done then
       execute("sleep 1") -- the disk is full: the session waits
     end
   end
@@ -115,7 +125,7 @@ local function rotate()
   spill("segments", concat(text))
   segments = list
   local old = W.file
-  W = with({ file = file, base = base, pos = 0 })
+  W = { file = file, base = base, pos = 0, size = 0, num = W.num, c = W.c }
   close(old)
   for i = 1, #gone do remove(path .. "o." .. format("%.0f", gone[i])) end
 end
@@ -144,14 +154,18 @@ local function wake()
   end
   ringing = false
 end
+local shown_of, shown_mode
 local function show()
   local w = W
-  local s = format("%.0f %.0f %.0f %d %s %.0f", w.last, w.running, w.waits, w.waiting, mode, w.due)
+  local c = w.c
+  if c == shown_of and mode == shown_mode then return end
+  local s = format("%.0f %.0f %.0f %d %s %.0f", c.last, c.running, c.waits, c.waiting, mode, c.due)
   if s ~= shown then
     seek(board, "set", 0)
     write(board, format("%-99s%-40s\n", s .. " " .. format("%.0f", w.base + w.pos), ""))
     shown = s
   end
+  shown_of, shown_mode = c, mode
 end
 local function publish()
   put_out()
@@ -169,18 +183,18 @@ local function direct(tag, id, payload)
 end
 local function status()
   publish()
-  direct("s", 0, format("%.0f %.0f %.0f %d %s", W.last, W.running, W.waits, W.waiting, format("%.0f", W.base + W.pos)))
+  direct("s", 0, format("%.0f %.0f %.0f %d %s", W.c.last, W.c.running, W.c.waits, W.c.waiting, format("%.0f", W.base + W.pos)))
 end
 
 local stray = { assert(open(path .. "s.1", "a+b")), assert(open(path .. "s.2", "a+b")) }
 local function collect(id)
   for i = 1, 2 do
     local key = "s" .. i
-    seek(stray[i], "set", W[key])
+    seek(stray[i], "set", W.c[key])
     while true do
       local s = read(stray[i], PIECE)
       if not s then break end
-      add(frame(i == 1 and "O" or "R", id, s), nil, { [key] = W[key] + #s })
+      add(frame(i == 1 and "O" or "R", id, s), nil, { [key] = W.c[key] + #s })
     end
   end
 end
@@ -221,7 +235,7 @@ local function one(tag, id, payload, num)
     add(frame(tag, id, u64(took())), num, { running = 0, waiting = 0, due = 0 })
   elseif tag == "W" then
     collect(id)
-    add(frame(tag, id, ""), num, { waits = W.waits + 1, waiting = 1 })
+    add(frame(tag, id, ""), num, { waits = W.c.waits + 1, waiting = 1 })
   elseif tag == "Z" then
     collect(id)
     local code = floor(tonumber(payload) or 0) % 256
@@ -234,8 +248,8 @@ local function one(tag, id, payload, num)
     collect(id)
     note(num)
   elseif tag == "y" then
-    if W.running ~= 0 then
-      local cut = W.running
+    if W.c.running ~= 0 then
+      local cut = W.c.running
       local message = "interrupted!"
       local over = frame("X", cut, why("i") .. u32(#message) .. message) .. frame("D", cut, u64(took()))
       check = true
@@ -254,6 +268,12 @@ local function one(tag, id, payload, num)
   end
 end
 local pipe = { close = close, flush = publish }
+-- What the program prints, without the driver's own framing.
+function pipe.put(_, fd, id, payload, num)
+  if num <= W.num then return end
+  add(fd == 1 and line(id, payload) or frame("R", id, payload), num)
+  if W.size >= PIECE then put_out() end
+end
 function pipe.write(_, text)
   local p, size = 1, #text
   while p <= size do
@@ -356,7 +376,6 @@ local function number(s, at)
   return a + b * 256 + c * 65536 + d * 16777216
 end
 
-local fifo
 local rewritten -- the settings were
 local reading = false -- a line was being read or obeyed; if so on entry, an interrupt has thrown it away
 local settled -- the interrupt of this command is over
@@ -393,7 +412,9 @@ local function accept(tag, id, payload)
   collect(0)
   stash = text
   add(frame("E", id, eval), nil, { running = id, last = id, due = limit > 0 and now() + floor(limit / 1000) + 1 or 0 })
-  publish()
+  -- Most often its end comes so soon that both are told together; who waits longer asks.
+  put_out()
+  show()
   return tag .. " " .. format("%.0f", id) .. " " .. #text
 end
 -- Obeys the next line; gives a header for the driver if it concerns it.
@@ -412,28 +433,28 @@ local function obey()
       settled = { id = tonumber(id), sent = sent }
       check = true
       -- A program that waits for input is told by the driver.
-      if W.running == settled.id then return "I 0 0" end
+      if W.c.running == settled.id then return "I 0 0" end
       return nil
     end
     local tag, payload
     tag, id, payload = whole(s)
     if tag == "E" or tag == "J" or tag == "U" then
       local last = later[#later]
-      if id <= W.last or (last and id <= last[2]) then
+      if id <= W.c.last or (last and id <= last[2]) then
         status()
-      elseif W.running ~= 0 or resync then
+      elseif W.c.running ~= 0 or resync then
         later[#later + 1] = { tag, id, payload }
       else
         return accept(tag, id, payload)
       end
     elseif tag == "S" or tag == "F" then
-      if W.waiting == 1 and id == W.waits then
+      if W.c.waiting == 1 and id == W.c.waits then
         stash = payload
-        W = with({ waiting = 0 })
+        note(nil, { waiting = 0 })
         return tag .. " 0 " .. #payload
       end
     elseif tag == "C" or tag == "K" then
-      if W.running == 0 and not resync then
+      if W.c.running == 0 and not resync then
         stash = payload
         return tag .. " " .. format("%.0f", id) .. " " .. #payload
       end
@@ -464,13 +485,6 @@ function header()
     end
     close(prog)
     prog = nil
-    fifo = assert(open(path .. "in", "r+b"))
-    -- Nobody is told that it lives before it is noted which process it is.
-    local up = open(path .. "up", "r+b")
-    if up then
-      read(up, "*l")
-      close(up)
-    end
     publish()
   end
   if starting then
@@ -478,7 +492,7 @@ function header()
     starting = false
     return "A 0 0"
   end
-  if W.running == 0 then
+  if W.c.running == 0 then
     if check then
       local id = tonumber(match(slurp("int") or "", "^(%d+)"))
       if id then
@@ -512,7 +526,7 @@ function header()
     local h = obey()
     reading = false
     if h then return h end
-    if check and W.running == 0 then return header() end
+    if check and W.c.running == 0 then return header() end
   end
 end
 function pipe.read(_, what)

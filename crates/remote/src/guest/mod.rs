@@ -1,7 +1,7 @@
 //! A Lua session on a host that outlives the SSH connection, with nothing installed there but `sh`, `mkfifo`, `tail`, `cat` and Lua.
 //!
 //! A session is a directory on the host with a FIFO for input and an append-only stream for output, and a process below a shell that waits for
-//! it (`start.sh`). The process runs the driver program of `vmoon-lua-wire`, the same as in a holder on this computer; `guest.lua` gives it
+//! it (`enter.sh`). The process runs the driver program of `vmoon-lua-wire`, the same as in a holder on this computer; `guest.lua` gives it
 //! the files in the place of pipes, knows which commands were accepted, and writes the stream in the daemon's frames, so that an
 //! offset in the stream is a place in the files. Attaching (`attach.sh`) takes the lease, which makes every older connection's lines void,
 //! and runs two small programs: `relay.lua` passes lines on, `follow.lua` sends the stream from an offset on and is woken through a FIFO, because no `tail`
@@ -10,6 +10,7 @@
 //! What the deadline of a command and an interrupt that is not obeyed lead to is decided here, while somebody is attached.
 
 mod attach;
+mod enter;
 mod inputs;
 mod link;
 mod pump;
@@ -30,19 +31,19 @@ use vmoon_core::{
 };
 use vmoon_lua_wire::program;
 
-const LOOK: &str = concat!(include_str!("alive.sh"), include_str!("look.sh"));
+/// Looks, and goes on to begin a life if it is told so: each script on the host costs a channel, a login shell and several round trips.
+const ENTER: &str = concat!(include_str!("alive.sh"), include_str!("enter.sh"));
 const ATTACH: &str = concat!(include_str!("alive.sh"), include_str!("attach.sh"));
-/// Begins a life and attaches to it, in one go: each script on the host costs a channel, a login shell and several round trips.
-const BEGIN_AND_ATTACH: &str = concat!(include_str!("start.sh"), include_str!("alive.sh"), include_str!("attach.sh"));
 const GUEST: &str = include_str!("guest.lua");
 const RELAY: &str = include_str!("relay.lua");
 /// Reads the program above from standard input: dropbear takes no line of more than 9000 bytes (its `MAX_CMD_LEN`).
 const READ: &str = "assert((loadstring or load)(io.read(tonumber((io.read('*l')))),'=[relay]'))()";
 /// As an argument of `-e`, which may not begin with a dash, as its comment does.
 const FOLLOW: &str = concat!(" ", include_str!("follow.lua"));
-/// What the interpreter runs first: the program file says how long the first program is, and contains it.
-const BEGIN: &str = "local d=os.getenv('VMOON_DIR') local f=assert(io.open(d..'/prog','rb')) \
-    assert((loadstring or load)(f:read(tonumber((f:read('*l')))),'=[vmoon]'))(f,d)";
+/// What the interpreter runs first. Once it is told by a line that the program file is there, that says how long the first program is, and contains it.
+const BEGIN: &str = "local e=os.getenv local d=e('VMOON_DIR') \
+    local i=io.open(e('VMOON_NEW')..'/in','r+b') or assert(io.open(d..'/in','r+b')) i:read('*l') \
+    local f=assert(io.open(d..'/prog','rb')) assert((loadstring or load)(f:read(tonumber((f:read('*l')))),'=[vmoon]'))(f,d,i)";
 /// And then again and again: see [`program::arguments`].
 const AGAIN: &str = "_VMOON()";
 /// How many environments of a session are read at most.
@@ -86,6 +87,8 @@ struct Place {
     /// An interpreter to use instead of the first that is found.
     lua: Option<String>,
     seen: Mutex<Option<Seen>>,
+    /// The script of the last look, which waits to be told to begin a life.
+    ready: enter::Kept,
     /// Input that was sent and may have been lost with its connection.
     inputs: Mutex<inputs::Inputs>,
 }
@@ -103,7 +106,15 @@ impl Guest {
             }
         }
         let (owner, name) = (owner.to_owned(), name.to_owned());
-        Ok(Self(Arc::new(Place { host, owner, name, lua, seen: Mutex::default(), inputs: Mutex::default() })))
+        Ok(Self(Arc::new(Place {
+            host,
+            owner,
+            name,
+            lua,
+            seen: Mutex::default(),
+            ready: enter::Kept::default(),
+            inputs: Mutex::default(),
+        })))
     }
 
     /// The host it is on.
@@ -116,33 +127,36 @@ impl Guest {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the host. A life whose processes are gone, or that is of another boot, is recorded as over there.
+    /// Looks at the host. A life whose processes are gone, or that is of another boot, is recorded as over there. A session that is opened soon after begins
+    /// sooner.
     ///
     /// # Errors
     /// [`Code::DriverUnreachable`]; [`Code::DriverFailed`] when the host has no shell we can speak to.
     pub async fn look(&self) -> Result<Seen> {
-        let connection = self.0.host.connection().await?;
-        self.look_through(&connection).await
+        self.look_and(enter::Then::Wait).await
     }
 
+    /// The same where a session is about to be opened: what it needs is started already, and ends again when nothing comes of that within a second.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub async fn prepare(&self) -> Result<Seen> {
+        self.look_and(enter::Then::Start).await
+    }
+
+    async fn look_and(&self, then: enter::Then<'_>) -> Result<Seen> {
+        let connection = self.0.host.connection().await?;
+        let (seen, ready) = enter::enter(&connection, &self.0, then).await?;
+        self.0.ready.keep(ready);
+        Ok(seen)
+    }
+
+    /// A look after which nothing is begun.
     async fn look_through(&self, connection: &Connection) -> Result<Seen> {
-        let line = script(LOOK, &[&self.0.owner, &self.0.name]);
-        let ended = connection.run(&line, b"", SCRIPT).await?;
-        let text = String::from_utf8_lossy(&ended.stdout);
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned);
-        let life = field("life").and_then(|life| {
-            let (number, how) = life.split_once(' ')?;
-            Some((number.parse().ok().filter(|number| *number < 1 << 50)?, how == "lives"))
-        });
-        let (Some(base), Some(boot), Some((life, lives))) = (field("base").filter(|base| base.starts_with('/')), field("boot"), life)
-        else {
-            return Err(strange(connection, &ended.stdout, &ended.stderr));
-        };
-        let lua = self.0.lua.clone().or_else(|| field("lua"));
-        let lines = text.lines().filter_map(|line| record::line(line.strip_prefix("env ")?)).take(ENVIRONMENTS);
-        let environments = lines.filter(|(is_used, _)| *is_used).map(|(_, used)| used).collect();
-        let seen = Seen { base, boot, lua, life, lives, environments };
-        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen.clone());
+        let (seen, ready) = enter::enter(connection, &self.0, enter::Then::Wait).await?;
+        if let Some(ready) = ready {
+            ready.close().await;
+        }
         Ok(seen)
     }
 
@@ -162,7 +176,6 @@ impl Guest {
     pub async fn open(&self, life: u64, from: Offset) -> Result<SessionLink> {
         let connection = self.0.host.connection().await?;
         let seen = self.looked(&connection, life).await?;
-        let over = || Error::new(Code::SessionEnded, "that life of the session is over");
         if life > seen.life {
             if life != seen.next_life() || from > 0 {
                 return Err(over());
@@ -178,8 +191,8 @@ impl Guest {
         }
     }
 
-    /// Makes the life if it is not there, and attaches to it.
-    async fn begin(&self, life: u64) -> Result<attach::Attached> {
+    /// Makes the life if it is not there, and attaches to it. The first command may be sent along; whether it was is told.
+    async fn begin(&self, life: u64, first: Option<&link::Order>) -> Result<(attach::Attached, bool)> {
         let connection = self.0.host.connection().await?;
         let seen = self.looked(&connection, 0).await?;
         let lua = seen.lua.clone().ok_or_else(|| no_lua(&connection))?;
@@ -189,22 +202,48 @@ impl Guest {
         let newest = seen.environments.last().and_then(|used| Some((tree(used)?, &used.environment.lua)));
         let modules = newest.and_then(|(tree, lua)| program::Modules::of_tree(&tree, lua, true).ok());
         let options = program::Options { modules, ..program::Options::default() };
-        let mut upload = format!("{}\n{GUEST}", GUEST.len()).into_bytes();
-        upload.extend_from_slice(&program::preamble(&format!("{dir}/int"), &options));
-        upload.extend_from_slice(b"END\n");
-        let life_text = life.to_string();
-        let begin = attach::Begin { base: &seen.base, life: &life_text, program: &upload };
-        let attached = attach::attach(&connection, &dir, &lua, 0, Some(begin)).await?;
+        let mut program = format!("{}\n{GUEST}", GUEST.len()).into_bytes();
+        program.extend_from_slice(&program::preamble(&format!("{dir}/int"), &options));
+        program.extend_from_slice(b"END\n");
+        let told = enter::Told { program: &program, first: enter::fit(first) };
+        let ready = match self.0.ready.take(&connection, &seen, life) {
+            Some(ready) => Some(ready.tell(&told).await?),
+            None => {
+                let (seen, ready) = enter::enter(&connection, &self.0, enter::Then::Begin(&told)).await?;
+                if seen.next_life() != life {
+                    return Err(over());
+                }
+                ready
+            }
+        };
+        let attached = match ready {
+            Some(ready) => match ready.attach(&dir).await {
+                Ok(attached) => (attached.ok_or_else(over)?, told.first.is_some()),
+                // Whether it never began is known only where it did not.
+                Err(error) if !connection.is_closed() && self.look_through(&connection).await?.next_life() == life => {
+                    let message = format!("{} could not begin a session in {dir}", connection.name());
+                    return Err(Error::new(Code::DriverFailed, message)
+                        .source(error)
+                        .hint("the interpreter must be one of Lua, and the directory writable, on a file system with FIFOs and room"));
+                }
+                Err(error) => return Err(error),
+            },
+            // It was begun by an attempt whose answer was lost.
+            None => {
+                let attached = attach::attach(&connection, &dir, &lua, 0).await?;
+                (attached.ok_or_else(|| Error::new(Code::DriverFailed, format!("{dir} is gone again")))?, false)
+            }
+        };
         if let Some(seen) = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             (seen.life, seen.lives) = (life, true);
         }
-        attached.ok_or_else(|| Error::new(Code::DriverFailed, format!("{dir} is gone again")))
+        Ok(attached)
     }
 
     async fn attach(&self, connection: &Connection, seen: &Seen, life: u64, from: Offset) -> Result<Option<SessionLink>> {
         let lua = seen.lua.as_deref().ok_or_else(|| no_lua(connection))?;
         let dir = format!("{}/{life}", seen.base);
-        Ok(attach::attach(connection, &dir, lua, from, None).await?.map(|attached| pump::running(self.clone(), life, from, attached)))
+        Ok(attach::attach(connection, &dir, lua, from).await?.map(|attached| pump::running(self.clone(), life, from, attached)))
     }
 
     /// Ends a life by force, if it is there.
@@ -221,6 +260,11 @@ impl Guest {
         connection.run(&line, b"", SCRIPT).await?;
         self.look_through(&connection).await.map(drop)
     }
+}
+
+/// That nothing more is to be heard of a life.
+fn over() -> Error {
+    Error::new(Code::SessionEnded, "that life of the session is over")
 }
 
 /// Ends a session by force and waits until its shell has noted that: the FIFO has no reader any more then.
@@ -265,9 +309,9 @@ mod tests {
         let dir = "/".to_owned() + &"d".repeat(300);
         let (lease, from) = ("f".repeat(24), u64::MAX.to_string());
         let follow = lean(FOLLOW);
-        let arguments = [&dir, &lease, &from, &dir, READ, &follow, &dir, "1000000", BEGIN, AGAIN, "1000000"];
-        let begin = script(&lean(BEGIN_AND_ATTACH), &arguments).len();
-        assert!(begin < 9_000 && script(&lean(ATTACH), &arguments).len() < begin, "{begin}");
-        assert!(script(LOOK, &["o", "n"]).len() < 9_000);
+        let owner = "o".repeat(100);
+        let enter = script(&lean(ENTER), &[&owner, &owner, &follow, READ, BEGIN, AGAIN, &lease, &dir, "wait"]).len();
+        let attach = script(&lean(ATTACH), &[&dir, &lease, &from, &dir, READ, &follow]).len();
+        assert!(enter < 9_000 && attach < 9_000, "{enter}, {attach}");
     }
 }

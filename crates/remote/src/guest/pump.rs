@@ -29,6 +29,8 @@ use vmoon_lua_wire::text;
 
 /// What may wait between the link and this task, in items.
 const QUEUE: usize = 64;
+/// How soon it is asked whether a command is accepted, and how long that pauses at most.
+const ASK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// So much of the stream is held for a slow reader before the host is made to wait, bytes.
 const HELD: usize = 4 << 20;
 /// So much of the stream is handed over at once, and what is left of a frame, bytes.
@@ -58,8 +60,12 @@ pub(super) fn lazy(guest: Guest, life: u64) -> SessionLink {
                 Item::Direct(Frame { tag: tag::REFUSED, id: order.id, payload: format!("{code}\n{message}").as_bytes() }.to_vec())
             };
             let answer = match order.tag {
-                tag::EVAL | tag::CALL | tag::IS_COMPLETE | tag::COMPLETE | tag::QUIT => match guest.begin(life).await {
-                    Ok(attached) => return Pump::new(guest, life, 0, attached).serve(Some(order), taken, items).await,
+                tag::EVAL | tag::CALL | tag::IS_COMPLETE | tag::COMPLETE | tag::QUIT => match guest.begin(life, Some(&order)).await {
+                    Ok((attached, sent)) => {
+                        let mut pump = Pump::new(guest, life, 0, attached);
+                        let first = if sent { pump.sent.replace(order) } else { Some(order) };
+                        return pump.serve(first, taken, items).await;
+                    }
                     Err(error) if error.code().retry() == Retry::Later => Item::Failed(error),
                     Err(error) => refused(error.code(), &error.chain()),
                 },
@@ -98,6 +104,8 @@ struct Pump {
     asked: u64,
     /// Commands to interrupt as soon as they run.
     cut: BTreeSet<u64>,
+    /// When to ask whether what was sent is accepted: the session says so by itself only together with what comes of it. And how long to wait then.
+    ask: Option<(Instant, Duration)>,
     deadline: Option<Instant>,
     grace: Option<Instant>,
     repeat: Option<Instant>,
@@ -127,6 +135,7 @@ impl Pump {
             asks: Vec::new(),
             asked: QUESTIONS,
             cut: BTreeSet::new(),
+            ask: None,
             deadline,
             grace: None,
             repeat: None,
@@ -162,7 +171,12 @@ impl Pump {
             self.gap(gap);
         }
         self.stream(&[])?;
-        self.reconcile(self.state).await?;
+        // What was sent along with the program of a new life has arrived, if that has; it may be over by now.
+        match &self.sent {
+            Some(sent) if sent.id <= self.state.last => self.sent = None,
+            Some(_) => self.ask_again(),
+            None => self.reconcile(self.state).await?,
+        }
         if let Some(exit) = self.attached.ended.take() {
             self.end(exit);
         }
@@ -170,7 +184,7 @@ impl Pump {
             self.order(order).await?;
         }
         while !self.over {
-            let timer = [self.deadline, self.grace, self.repeat, Some(self.pulse)].into_iter().flatten().min();
+            let timer = [self.ask.map(|(at, _)| at), self.deadline, self.grace, self.repeat, Some(self.pulse)].into_iter().flatten().min();
             let timer = timer.unwrap_or(self.pulse);
             tokio::select! {
                 order = orders.recv() => match order {
@@ -236,6 +250,10 @@ impl Pump {
     /// A timer has run out.
     async fn ring(&mut self) -> Result<()> {
         let now = Instant::now();
+        if let Some((_, pause)) = self.ask.filter(|(at, _)| *at <= now) {
+            self.ask = Some((now + pause, (pause * 2).min(ASK.1)));
+            self.control("R").await?;
+        }
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
             self.interrupt('d').await?;
@@ -253,6 +271,11 @@ impl Pump {
             self.control("P").await?;
         }
         Ok(())
+    }
+
+    /// A command was sent.
+    fn ask_again(&mut self) {
+        self.ask = Some((Instant::now() + ASK.0, ASK.0));
     }
 
     async fn interrupt(&mut self, kind: char) -> Result<()> {
@@ -346,6 +369,7 @@ impl Pump {
             self.line(order.tag, order.id, &order.payload).await?;
             self.sent = Some(order);
         }
+        self.ask_again();
         Ok(())
     }
 
@@ -441,6 +465,7 @@ impl Pump {
             tag::ACCEPTED => {
                 (self.state.last, self.state.running) = (self.state.last.max(frame.id), frame.id);
                 self.sent = self.sent.take().filter(|sent| sent.id > frame.id);
+                self.ask = self.ask.filter(|_| self.sent.is_some());
                 let limit = Eval::decode(frame.payload).map_or(0, |eval| eval.deadline_ms);
                 self.deadline = (limit > 0).then(|| Instant::now() + Duration::from_millis(limit.into()));
             }

@@ -1,6 +1,7 @@
--- Passes lines from standard input to a session, for as long as its connection holds the lease; one runs for each connection. Lines that
+-- Passes lines from standard input to a session, for as long as its connection holds the lease; one runs for each connection. Where VMOON_LIFE says so, it
+-- begins that life first: the length of the program and a line feed, and the program, come before the lines. Lines that
 -- begin with a dot are for itself: `. I ID KIND .` interrupts the command ID, `. J ID .` does so again where that is safe, `. A OFFSET .` notes that the stream is stored up to there,
--- `. K WHY .` ends the session by force, `. P .` looks whether it lives.
+-- `. K WHY .` ends the session by force, `. R .` wakes who sends the stream, `. P .` looks whether it lives.
 local getenv, open, rename, remove, execute = os.getenv, io.open, os.rename, os.remove, os.execute
 local path, lease = getenv("VMOON_DIR") .. "/", getenv("VMOON_LEASE")
 local fifo = assert(open(path .. "in", "r+b"))
@@ -19,13 +20,33 @@ local function spill(name, s)
   f:close()
   rename(path .. name .. "." .. lease, path .. name)
 end
+-- A session that begins gets its program from us: it waits for one line, which it gets when all has come. Only then does its directory get its name, and is
+-- it the newest life.
+local life = getenv("VMOON_LIFE")
+if life then
+  local n = tonumber(io.read("*l") or "")
+  local s = n and io.read(n)
+  if not s or #s ~= n or s:sub(-4) ~= "END\n" then os.exit(1) end
+  local function put(name, text)
+    local f = assert(open(name, "wb"))
+    assert(f:write(text) and f:close())
+  end
+  put("prog", s)
+  assert(rename("bell", "bell." .. lease))
+  assert(rename(getenv("VMOON_NEW"), "../" .. life))
+  put("../life.new", life .. "\n")
+  assert(rename("../life.new", "../life"))
+  fifo:write("go\n")
+end
 local function state() return (slurp("state") or ""):match("^%d+ (%d+) %d+ %d (%a+)") end
 local function settle(id, sent) fifo:write("Z ", lease, " ", id, " ", sent, " .\n") end
 local function pids() return (slurp("pid") or ""):match("^(%d+) (%d+) (%d)") end
 local function signal(name)
   local lua, group, own = pids()
-  -- As Ctrl-C on a terminal, the children the program waits for get it, too, where the session has a group of its own.
-  if lua then execute("kill -s " .. name .. " -- " .. (own == "1" and "-" .. group or lua) .. " 2>/dev/null") end
+  -- As Ctrl-C on a terminal, the children the program waits for get it, too, where the session has a group of its own: that of the interpreter (2), or of
+  -- the shell that waits for it (1, so begun by earlier versions).
+  local target = own == "2" and "-" .. lua or own == "1" and "-" .. group or lua
+  if lua then execute("kill -s " .. name .. " -- " .. target .. " 2>/dev/null") end
 end
 local function ring()
   local bell = open(path .. "bell." .. lease, "r+b")
@@ -72,6 +93,8 @@ while true do
       -- A program that was just starting a child ignored the signal, and the child did not live yet. At any other time a second
       -- one would kill it.
       if waits() then signal("INT") end
+    elseif s == ". R ." then
+      ring()
     elseif stored then
       spill("acked", stored)
     elseif why then

@@ -178,6 +178,14 @@ async fn a_host_without_lua_says_so() {
     assert!(error.hint_text().is_some_and(|hint| hint.contains("shell")));
 }
 
+/// Kills the shell that waits for a session's interpreter, and the interpreter: nobody can note how it ended.
+fn kill_all(pids: &str) {
+    for pid in pids.split(' ').take(2).collect::<Vec<_>>().into_iter().rev() {
+        let pid = rustix::process::Pid::from_raw(pid.parse().expect("a number")).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a kill");
+    }
+}
+
 #[tokio::test]
 async fn a_killed_and_a_rebooted_session_say_how_they_ended() {
     let lab = Lab::new(Tools::BusyBox, "lua5.4").await;
@@ -199,8 +207,7 @@ async fn a_killed_and_a_rebooted_session_say_how_they_ended() {
     std::fs::write(dir.join("boot"), "another\n").expect("a boot id");
     // Its power was cut: what it had told last was never written to its disk.
     std::fs::File::options().write(true).open(dir.join("o.0")).and_then(|file| file.set_len(3)).expect("the stream");
-    let group = rustix::process::Pid::from_raw(pid.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a number"));
-    rustix::process::kill_process_group(group.expect("a pid"), rustix::process::Signal::KILL).expect("a kill");
+    kill_all(&pid);
     lab.cut();
     assert_eq!(talk.ended().await, Exit::Rebooted);
     assert!(!guest.look().await.expect("a look").lives);
@@ -209,11 +216,60 @@ async fn a_killed_and_a_rebooted_session_say_how_they_ended() {
     // A process that is gone without a word.
     let dir = lab.path().join(format!("state/vmoon/guest/owner/main/{}", talk.life));
     let pid = std::fs::read_to_string(dir.join("pid")).expect("a pid");
-    let group = rustix::process::Pid::from_raw(pid.split(' ').nth(1).and_then(|pid| pid.parse().ok()).expect("a number"));
-    rustix::process::kill_process_group(group.expect("a pid"), rustix::process::Signal::KILL).expect("a kill");
+    kill_all(&pid);
     guest.look().await.expect("a look");
     lab.cut();
     assert_eq!(talk.ended().await, Exit::Lost);
+}
+
+/// What a session keeps on the host, by its files' names.
+fn kept(lab: &Lab) -> Vec<String> {
+    let files = crate::lab::walk(&lab.path().join("state"));
+    files.iter().map(|file| file.display().to_string()).collect()
+}
+
+#[tokio::test]
+async fn what_was_prepared_begins_or_leaves_nothing() {
+    for tools in [Tools::System, Tools::BusyBox] {
+        let lab = Lab::new(tools, "lua5.4").await;
+        let guest = guest(&lab);
+        // Nobody wants it: it goes with its connection.
+        guest.prepare().await.expect("a look");
+        guest.host().close().await;
+        let mut looks = 0;
+        while !kept(&lab).is_empty() {
+            looks += 1;
+            assert!(looks < 500, "{:?}", kept(&lab));
+            assert!(!guest.look().await.expect("a look").lives);
+        }
+        // It begins, one after another, and what an earlier one has left for the next is used.
+        for life in 1..=3 {
+            let seen = guest.prepare().await.expect("a look");
+            assert_eq!((seen.lives, seen.next_life()), (false, life));
+            let mut talk = Talk::open(&guest).await;
+            assert_eq!(talk.value("return 6 * 7").await, "42");
+            guest.host().close().await;
+            guest.kill(life).await.expect("a kill");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_interpreter_that_is_none_is_refused() {
+    let lab = Lab::new(Tools::BusyBox, "lua5.4").await;
+    // One that is not there, one that is something else.
+    for lua in ["missing", "true"] {
+        let lua = lab.path().join("bin").join(lua).display().to_string();
+        let guest = Guest::new(lab.host(), "owner", "main", Some(lua)).expect("a name");
+        let mut link = guest.open(1, 0).await.expect("a link");
+        let payload = Eval { deadline_ms: 0, token: b"", code: b"return 1" }.to_vec();
+        link.writer.send(vmoon_core::frame::Frame { tag: tag::EVAL, id: 1, payload: &payload }).await.expect("sent");
+        let mut buf = Vec::new();
+        let item = timeout(Duration::from_secs(30), link.reader.next(&mut buf)).await.expect("in time").expect("an item");
+        let said = String::from_utf8_lossy(&buf).into_owned();
+        assert!(matches!(item, LinkItem::Direct) && said.contains(Code::DriverFailed.as_str()), "{said}");
+        assert_eq!(guest.look().await.expect("a look").life, 0);
+    }
 }
 
 #[tokio::test]
