@@ -73,6 +73,16 @@ impl Context {
         self.directory().named(name).filter(|machine| machine.view().name == name).cloned().collect()
     }
 
+    /// The only machine of this name, if there is just one.
+    pub(crate) fn only_machine_named(&self, name: &str) -> Option<Arc<Machine>> {
+        let directory = self.directory();
+        let mut named = directory.named(name);
+        match (named.next(), named.next()) {
+            (Some(only), None) => Some(only.clone()),
+            _ => None,
+        }
+    }
+
     /// The session with this id.
     pub(crate) fn session(&self, id: SessionId) -> Option<Arc<Shared>> {
         self.directory().all().find_map(|machine| machine.session(id))

@@ -10,8 +10,15 @@ use crate::{
 };
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
-use std::{io, os::fd::AsRawFd as _, sync::Arc, time::Duration};
-use tokio::{io::unix::AsyncFd, net::UnixStream, time::timeout};
+use std::{io, os::fd::AsRawFd as _, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, unix::AsyncFd},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::timeout,
+};
 use vmoon_core::{
     Code, Error, MachineId, Result,
     driver::{Exit, LinkItem, LinkReader, LinkWriter, Offset, SessionLink},
@@ -24,8 +31,9 @@ use vmoon_sys::process::{Identity, Pidfd};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a holder that has closed the link may take to be seen dead, before the link counts as broken.
 const DYING: Duration = Duration::from_secs(2);
-/// The least room for one read from the socket.
-const READ: usize = 64 << 10;
+/// The least room for one read from the socket: of an answer, and of output that is under way.
+const ANSWER: usize = 4 << 10;
+const OUTPUT: usize = 64 << 10;
 /// The most that is read from the files at once.
 const CHUNK: usize = 256 << 10;
 /// A buffer larger than this is not kept.
@@ -42,12 +50,12 @@ pub(crate) async fn connect(driver: LuaDriver, id: MachineId, life: &Life, meta:
         Err(error) => return dying(&meta.process).await.then_some(None).ok_or_else(|| broken(error)),
     };
     vmoon_sys::peer::check(&stream)?;
-    let stream = Arc::new(stream);
-    let mut writer = SocketWriter { stream: stream.clone(), out: Vec::new(), protocol: 0 };
+    let (stream, other) = stream.into_split();
+    let mut writer = SocketWriter { stream: other, out: Vec::new(), protocol: 0 };
     let speaks = driver.speaks();
     let hello = ClientHello::of(speaks, meta.key.as_str(), from).to_vec();
-    let mut reader =
-        SocketReader { driver, id, life: life.clone(), stream, process: meta.process.clone(), inbox: Vec::new(), at: from, rest: None };
+    let (life, process) = (life.clone(), meta.process.clone());
+    let mut reader = SocketReader { driver, id, life, stream, process, inbox: Vec::new(), much: false, at: from, rest: None };
     let exchange = async {
         writer.send(Frame { tag: tag::HELLO, id: 0, payload: &hello }).await?;
         reader.hello().await
@@ -105,9 +113,11 @@ struct SocketReader {
     driver: LuaDriver,
     id: MachineId,
     life: Life,
-    stream: Arc<UnixStream>,
+    stream: OwnedReadHalf,
     process: Identity,
     inbox: Vec<u8>,
+    /// The last read filled what there was.
+    much: bool,
     at: Offset,
     /// What the files have, once the holder is dead.
     rest: Option<FileReader>,
@@ -131,20 +141,13 @@ impl SocketReader {
         }
     }
 
-    /// Reads more bytes; 0 when there will be none.
+    /// Reads more bytes; 0 when there will be none. A read that leaves room has emptied the socket, and is not followed by one that finds nothing.
     async fn fill(&mut self) -> usize {
-        loop {
-            self.inbox.reserve(READ);
-            match self.stream.try_read_buf(&mut self.inbox) {
-                Ok(n) => return n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.stream.readable().await.is_err() {
-                        return 0;
-                    }
-                }
-                Err(_) => return 0,
-            }
-        }
+        self.inbox.reserve(if self.much { OUTPUT } else { ANSWER });
+        let room = self.inbox.capacity() - self.inbox.len();
+        let n = self.stream.read_buf(&mut self.inbox).await.unwrap_or(0);
+        self.much = n == room;
+        n
     }
 }
 
@@ -255,7 +258,7 @@ impl LinkReader for FileReader {
 }
 
 struct SocketWriter {
-    stream: Arc<UnixStream>,
+    stream: OwnedWriteHalf,
     /// Encoded and not yet sent: what a dropped call has left.
     out: Vec<u8>,
     /// The protocol spoken with the holder.

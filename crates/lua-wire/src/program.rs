@@ -34,7 +34,10 @@ pub const PARTS: [&str; 4] =
 /// What runs [`REPL`] in an external interpreter and speaks [`crate::text`] frames; see `lua/driver.lua`.
 pub const DRIVER: &str = include_str!("lua/driver.lua");
 
-/// The chunk name of both programs.
+/// What runs one script on one item of many in an external interpreter; see `lua/map.lua`.
+const MAP: &str = include_str!("lua/map.lua");
+
+/// The chunk name of these programs.
 pub const CHUNK_NAME: &str = "=[vmoon]";
 
 /// The descriptor the interpreter reads its frames from. Opened by path, so it must be a pipe or a FIFO.
@@ -45,7 +48,7 @@ pub const OUTPUT_FD: i32 = 4;
 /// How often SIGINT can be used before the session changes to looking for the flag file.
 pub const RESUMES: u32 = 100;
 
-/// The first `-e`: reads a length, that many bytes of [`DRIVER`], and runs it.
+/// The first `-e`: reads a length, that many bytes of [`DRIVER`] or of what else is to be run, and runs it.
 const STAGE0: &str = "local i=assert(io.open('/dev/fd/3','rb')) \
     assert((loadstring or load)(i:read(tonumber(i:read('*l'))),'=[vmoon]'))(i)";
 
@@ -131,6 +134,51 @@ pub fn preamble(flag: &str, options: &Options) -> Vec<u8> {
         text::encode(b'G', 0, options.grants.settings().as_bytes(), &mut out);
     }
     out
+}
+
+/// One script and the item that it is run on, for an interpreter that is started with [`item_arguments`].
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// For its random numbers.
+    pub seed: u32,
+    /// Where modules are looked for; the interpreter's own places if not said.
+    pub modules: Option<&'a Modules>,
+    /// Where they are looked for besides, as Lua's templates; empty or beginning with a semicolon.
+    pub beside: &'a [u8],
+    /// What the libraries grant, in words; `None` for everything.
+    pub grants: Option<&'a str>,
+    /// The name of the script's chunk.
+    pub name: &'a [u8],
+    /// Its text.
+    pub code: &'a [u8],
+    /// The table `arg`, from 0 on.
+    pub args: &'a [&'a [u8]],
+    /// JSON; if empty, the script is only compiled.
+    pub item: &'a [u8],
+}
+
+impl Item<'_> {
+    /// What the interpreter is to find at [`INPUT_FD`]. It answers at [`OUTPUT_FD`], see the head of `lua/map.lua`.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut out = format!("{}\n{MAP}", MAP.len()).into_bytes();
+        let mut part = |bytes: &[u8]| {
+            out.extend_from_slice(format!("{}\n", bytes.len()).as_bytes());
+            out.extend_from_slice(bytes);
+        };
+        part((self.seed >> 1).to_string().as_bytes());
+        let (path, cpath) = self.modules.map_or(("", ""), |modules| (&modules.path, &modules.cpath));
+        let sandbox = if self.grants.is_some() { SANDBOX } else { "" };
+        let count = self.args.len().to_string();
+        let first = [path.as_bytes(), cpath.as_bytes(), self.beside, REPL.as_bytes(), sandbox.as_bytes()];
+        let then = [self.grants.unwrap_or_default().as_bytes(), self.name, self.code, self.item, count.as_bytes()];
+        first.iter().chain(&then).chain(self.args).for_each(|bytes| part(bytes));
+        out
+    }
+}
+
+/// The arguments behind the interpreter's own name that make it read an [`Item`].
+pub fn item_arguments() -> [&'static str; 2] {
+    ["-e", STAGE0]
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use vmoon_core::{
     driver::{Channel, Driver, Handle, Sighting},
     machine::{Answer, Request},
     operation::{OpRecord, Progress},
+    target::MAIN,
 };
 
 /// What is asked of a machine's task.
@@ -98,6 +99,12 @@ fn gone() -> Error {
     Error::new(Code::MachineGone, "the machine was deleted or forgotten")
 }
 
+/// Whether these have the channel of a session in another life.
+fn later(channels: &[Channel], shared: &session::Shared) -> bool {
+    let of = &shared.row.channel;
+    channels.iter().any(|channel| channel.name == of.name && channel.life != of.life)
+}
+
 impl Machine {
     /// Asks for something.
     ///
@@ -178,8 +185,7 @@ impl Machine {
 
     /// Whether a session's channel is offered in another life by now. Its last words may still be being read; it takes no more.
     pub(crate) fn outlives(&self, shared: &session::Shared) -> bool {
-        let of = &shared.row.channel;
-        self.channels.borrow().iter().any(|channel| channel.name == of.name && channel.life != of.life)
+        later(&self.channels.borrow(), shared)
     }
 
     /// The channels it offers now.
@@ -195,6 +201,18 @@ impl Machine {
     /// Its sessions, oldest first.
     pub(crate) fn sessions(&self) -> Vec<Arc<session::Shared>> {
         self.sessions.borrow().clone()
+    }
+
+    /// The live session of the only channel that it offers, or of `main`.
+    pub(crate) fn main_session(&self) -> Option<Arc<session::Shared>> {
+        let channels = self.channels.borrow();
+        let name = match channels.as_slice() {
+            [only] => only.name.as_str(),
+            _ => MAIN,
+        };
+        let sessions = self.sessions.borrow();
+        let mut live = sessions.iter().rev().filter(|shared| shared.row.name == name && !shared.ended());
+        live.find(|shared| !later(&channels, shared)).cloned()
     }
 
     /// Its session with this id.

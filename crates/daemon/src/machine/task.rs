@@ -156,11 +156,12 @@ impl Task {
             channels: task.channels.subscribe(),
             look: task.look.clone(),
         });
-        drop(tokio::spawn(task.run(start)));
+        drop(tokio::spawn(Box::new(task).run(start)));
         machine
     }
 
-    async fn run(mut self, start: Start) {
+    /// Of ten thousand machines almost all only wait: what is done now and then has its state in a box of its own.
+    async fn run(mut self: Box<Self>, start: Start) {
         match start {
             Start::Create(_, allowed) => {
                 self.deadline = Some(Instant::now() + allowed);
@@ -171,31 +172,31 @@ impl Task {
             Start::Adopt(None) => self.begin_look(),
             Start::Found(sighting) => {
                 self.tick += 1;
-                self.saw(self.tick, sighting).await;
+                Box::pin(self.saw(self.tick, sighting)).await;
             }
-            Start::Adopt(Some(_)) => self.recover().await,
+            Start::Adopt(Some(_)) => Box::pin(self.recover()).await,
         }
         while !self.dropped && (self.row.status.state != State::Gone || self.save_again.is_some()) {
             let (deadline, save_again) = (self.deadline, self.save_again);
             let look_again = self.look_again;
             let abandoned = self.abandoned();
             tokio::select! {
-                result = pending(self.call.as_mut()) => self.returned(result).await,
+                result = pending(self.call.as_mut()) => Box::pin(self.returned(result)).await,
                 (begun, (sighting, handle)) = async {
                     match &mut self.looking { Some((begun, look)) => (*begun, look.await), None => std::future::pending().await }
                 } => {
                     if handle.is_some() {
                         self.created(handle);
                     }
-                    self.saw(begun, sighting).await;
+                    Box::pin(self.saw(begun, sighting)).await;
                 }
                 () = timer::until(save_again) => {
                     self.save_again = None;
                     // What could not be stored is stored now, or is tried again.
-                    let _ = self.store(Change::default()).await;
+                    let _ = Box::pin(self.store(Change::default())).await;
                 }
                 msg = self.rx.recv() => match msg {
-                    Some(msg) => self.message(msg).await,
+                    Some(msg) => Box::pin(self.message(msg)).await,
                     None => return,
                 },
                 () = self.look.notified() => self.begin_look(),
@@ -208,11 +209,11 @@ impl Task {
                     if let Some(op) = &mut self.operation {
                         op.late = true;
                     }
-                    self.input(Input::Deadline, None).await;
+                    Box::pin(self.input(Input::Deadline, None)).await;
                 }
                 () = abandoned => {
                     tracing::info!(machine = %self.row.name, "nobody is attached any more: the temporary machine is deleted");
-                    self.input(Input::Request(Request::DeleteForce), None).await;
+                    Box::pin(self.input(Input::Request(Request::DeleteForce), None)).await;
                 }
             }
         }

@@ -6,8 +6,9 @@ use crate::{
     session::{Shared, task::Msg, task::gone},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use vmoon_api::{
+    Data,
     requests::{AskCode, CommandRef, Eval, Input, Interrupt},
     views::{CommandState, CommandView, CompletenessView, NamesView, Nothing},
 };
@@ -50,46 +51,97 @@ fn arguments(args: Option<&[serde_json::Value]>) -> Result<Vec<u8>> {
     serde_json::to_vec(args).map_err(|error| Error::internal("the arguments cannot be written").source(error))
 }
 
-impl Service {
-    pub(super) async fn evaluate(&self, request: Eval) -> Result<CommandView> {
-        let arguments = arguments(request.args.as_deref())?;
-        check_size(request.code.0.len() + arguments.len(), if arguments.is_empty() { "the code" } else { "the code with its arguments" })?;
-        let token = request.token.unwrap_or_default().into_bytes();
+/// A chunk that was looked at: any session may get it.
+#[derive(Clone)]
+pub(super) struct Chunk {
+    code: Vec<u8>,
+    arguments: Vec<u8>,
+    data: bool,
+    token: Vec<u8>,
+    deadline_ms: u32,
+}
+
+impl Chunk {
+    /// # Errors
+    /// When it is too large, or its token too long.
+    pub(super) fn new(
+        code: Data,
+        args: Option<&[serde_json::Value]>,
+        data: bool,
+        token: Option<String>,
+        deadline: Option<u32>,
+    ) -> Result<Self> {
+        let arguments = arguments(args)?;
+        check_size(code.0.len() + arguments.len(), if arguments.is_empty() { "the code" } else { "the code with its arguments" })?;
+        let token = token.unwrap_or_default().into_bytes();
         if token.len() > 255 {
             return Err(Error::new(Code::WireMalformed, format!("a token has at most 255 bytes, not {}", token.len())));
         }
-        let deadline = request.deadline_ms.map_or(AWAY, |ms| Duration::from_millis(ms.into()));
-        let shared = self.repl_within(&request.session, deadline).await?;
+        Ok(Self { code: code.0, arguments, data, token, deadline_ms: deadline.unwrap_or(0) })
+    }
+
+    /// Hands it to a session.
+    ///
+    /// # Errors
+    /// [`Code::SessionEnded`], [`Code::SessionQueueFull`].
+    pub(super) fn send(self, shared: Arc<Shared>) -> Result<Sent> {
         let (accepted, number) = oneshot::channel();
         let (done, view) = oneshot::channel();
-        let deadline_ms = request.deadline_ms.unwrap_or(0);
-        let (code, data) = (request.code.0, request.data);
+        let Self { code, arguments, data, token, deadline_ms } = self;
         shared.tell(Msg::Eval { code, arguments, data, token, deadline_ms, accepted, done: Some(done) })?;
         awake::stay();
-        let end = async {
-            // A refusal arrives by the first channel, and then nothing by the second.
-            match view.await {
-                Ok(view) => view,
-                Err(_) => Err(gone()),
-            }
-        };
-        tokio::pin!(end);
-        let mut number = number;
+        Ok(Sent { shared, number, view })
+    }
+}
+
+/// A command that a session was told of.
+pub(super) struct Sent {
+    shared: Arc<Shared>,
+    number: oneshot::Receiver<Result<u64>>,
+    view: oneshot::Receiver<Result<CommandView>>,
+}
+
+/// How long the answer of a command is waited for; then what it has said so far is the answer.
+#[derive(Clone, Copy)]
+pub(super) enum Wait {
+    /// Until it is there.
+    Done,
+    /// So long after the machine has accepted the command.
+    For(Duration),
+    /// Until then.
+    Until(Instant),
+}
+
+impl Service {
+    pub(super) async fn evaluate(&self, request: Eval) -> Result<CommandView> {
+        let chunk = Chunk::new(request.code, request.args.as_deref(), request.data, request.token, request.deadline_ms)?;
+        let deadline = request.deadline_ms.map_or(AWAY, |ms| Duration::from_millis(ms.into()));
+        let shared = self.repl_within(&request.session, deadline).await?;
+        self.answer(chunk.send(shared)?, request.wait_ms.map_or(Wait::Done, |ms| Wait::For(Duration::from_millis(ms)))).await
+    }
+
+    /// The answer of a command.
+    pub(super) async fn answer(&self, sent: Sent, wait: Wait) -> Result<CommandView> {
+        let Sent { shared, mut number, mut view } = sent;
+        // A refusal arrives by the first channel, and then nothing by the second.
         let number = tokio::select! {
             biased;
-            view = &mut end => {
+            view = &mut view => {
                 // Whoever has its answer may well ask again.
                 awake::stay();
-                return match number.try_recv() { Ok(Err(refused)) => Err(refused), _ => view };
+                return match number.try_recv() { Ok(Err(refused)) => Err(refused), _ => view.unwrap_or_else(|_| Err(gone())) };
             }
             number = &mut number => number.map_err(|_| gone())??,
         };
-        match request.wait_ms {
-            None => end.await,
-            Some(ms) => match tokio::time::timeout(Duration::from_millis(ms), end).await {
-                Ok(view) => view,
-                Err(_) => self.look(&shared, number).await,
-            },
+        let end = answered(view);
+        let until = match wait {
+            Wait::Done => return end.await,
+            Wait::For(limit) => Instant::now() + limit,
+            Wait::Until(until) => until,
+        };
+        match tokio::time::timeout_at(until, end).await {
+            Ok(view) => view,
+            Err(_) => self.look(&shared, number).await,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Service;
 use crate::{machine::Machine, session::Shared};
 use std::sync::Arc;
-use vmoon_core::{Code, Error, Result, name::escape, target::Target};
+use vmoon_core::{Code, Error, MachineId, Result, machine::State, name::escape, target::Target};
 
 /// The shortest prefix of an id that is looked up, characters.
 const SHORTEST_PREFIX: usize = 4;
@@ -76,6 +76,16 @@ impl Service {
             Some(name) => error.hint(format!("did you mean {}?", escape(&name))),
             None => error.hint("see `vmoon list`; make one with `vmoon create NAME --start`"),
         }
+    }
+
+    /// The session that a plain name means, where nothing has to be decided or waited for: one machine has that name, it runs and its session lives.
+    pub(super) fn plain_session(&self, text: &str) -> Option<Arc<Shared>> {
+        if text.contains([':', '/']) || text.parse::<MachineId>().is_ok() {
+            return None;
+        }
+        let machine = self.context.only_machine_named(text)?;
+        let view = machine.view();
+        if view.state == State::Running && view.name == text { machine.main_session() } else { None }
     }
 
     /// Finds a session by its id, `MACHINE[/SESSION]`, or a prefix of its id: the live one, else the newest that ended.

@@ -39,6 +39,9 @@ impl Service {
 
     /// The session to use now. A machine that is starting is waited for; one that does not run is an error that says so.
     pub(super) async fn usable_session(&self, text: &str) -> Result<Arc<Shared>> {
+        if let Some(shared) = self.plain_session(text) {
+            return Ok(shared);
+        }
         if let Ok(shared) = self.session(text)
             && !shared.ended()
             && self.context.machine(shared.row.machine).is_none_or(|machine| !machine.outlives(&shared))

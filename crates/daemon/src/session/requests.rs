@@ -223,8 +223,9 @@ impl Task {
         if let Some(done) = done {
             self.waiting.entry(number).or_default().push(done);
         }
-        self.unaccepted.insert(number, Waiting { tag, payload: payload.clone(), token, accepted: vec![accepted] });
         self.send(Frame { tag, id: number, payload: &payload }).await;
+        // If it could not be sent, it is when there is a link again.
+        self.unaccepted.insert(number, Waiting { tag, payload, token, accepted: vec![accepted] });
     }
 
     fn takes_no_data(&self) -> Error {

@@ -261,11 +261,12 @@ impl Task {
         } else {
             task.state = SessionState::Held;
         }
-        drop(tokio::spawn(task.run()));
+        drop(tokio::spawn(Box::new(task).run()));
         Ok(shared)
     }
 
-    async fn run(mut self) {
+    /// What comes seldom has its state in a box of its own: most of ten thousand sessions only wait.
+    async fn run(mut self: Box<Self>) {
         let mut buf = Vec::new();
         while !matches!(self.state, SessionState::Ended { .. }) {
             let idle = self.stalled.is_none() && self.rebuilding.is_none();
@@ -282,19 +283,19 @@ impl Task {
                 },
                 opened = async { match &mut self.opening { Some(opening) => opening.await, None => std::future::pending().await } } => {
                     self.opening = None;
-                    self.opened(opened).await;
+                    Box::pin(self.opened(opened)).await;
                 }
                 rebuilt = async { match &mut self.rebuilding { Some(work) => work.await, None => std::future::pending().await } } => {
                     self.rebuilding = None;
-                    self.rebuilt(rebuilt).await;
+                    Box::pin(self.rebuilt(rebuilt)).await;
                 }
                 () = timer::until(retry) => {
                     if let Some((at, mut frames)) = self.stalled.take() {
-                        self.stream(at, &mut frames).await;
+                        Box::pin(self.stream(at, &mut frames)).await;
                     }
                 }
-                () = timer::until(silence) => self.finish().await,
-                () = timer::until(self.rest_at) => self.rest().await,
+                () = timer::until(silence) => Box::pin(self.finish()).await,
+                () = timer::until(self.rest_at) => Box::pin(self.rest()).await,
             }
         }
         self.farewell();

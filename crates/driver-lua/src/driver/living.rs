@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use vmoon_core::{MachineId, Result};
+use vmoon_core::{Error, MachineId, Result};
 
 /// The machines that were seen to run, and in which life, and those that were just made.
 #[derive(Debug, Default)]
@@ -43,6 +43,11 @@ impl Living {
         None
     }
 
+    /// Whether it was seen to run, whatever became of it.
+    pub(super) fn knows(&self, id: MachineId) -> bool {
+        self.lock().run.contains_key(&id)
+    }
+
     /// A machine was seen to run.
     pub(super) fn saw(&self, id: MachineId, life: u64, mut meta: Meta) {
         // They are read when somebody wants to know, and are the largest part.
@@ -67,8 +72,12 @@ impl Living {
         if let Some((life, meta)) = self.get(id).filter(|(life, _)| *life == number) {
             return Ok(Some((layout.life(id, life), Some(meta))));
         }
-        let Some(life) = layout.lives(id)?.into_iter().find(|life| life.number == number) else { return Ok(None) };
-        let meta = life.meta()?.filter(|meta| meta.process.is_alive()).map(Arc::new);
-        Ok(Some((life, meta)))
+        let life = layout.life(id, number);
+        let meta = life.meta()?;
+        let there = || life.dir.try_exists().map_err(|error| Error::io("look at what a machine has left", error));
+        if meta.is_none() && !there()? {
+            return Ok(None);
+        }
+        Ok(Some((life, meta.filter(|meta| meta.process.is_alive()).map(Arc::new))))
     }
 }

@@ -483,6 +483,10 @@ impl Driver for LuaDriver {
         if channel.name != MAIN {
             return Err(ended());
         }
+        // A daemon that takes over opens sessions and looks at their machines next: what is read for the one is not read again for the other.
+        if !self.0.seen.knows(id) {
+            let _ = self.0.glance(id);
+        }
         let (life, mut holder) = self.0.seen.find(&self.0.layout, id, channel.life)?.ok_or_else(ended)?;
         // A holder that is ending may refuse; then its files have the rest.
         for _ in 0..2 {

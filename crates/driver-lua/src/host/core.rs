@@ -143,6 +143,8 @@ pub(crate) struct Core {
     // Clients.
     pub(crate) listen: OwnedFd,
     pub(crate) conn: Option<Conn>,
+    /// How many there were.
+    pub(crate) clients: u64,
     pub(crate) guests: Vec<Guest>,
     /// Who wants to copy the process.
     pub(crate) asker: Option<Talk>,
@@ -178,6 +180,7 @@ impl Core {
             asking: false,
             listen,
             conn: None,
+            clients: 0,
             guests: Vec::new(),
             asker: None,
             speaks: Versions::OURS,

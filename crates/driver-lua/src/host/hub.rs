@@ -21,16 +21,22 @@
 //! The main thread polls while it is idle and a command is answered without any switch of threads. The I/O thread is started with the first command: most
 //! of thousands of machines have none yet. When a command begins, a timer
 //! is armed unless it still is; if the command runs when it fires, or the main thread has to wait, the I/O thread takes over
-//! the descriptors until the command ends. All state is behind one lock and every descriptor is non-blocking, so it is never wrong for either to look.
+//! the descriptors until the command ends. A command that is over before, and did not follow closely on another one, disarms it: waking a thread for
+//! nothing costs more than ten such calls. All state is behind one lock and every descriptor is non-blocking, so it is never wrong for either to look.
 
 mod end;
 pub(crate) mod fork;
+mod idle;
 pub(crate) mod room;
 mod watch;
 
 pub use super::core::{Command, Stream};
 use super::core::{Core, HANDSHAKE, PENDING, Query};
-use super::{poll::Polled, store::Class};
+use super::{
+    poll::{CLIENT, Polled},
+    store::Class,
+};
+use idle::Idle;
 use room::Room;
 use rustix::{
     event::{EventfdFlags, eventfd},
@@ -131,6 +137,12 @@ struct State {
     tried: Instant,
     /// The timer will fire.
     armed: bool,
+    /// When the last command began.
+    began: Option<Instant>,
+    /// No other command began shortly before the last one.
+    lone: bool,
+    /// What the main thread waits for while nothing is to be done.
+    idle: Option<Idle>,
     /// The I/O thread looks whether the client can be written to.
     watches_write: bool,
     /// This process.
@@ -175,6 +187,9 @@ impl Hub {
                 nudge: false,
                 tried: Instant::now(),
                 armed: false,
+                began: None,
+                lone: false,
+                idle: None,
                 watches_write: false,
                 me,
                 exit_path,
@@ -245,14 +260,24 @@ impl Hub {
                 // A client that is gone had written something before it went.
                 continue;
             }
-            let mut polled = Polled::new(&state.core, self.term.as_raw_fd());
-            for fd in watch {
-                polled.add(fd.as_raw_fd(), libc::POLLIN);
+            let calm = watch.is_empty() && state.threaded && Idle::will_do(&state.core);
+            let idle = if calm { Idle::of(state.idle.take(), &state.core, &self.term) } else { None };
+            let mut polled;
+            if let Some(idle) = idle {
+                drop(state);
+                polled = idle.wait();
+                state = self.lock();
+                state.idle = Some(idle);
+            } else {
+                polled = Polled::new(&state.core, self.term.as_raw_fd());
+                for fd in watch {
+                    polled.add(fd.as_raw_fd(), libc::POLLIN);
+                }
+                let timeout = state.core.timeout(Instant::now());
+                drop(state);
+                polled.wait(timeout);
+                state = self.lock();
             }
-            let timeout = state.core.timeout(Instant::now());
-            drop(state);
-            polled.wait(timeout);
-            state = self.lock();
             self.serve(&mut state, &polled);
             state.core.put_pending();
             if super::term::asked() {
@@ -289,6 +314,7 @@ impl Hub {
         let own = (limit > 0).then(|| Duration::from_millis(limit.into()));
         let deadline = own.or_else(|| self.command_time.get().copied()).and_then(|limit| started.checked_add(limit));
         state.core.put_pending();
+        state.lone = state.began.replace(started).is_none_or(|last| started.duration_since(last) >= TAKE_OVER);
         state.core.running = Some(super::core::Running { id: command.id, started, deadline, cut: None, cut_at: None, printed: 0 });
         // A timer that is armed already is left alone: arming one costs as much as a small command.
         if !std::mem::replace(&mut state.armed, true) {
@@ -391,6 +417,10 @@ impl Hub {
         let state = self.captured(self.lock());
         let mut state = self.conclude(state, outcome);
         state.core.send();
+        if state.lone && state.armed && !state.core.has_work() {
+            state.armed = false;
+            self.arm(Duration::ZERO);
+        }
     }
 
     fn conclude<'a>(&'a self, state: Guard<'a>, outcome: Outcome) -> Guard<'a> {
@@ -496,7 +526,7 @@ impl Hub {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    /// Arms the timer that makes the I/O thread look whether to take over.
+    /// Arms the timer that makes the I/O thread look whether to take over; disarms it if that is never.
     fn arm(&self, after: Duration) {
         let value = Timespec { tv_sec: after.as_secs() as i64, tv_nsec: after.subsec_nanos().into() };
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -508,7 +538,7 @@ impl Hub {
         if polled.ready(2) || polled.ready(3) {
             core.capture();
         }
-        if polled.ready(4) {
+        if polled.ready(CLIENT) {
             core.read_client(false);
         }
         if !core.guests.is_empty() {

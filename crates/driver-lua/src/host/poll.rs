@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+/// Index of the client's descriptor, behind what wakes us, the listening socket and both captures.
+pub(super) const CLIENT: usize = 4;
+
 /// A set of descriptors for poll(2), by number: the state is not locked while they are waited for, so one may be closed
 /// meanwhile; that only makes an answer useless, since every descriptor is non-blocking.
 #[derive(Clone)]
@@ -17,7 +20,7 @@ pub(super) struct Polled {
 }
 
 impl Polled {
-    const MAX: usize = 5 + MAX_GUESTS + 8;
+    const MAX: usize = CLIENT + 1 + MAX_GUESTS + 8;
 
     pub(super) fn empty() -> Self {
         Self { fds: [libc::pollfd { fd: -1, events: 0, revents: 0 }; Self::MAX], len: 0, own: 0 }
@@ -56,6 +59,16 @@ impl Polled {
         let n = unsafe { libc::ppoll(self.fds.as_mut_ptr(), self.len as libc::nfds_t, limit, std::ptr::null()) };
         if n < 0 {
             self.fds.iter_mut().for_each(|fd| fd.revents = 0);
+        }
+    }
+
+    /// Takes over what was found in another way: the descriptors up to the client's of these indexes can be read.
+    pub(super) fn found(&mut self, indexes: impl Iterator<Item = usize>) {
+        (self.len, self.own) = (CLIENT + 1, CLIENT + 1);
+        for index in indexes {
+            if let Some(fd) = self.fds.get_mut(index) {
+                fd.revents = libc::POLLIN;
+            }
         }
     }
 

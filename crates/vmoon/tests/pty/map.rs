@@ -145,7 +145,9 @@ fn what_makes_no_sense_runs_nothing() {
         (&["--map", "-", "none.lua"], 127, "cannot open none.lua"),
         (&["--map", "-", "bad.lua"], 1, "bad.lua:1:"),
         (&["--map", "-", "-"], 2, "cannot both be standard input"),
-        (&["--map", "-", "--runtime", "lua5.4", "-e", "return 1"], 2, "is an installed interpreter"),
+        (&["--map", "-", "--runtime", "lua5.3", "bad.lua"], 1, "bad.lua:1:"),
+        (&["--map", "-", "--runtime", "lua9", "-e", "return 1"], 127, "there is no interpreter lua9"),
+        (&["--map", "-", "--runtime", "cat", "-e", "return 1"], 126, "does not behave as lua5.1 to lua5.4 or luajit do"),
         (&["--jobs", "2", "-e", "return 1"], 2, "--map"),
         (&["--map", "-", "--jobs", "0", "-e", "return 1"], 2, "--jobs"),
     ] {
@@ -154,5 +156,111 @@ fn what_makes_no_sense_runs_nothing() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]), "{args:?} {stderr}");
         assert!(stderr.contains(message), "{args:?} {stderr}");
+    }
+}
+
+/// The interpreters of Debian, and what they say they are.
+const INSTALLED: [(&str, &str); 5] =
+    [("lua5.1", "Lua 5.1"), ("lua5.2", "Lua 5.2"), ("lua5.3", "Lua 5.3"), ("lua5.4", "Lua 5.4"), ("luajit", "LuaJIT")];
+
+#[test]
+fn items_run_in_installed_interpreters_as_in_the_embedded_one() {
+    let home = Home::new();
+    home.file("beside.lua", b"return { name = 'beside' }");
+    home.file(
+        "p.lua",
+        b"#!/usr/bin/env lua
+          local x = ...
+          if x == 'error' then error('bad') end
+          if x == 'object' then error(setmetatable({}, { __tostring = function() return 'mine' end })) end
+          if x == 'swallow' then while true do pcall(function() while true do end end) end end
+          if x == 'exit' then os.exit(3) end
+          if x == 'function' then return print end
+          if x == 'file' then return (select(2, io.open('/etc/passwd'))) end
+          if x == 'shell' then os.execute('true') end
+          if x == 'lua' then return jit and 'LuaJIT' or _VERSION end
+          if x == 'module' then return require('beside').name .. require('vmoon').encode({ 1 }) end
+          if x == 'print' then print('one\ntwo') io.stderr:write('three') return io.read() end
+          if x == 'long' then io.write(('y'):rep(1e6)) return ('z'):rep(3e6) end
+          count = (count or 0) + 1
+          return { x = x, word = arg[1], script = arg[0], count = count, none = arg[-1] }",
+    );
+    let kinds = ["error", "object", "swallow", "exit", "function", "file", "shell", "lua", "module", "print", "long"];
+    let mut input: String = kinds.iter().map(|kind| format!("\"{kind}\"\n")).collect();
+    input += "{bad\n{\"k\":[true,null,2.5]}\nnull\n";
+    for (runtime, is) in INSTALLED {
+        let args = ["--runtime", runtime, "--jobs", "3", "--deadline", "3s", "--with-input", "p.lua", "word"];
+        let (code, rows, stderr) = map(&home, &args, &input);
+        assert_eq!((code, rows.len()), (Some(1), kinds.len() + 3), "{runtime} {stderr}");
+        let said = |at: usize| rows[at]["error"].as_str().unwrap_or_default();
+        for (at, expect) in [
+            (0, "p.lua:3: bad"),
+            (1, "mine"),
+            (2, "deadline of 3s"),
+            (3, "os.exit(3)"),
+            (4, "no form in JSON"),
+            (6, "not granted"),
+            (11, "not JSON"),
+        ] {
+            assert!(said(at).contains(expect), "{runtime} {at} {} {stderr}", rows[at]);
+        }
+        assert!(rows[5]["result"].as_str().unwrap().contains("Permission denied"), "{runtime} {}", rows[5]);
+        assert_eq!(
+            (&rows[7]["result"], &rows[8]["result"], &rows[9]["result"]),
+            (&json!(is), &json!("beside[1]"), &Value::Null),
+            "{stderr}"
+        );
+        assert_eq!(rows[10]["result"].as_str().map(str::len), Some(3_000_000), "{runtime}");
+        let found = &rows[12]["result"];
+        assert_eq!((&found["x"], &found["word"], &found["script"]), (&json!({"k": [true, null, 2.5]}), &json!("word"), &json!("p.lua")));
+        assert_eq!((&rows[12]["input"], &found["count"], found.get("none")), (&json!({"k": [true, null, 2.5]}), &json!(1), None));
+        assert_eq!(rows[13]["result"].get("x"), None, "null is nil");
+        for said in
+            ["[9] one\n[9] two\n[9] three\n", "[10] ... and 934464 bytes more\n", "6 done, 8 failed", "warning: item 0: p.lua:3: bad"]
+        {
+            assert!(stderr.contains(said), "{runtime} {said} {}", &stderr[stderr.len().saturating_sub(600)..]);
+        }
+    }
+}
+
+#[test]
+fn installed_interpreters_try_again_differ_in_their_seeds_and_take_their_profile() {
+    let home = Home::new();
+    home.file("tries", b"");
+    let code = "local f = io.open(arg[1], 'a+') f:write('x') f:seek('set') local n = #f:read('*a') f:close()
+                if n < 3 then error('not yet') end return n";
+    home.file("p.lua", code.as_bytes());
+    let tries = home.path().join("tries").to_string_lossy().into_owned();
+    for (runtime, _) in INSTALLED {
+        home.file("tries", b"");
+        let (code, rows, stderr) = map(&home, &["--runtime", runtime, "--retries", "5", "--write", "tries", "p.lua", &tries], "1\n{\n");
+        assert_eq!(
+            (code, &rows[0]["result"], &rows[0]["attempts"], &rows[1]["attempts"]),
+            (Some(1), &json!(3), &json!(3), &json!(1)),
+            "{stderr}"
+        );
+        assert!(stderr.contains("1 done, 1 failed, 2 tried again"), "{stderr}");
+        let input: String = (0..12).map(|n| format!("{n}\n")).collect();
+        let (_, rows, stderr) = map(&home, &["--runtime", runtime, "--unordered", "-e", "return math.random(1e9)"], &input);
+        let mut seen: Vec<u64> = rows.iter().filter_map(|row| row["result"].as_u64()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 12, "{runtime} {stderr}");
+        let trusted = [
+            "--runtime",
+            runtime,
+            "--profile",
+            "trusted",
+            "-e",
+            "return io.open('/etc/passwd'):read() ~= nil and io.popen('echo x'):read()",
+        ];
+        let (code, rows, stderr) = map(&home, &trusted, "1\n");
+        assert_eq!((code, &rows[0]["result"]), (Some(0), &json!("x")), "{runtime} {stderr}");
+        let (_, rows, _) = map(
+            &home,
+            &["--runtime", runtime, "--memory", "64M", "-e", "local t = {} while true do t[#t + 1] = ('x'):rep(1e6) end"],
+            "1\n",
+        );
+        assert!(rows[0]["error"].as_str().unwrap().contains("not enough memory"), "{runtime} {}", rows[0]);
     }
 }

@@ -281,6 +281,7 @@ impl Core {
         };
         conn.direct(tag::HELLO, 0, &hello.to_vec());
         self.conn = Some(conn);
+        self.clients += 1;
         self.changed = true;
         self.obey_inbox();
     }

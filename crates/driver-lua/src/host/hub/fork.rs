@@ -98,6 +98,7 @@ impl Hub {
         all.extend([core.listen.as_raw_fd(), talk.descriptor()]);
         all.extend(core.store.descriptors());
         all.extend(self.room.get().map(|room| room.descriptor().as_raw_fd()));
+        all.extend(state.idle.iter().map(|idle| idle.descriptor().as_raw_fd()));
         all.extend(core.captures.iter().map(|(fd, _)| fd.as_raw_fd()));
         all.extend(core.conn.iter().chain(core.guests.iter().map(|guest| &guest.conn)).map(|conn| conn.fd.as_raw_fd()));
         all
@@ -164,6 +165,8 @@ impl Hub {
         let core = Core::new(store, birth.key.clone(), state.core.runtime.clone(), listen, captures);
         // The original's socket, clients, pipes and files are closed, and its ring is unmapped.
         drop(std::mem::replace(&mut state.core, core));
+        // It looks at what the original has.
+        (state.idle, state.began) = (None, None);
         // The I/O thread has stayed with the original.
         state.threaded = false;
         (state.taken, state.parked, state.nudge, state.armed, state.watches_write) = (false, false, false, false, false);

@@ -5,16 +5,18 @@
 //! This file must not know how results are shown.
 
 mod child;
+mod installed;
 mod lines;
 mod order;
 mod run;
 pub(crate) mod work;
 
 use super::{OURS, Source, access, complain};
-use crate::flavour::Flavour;
+use crate::{flavour::Flavour, host::builtin};
 use mlua_sys as ffi;
 use serde_json::{Map as Settings, Value};
-use std::{ffi::OsString, io, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fs::File, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use vmoon_confine::Prepared;
 
 /// The messages of an item's process.
 mod tag {
@@ -37,7 +39,7 @@ pub struct Map {
     pub source: Source,
     /// Its table `arg`.
     pub args: Vec<OsString>,
-    /// `None` or `builtin` for the Lua that is built in, `builtin-luajit` and the like for another one.
+    /// As [`super::Program::runtime`].
     pub runtime: Option<String>,
     /// The file of the items, one JSON value a line; `None` for standard input.
     pub input: Option<PathBuf>,
@@ -148,10 +150,7 @@ pub fn run(map: &Map, sink: &mut dyn Sink) -> Result<Summary, Failure> {
         None => {}
         Some((_, Some(flavour))) if flavour.is_ours() => {}
         Some((_, Some(flavour))) => return super::elsewhere::many(flavour, map, sink),
-        Some((runtime, None)) => {
-            complain(&format!("--map: {runtime} is an installed interpreter, and items run in Lua that is built in: leave --runtime out"));
-            return Err(Failure::Told(access::USAGE));
-        }
+        Some((runtime, None)) => return installed::run(runtime, map, sink),
     }
     let chunk = super::load(&map.source).map_err(Failure::Told)?;
     let access = access::decide(&map.access, &map.source, None, map.environment.as_ref()).map_err(Failure::Told)?;
@@ -166,7 +165,16 @@ pub fn run(map: &Map, sink: &mut dyn Sink) -> Result<Summary, Failure> {
     {
         complain(&sentence);
     }
-    run::run(map, &script, &access, sink)
+    builtin::prepare();
+    let settings = if access.grants.is_trusted() { String::new() } else { access.grants.settings() };
+    let (prepared, nothing) = (Prepared::new(), nothing()?);
+    let job = child::Job { script: &script, access: &access, prepared: &prepared, settings: settings.as_bytes(), nothing: &nothing };
+    run::run(map, &|item, to| child::run(&job, item, to), sink)
+}
+
+/// Nothing, to read from.
+fn nothing() -> Result<OwnedFd, Failure> {
+    File::open("/dev/null").map(Into::into).map_err(Failure::io("/dev/null cannot be opened"))
 }
 
 /// Why there is no summary.

@@ -1,13 +1,11 @@
 //! The loop of the parent: reads lines, starts processes, takes what they send, and gives results out.
 
 use super::{
-    super::access::Access,
-    Failure, Item, Map, Script, Sink, Summary, child,
+    Failure, Item, Map, Sink, Summary,
     lines::{LONGEST, Line, Lines},
     order::Order,
     work::{End, Work},
 };
-use crate::host::builtin;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     collections::VecDeque,
@@ -18,7 +16,6 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use vmoon_confine::Prepared;
 
 /// How much is read at once from the input and, of turns, from a process.
 const PIECE: usize = 64 << 10;
@@ -26,18 +23,16 @@ const TURNS: usize = 16;
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(100);
 
+/// What the process of an item does with its line and the descriptor for its messages; gives the code with which it ends.
+pub(super) type Attempt<'a> = &'a dyn Fn(&[u8], &OwnedFd) -> i32;
+
 /// Runs all of it.
-pub(super) fn run(map: &Map, script: &Script, access: &Access, sink: &mut dyn Sink) -> Result<Summary, Failure> {
+pub(super) fn run(map: &Map, attempt: Attempt<'_>, sink: &mut dyn Sink) -> Result<Summary, Failure> {
     let signals = Signals::new().map_err(Failure::io("signals cannot be awaited"))?;
-    let nothing: OwnedFd = File::open("/dev/null").map_err(Failure::io("/dev/null cannot be opened"))?.into();
     let input = open(map.input.as_deref())?;
-    builtin::prepare();
-    let settings = if access.grants.is_trusted() { String::new() } else { access.grants.settings() };
-    let prepared = Prepared::new();
-    let job = child::Job { script, access, prepared: &prepared, settings: settings.as_bytes(), nothing: &nothing };
     let mut run = Run {
         map,
-        job,
+        attempt,
         input,
         lines: Lines::default(),
         held: None,
@@ -75,7 +70,7 @@ fn open(path: Option<&Path>) -> Result<File, Failure> {
 
 struct Run<'a> {
     map: &'a Map,
-    job: child::Job<'a>,
+    attempt: Attempt<'a>,
     input: File,
     lines: Lines,
     /// A line that was read and may not be started yet.
@@ -167,7 +162,7 @@ impl Run<'_> {
         let (from, to) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&from, true)?;
         // SAFETY: this process has one thread, by the promise of whoever called `super::run`.
-        let pid = unsafe { vmoon_sys::fork::fork(|| child::run(&self.job, input, &to)) }?;
+        let pid = unsafe { vmoon_sys::fork::fork(|| (self.attempt)(input, &to)) }?;
         Ok((pid, from))
     }
 

@@ -90,6 +90,11 @@ impl Heard {
         true
     }
 
+    /// The result of a process that has ended so; or why there is none and whether another attempt may have one.
+    pub(super) fn outcome(&mut self, overdue: Option<Duration>, status: Reaped) -> Result<String, (String, bool)> {
+        outcome(self.verdict.take(), overdue, status)
+    }
+
     /// How much of it is held, bytes.
     pub(crate) fn held(&self) -> usize {
         self.received.len() + self.printed.len()
@@ -139,7 +144,7 @@ impl Work {
         // What it has written before it ended; a program that it started may go on writing for ever.
         self.receive(2 * LONGEST / (16 << 10));
         let status = reap(self.pid);
-        let outcome = outcome(self.heard.verdict.take(), self.overdue, status);
+        let outcome = self.heard.outcome(self.overdue, status);
         let final_ = matches!(&outcome, Ok(_) | Err((_, false)));
         let item = Item {
             index: self.index,
