@@ -180,7 +180,7 @@ fn items_run_in_installed_interpreters_as_in_the_embedded_one() {
           if x == 'shell' then os.execute('true') end
           if x == 'lua' then return jit and 'LuaJIT' or _VERSION end
           if x == 'module' then return require('beside').name .. require('vmoon').encode({ 1 }) end
-          if x == 'print' then print('one\ntwo') io.stderr:write('three') return io.read() end
+          if x == 'print' then print('one\\ntwo') io.stderr:write('three') return io.read() end
           if x == 'long' then io.write(('y'):rep(1e6)) return ('z'):rep(3e6) end
           count = (count or 0) + 1
           return { x = x, word = arg[1], script = arg[0], count = count, none = arg[-1] }",
@@ -258,7 +258,7 @@ fn installed_interpreters_try_again_differ_in_their_seeds_and_take_their_profile
         assert_eq!((code, &rows[0]["result"]), (Some(0), &json!("x")), "{runtime} {stderr}");
         let (_, rows, _) = map(
             &home,
-            &["--runtime", runtime, "--memory", "64M", "-e", "local t = {} while true do t[#t + 1] = ('x'):rep(1e6) end"],
+            &["--runtime", runtime, "--memory", "64M", "-e", "local t = {} while true do t[#t + 1] = ('x'):rep(1e6) .. #t end"],
             "1\n",
         );
         assert!(rows[0]["error"].as_str().unwrap().contains("not enough memory"), "{runtime} {}", rows[0]);
