@@ -209,11 +209,11 @@ impl Task {
                     if let Some(op) = &mut self.operation {
                         op.late = true;
                     }
-                    Box::pin(self.input(Input::Deadline, None)).await;
+                    self.input(Input::Deadline, None).await;
                 }
                 () = abandoned => {
                     tracing::info!(machine = %self.row.name, "nobody is attached any more: the temporary machine is deleted");
-                    Box::pin(self.input(Input::Request(Request::DeleteForce), None)).await;
+                    self.input(Input::Request(Request::DeleteForce), None).await;
                 }
             }
         }
