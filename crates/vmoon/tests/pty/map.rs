@@ -166,9 +166,10 @@ const INSTALLED: [(&str, &str); 5] =
 #[test]
 fn items_run_in_installed_interpreters_as_in_the_embedded_one() {
     let home = Home::new();
-    home.file("beside.lua", b"return { name = 'beside' }");
+    std::fs::create_dir(home.path().join("work")).unwrap();
+    home.file("work/beside.lua", b"return { name = 'beside' }");
     home.file(
-        "p.lua",
+        "work/p.lua",
         b"#!/usr/bin/env lua
           local x = ...
           if x == 'error' then error('bad') end
@@ -189,7 +190,7 @@ fn items_run_in_installed_interpreters_as_in_the_embedded_one() {
     let mut input: String = kinds.iter().map(|kind| format!("\"{kind}\"\n")).collect();
     input += "{bad\n{\"k\":[true,null,2.5]}\nnull\n";
     for (runtime, is) in INSTALLED {
-        let args = ["--runtime", runtime, "--jobs", "3", "--deadline", "3s", "--with-input", "p.lua", "word"];
+        let args = ["--runtime", runtime, "--jobs", "3", "--deadline", "3s", "--with-input", "work/p.lua", "word"];
         let (code, rows, stderr) = map(&home, &args, &input);
         assert_eq!((code, rows.len()), (Some(1), kinds.len() + 3), "{runtime} {stderr}");
         let said = |at: usize| rows[at]["error"].as_str().unwrap_or_default();
@@ -212,11 +213,11 @@ fn items_run_in_installed_interpreters_as_in_the_embedded_one() {
         );
         assert_eq!(rows[10]["result"].as_str().map(str::len), Some(3_000_000), "{runtime}");
         let found = &rows[12]["result"];
-        assert_eq!((&found["x"], &found["word"], &found["script"]), (&json!({"k": [true, null, 2.5]}), &json!("word"), &json!("p.lua")));
+        assert_eq!((&found["x"], &found["word"], &found["script"]), (&json!({"k": [true, null, 2.5]}), &json!("word"), &json!("work/p.lua")));
         assert_eq!((&rows[12]["input"], &found["count"], found.get("none")), (&json!({"k": [true, null, 2.5]}), &json!(1), None));
         assert_eq!(rows[13]["result"].get("x"), None, "null is nil");
         for said in
-            ["[9] one\n[9] two\n[9] three\n", "[10] ... and 934464 bytes more\n", "6 done, 8 failed", "warning: item 0: p.lua:3: bad"]
+            ["[9] one\n[9] two\n[9] three\n", "[10] ... and 934464 bytes more\n", "7 done, 7 failed", "warning: item 0: work/p.lua:3: bad"]
         {
             assert!(stderr.contains(said), "{runtime} {said} {}", &stderr[stderr.len().saturating_sub(600)..]);
         }
