@@ -65,7 +65,7 @@ if [ -z "$dir" ]; then
   dir=$base/new.$7
   { mkdir -p "$dir" && echo $$ >"$dir/claim" && mkfifo "$dir/in" "$dir/bell"; } || { rm -rf "$dir"; fail; }
 fi
-{ cd "$dir" && echo "$7" >lease && echo "$now" >boot; } || { rm -rf "$dir"; fail; }
+{ cd "$dir" && echo "$7" >lease && echo "$now" >boot && : >sleeper; } || { rm -rf "$dir"; fail; }
 exec 3<&0 </dev/null
 {
   trap '' HUP INT

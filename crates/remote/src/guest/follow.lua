@@ -30,7 +30,15 @@ end
 -- It has its name when the session has begun.
 local bell = open(path .. "bell", "r+b") or assert(open(path .. "bell." .. lease, "r+b"))
 bell:setvbuf("no")
-local function arm() open(path .. "want", "wb"):close() end
+-- Sessions that earlier versions have begun look for a file.
+local sleeper, naps = open(path .. "sleeper", "r+b"), 0
+if sleeper then sleeper:setvbuf("no") end
+local function arm()
+  if not sleeper then return open(path .. "want", "wb"):close() end
+  naps = naps + 1
+  sleeper:seek("set", 0)
+  sleeper:write(("%-40s"):format(lease .. " " .. naps))
+end
 local function sleep()
   if bell:read(1) == "q" then os.exit(0) end
 end

@@ -8,7 +8,8 @@
 --   o.BASE    the session's stream from offset BASE on, in frames of the daemon's kind; `segments` lists the bases
 --   d.LEASE   answers that belong to nobody's stream, in the same frames
 --   state     LAST RUNNING WAITS WAITING MODE DUE AT: it tells what the stream tells up to the offset AT
---   want      somebody sleeps and is to be woken through the FIFO bell.LEASE
+--   sleeper   LEASE N, in 40 bytes: whose follower goes to sleep for the N-th time unless it finds something then, and is to be woken through the FIFO
+--             bell.LEASE; once, so nobody has to take that back
 --   lease     whose lines are obeyed; acked: how much of the stream is stored elsewhere
 --   int       the running command is being interrupted: ID KIND
 --   s.1, s.2  what children and C code write; z: the code the program asked to end with; hello: the runtime
@@ -132,18 +133,17 @@ end
 
 local board = assert(open(path .. "state", "wb"))
 setvbuf(board, "no")
-local mode, shown, ringing = "sig", "", false
+local mode, shown = "sig", ""
 local lease, letters = "", nil
+local sleeper = assert(open(path .. "sleeper", "rb"))
+setvbuf(sleeper, "no") -- else what it had said before would be read
+local woken
 local function wake()
-  if not ringing then
-    local f = open(path .. "want", "rb")
-    if not f then return end
-    close(f)
-  end
-  ringing = true
-  remove(path .. "want")
-  -- Most often it is who spoke last. Whoever takes the lease over removes the bell of the one before, and only then wants to be woken.
-  local bell = lease ~= "" and open(path .. "bell." .. lease, "r+b")
+  seek(sleeper, "set", 0)
+  local who = read(sleeper, 40)
+  if not who or who == woken then return end
+  -- Whoever takes the lease over removes the bell of the one before, who may still say for a moment that it sleeps.
+  local bell = open(path .. "bell." .. (match(who, "^%x+") or ""), "r+b")
   if not bell then
     local now_its = slurp("lease")
     bell = now_its and open(path .. "bell." .. now_its, "r+b")
@@ -152,7 +152,7 @@ local function wake()
     write(bell, "x")
     close(bell)
   end
-  ringing = false
+  woken = who
 end
 local shown_of, shown_mode
 local function show()
@@ -202,10 +202,11 @@ end
 ---------------------------------------------------------------------------------------------- what the driver writes
 
 local uptime = open("/proc/uptime", "rb")
+if uptime then setvbuf(uptime, "no") end -- else it would stand still
 local function age()
   if not uptime then return now() end
   seek(uptime, "set", 0)
-  return read(uptime, "*n") or 0
+  return tonumber(match(read(uptime, 16) or "", "^[%d.]+")) or 0
 end
 local began, aged = 0, 0
 local function took()

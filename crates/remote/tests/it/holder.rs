@@ -15,9 +15,11 @@ use crate::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::{
+    cell::Cell,
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     ops::RangeInclusive,
+    os::unix::fs::FileExt as _,
     path::PathBuf,
     time::Duration,
 };
@@ -43,6 +45,8 @@ struct Holder {
     /// What was read and is no whole frame yet.
     part: Vec<u8>,
     answers: usize,
+    /// How often it has gone to sleep.
+    naps: Cell<u64>,
 }
 
 /// The pipe that wakes whoever has this lease.
@@ -61,8 +65,19 @@ impl Holder {
         let (segment, at) = (File::open(dir.join("o.0")).expect("the stream"), talk.at);
         drop(talk);
         let first = "a0".to_owned();
-        let mut this =
-            Self { bell: bell(&dir, &first), dir, input, lease: first, leases: 0, segment, base: 0, at, part: Vec::new(), answers: 0 };
+        let mut this = Self {
+            bell: bell(&dir, &first),
+            dir,
+            input,
+            lease: first,
+            leases: 0,
+            segment,
+            base: 0,
+            at,
+            part: Vec::new(),
+            answers: 0,
+            naps: Cell::new(0),
+        };
         let before = fs::read_to_string(this.dir.join("lease")).expect("a lease");
         this.hold();
         let _ = fs::remove_file(this.dir.join(format!("bell.{}", before.trim())));
@@ -96,7 +111,10 @@ impl Holder {
     }
 
     fn arm(&self) {
-        File::create(self.dir.join("want")).expect("a wish");
+        self.naps.set(self.naps.get() + 1);
+        let said = format!("{:<40}", format!("{} {}", self.lease, self.naps.get()));
+        let sleeper = File::options().write(true).open(self.dir.join("sleeper")).expect("where sleepers say so");
+        sleeper.write_all_at(said.as_bytes(), 0).expect("a wish");
     }
 
     /// What the stream has more.

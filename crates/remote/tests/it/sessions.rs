@@ -35,6 +35,12 @@ async fn conversation(tools: Tools, lua: &str) {
     // Children write where everything has its place.
     let frames = talk.eval("print('one') os.execute('echo two') print('three')").await;
     assert_eq!(output(&frames, tag::STDOUT), b"one\ntwo\nthree\n", "{frames:?}");
+    // It took as long as somebody with a watch would say, twice.
+    for code in ["os.execute('sleep 0.3')", "os.execute('sleep 0.2')"] {
+        let frames = talk.eval(code).await;
+        let took = frames.last().and_then(|done| done.payload.as_slice().try_into().ok()).map(u64::from_le_bytes);
+        assert!(took.is_some_and(|took| (180_000..60_000_000).contains(&took)), "{code}: {took:?} µs");
+    }
     // Input, asked for twice, given once ahead.
     let id = talk.start("local a, b = io.read(), io.read() return a .. '|' .. tostring(b)").await;
     talk.until(|f| f.tag == tag::WANTS_INPUT && f.id == id).await;
