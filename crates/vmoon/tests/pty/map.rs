@@ -213,7 +213,10 @@ fn items_run_in_installed_interpreters_as_in_the_embedded_one() {
         );
         assert_eq!(rows[10]["result"].as_str().map(str::len), Some(3_000_000), "{runtime}");
         let found = &rows[12]["result"];
-        assert_eq!((&found["x"], &found["word"], &found["script"]), (&json!({"k": [true, null, 2.5]}), &json!("word"), &json!("work/p.lua")));
+        assert_eq!(
+            (&found["x"], &found["word"], &found["script"]),
+            (&json!({"k": [true, null, 2.5]}), &json!("word"), &json!("work/p.lua"))
+        );
         assert_eq!((&rows[12]["input"], &found["count"], found.get("none")), (&json!({"k": [true, null, 2.5]}), &json!(1), None));
         assert_eq!(rows[13]["result"].get("x"), None, "null is nil");
         for said in
