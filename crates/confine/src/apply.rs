@@ -37,6 +37,11 @@ impl Prepared {
         Self { landlock, mapped, filters }
     }
 
+    /// The version of Landlock, if this kernel has it.
+    pub(crate) fn landlock(&self) -> Option<u32> {
+        self.landlock.as_ref().ok().copied()
+    }
+
     /// How many instructions the longest filter has.
     pub fn filter_length(&self) -> usize {
         self.filters.iter().flatten().flatten().map(Filter::instructions).max().unwrap_or(0)
@@ -80,6 +85,11 @@ pub fn apply_forkable(rules: &Rules, prepared: &Prepared, token: u64) -> Result<
 }
 
 pub(crate) fn apply_for(rules: &Rules, prepared: &Prepared, next: Next) -> Result<Report, Error> {
+    apply_but(None, rules, prepared, next)
+}
+
+/// Applies all layers but one that follows later, of which the report says so.
+pub(crate) fn apply_but(later: Option<Layer>, rules: &Rules, prepared: &Prepared, next: Next) -> Result<Report, Error> {
     let trusted = rules.profile == Profile::Trusted;
     let mut report = Report::default();
     let unwanted = |layer: Layer| {
@@ -93,6 +103,11 @@ pub(crate) fn apply_for(rules: &Rules, prepared: &Prepared, next: Next) -> Resul
     };
     // In this order: the limits need what Landlock takes away, Landlock and seccomp need no_new_privs, and seccomp takes away the calls of all others.
     for layer in [Layer::Privileges, Layer::Rlimits, Layer::Landlock, Layer::Seccomp] {
+        if later == Some(layer) {
+            need_no_new_privs(rules, layer)?;
+            report.set(layer, Status::off("its paths are not known yet"));
+            continue;
+        }
         let status = match unwanted(layer) {
             Some(off) => off,
             None => one(layer, rules, prepared, next)?,

@@ -152,6 +152,11 @@ pub(crate) fn ruleset(rules: &Rules, abi: u32) -> Result<OwnedFd, Error> {
     Ok(ruleset)
 }
 
+/// Grants a directory of the process's own in a ruleset.
+pub(crate) fn own(ruleset: &OwnedFd, path: &Path, abi: u32) -> Result<(), Error> {
+    grant(ruleset, path, (WRITE | RUN) & known(abi), true)
+}
+
 /// What is granted on each path, and whether it must be there. Many paths are granted in more than one way, and each rule costs a look-up.
 fn grants(rules: &Rules) -> Vec<(&Path, u64, bool)> {
     let mut grants: Vec<(&Path, u64, bool)> = Vec::with_capacity(rules.read.len() + rules.write.len() + rules.execute.len());

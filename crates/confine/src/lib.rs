@@ -2,6 +2,7 @@
 //!
 //! [`rules`] and [`grant`] are policy: plain data, decided by the driver, pure. The rest applies it to the calling process.
 
+mod ahead;
 mod apply;
 pub mod attempts;
 pub mod cgroup;
@@ -17,6 +18,7 @@ mod rlimits;
 pub mod rules;
 mod seccomp;
 
+pub use ahead::{Ruleset, apply_ahead};
 pub use apply::{Prepared, apply, apply_forkable, probe};
 pub use report::{Error, LayerStatus, Report, Status};
 pub use rules::{Layer, Limits, Profile, Rules};

@@ -13,6 +13,8 @@ pub(crate) enum Base {
     Program,
 }
 
+/// As many descriptors are left to a process that is confined before it has opened all that it needs for itself.
+const BEGINNING: i32 = 16;
 /// Address space of an interpreter that has just started, with its libraries, bytes. `lua5.4` and `luajit` map 5 to 10 MiB on Debian 12.
 const IMAGE: u64 = 32 << 20;
 
@@ -36,7 +38,7 @@ pub(crate) fn apply(limits: &Limits, base: Base, strict: bool) -> Result<(), Err
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     }
     if let Some(more) = limits.open_files {
-        set(libc::RLIMIT_NOFILE, (lowest_above_open() as u64).saturating_add(more), "open descriptors")?;
+        set(libc::RLIMIT_NOFILE, (lowest_above_open().max(BEGINNING) as u64).saturating_add(more), "open descriptors")?;
     }
     if strict {
         set(libc::RLIMIT_CORE, 0, "core files")?;

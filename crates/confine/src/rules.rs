@@ -112,7 +112,7 @@ pub struct Limits {
     pub cpu: Option<u64>,
     /// The largest file it may write, bytes.
     pub file_size: Option<u64>,
-    /// Open descriptors beyond those it has at its start.
+    /// Open descriptors beyond those it has at its start, or beyond sixteen where it has fewer.
     pub open_files: Option<u64>,
 }
 

@@ -9,7 +9,7 @@ use crate::{
     driver::lives::{self, Newborn},
     grants::{Granter, home},
     host::store::Overflow,
-    layout::{Layout, Life, MARK, Meta, Start},
+    layout::{Layout, Life, MARK, Meta, Own, Shape, Start},
     settings::{BUILTIN, Settings},
     zygote::Zygotes,
 };
@@ -34,7 +34,7 @@ use vmoon_core::{
     Code, Error, MachineId, Result,
     frame::{Eval, Frame, tag},
 };
-use vmoon_lua_wire::hello::ClientHello;
+use vmoon_lua_wire::{hello::ClientHello, program::Options};
 use vmoon_sys::{
     atomic, memory,
     process::{Detached, Identity, Pidfd},
@@ -46,11 +46,11 @@ fn failed(error: io::Error) -> Error {
 }
 
 fn start_of(machine: MachineId, work: &Path) -> Start {
-    Start {
+    let own = Own {
         machine,
         life: 1,
         work: work.to_owned(),
-        runtime: BUILTIN.into(),
+        places: Vec::new(),
         overflow: Overflow::Wait,
         ring: 1 << 20,
         spill: 0,
@@ -59,9 +59,8 @@ fn start_of(machine: MachineId, work: &Path) -> Start {
         work_size: None,
         command_time: None,
         output: None,
-        rules: crate::layout::trusted(),
-        lua: Default::default(),
-    }
+    };
+    Start { own, shape: Shape { runtime: BUILTIN.into(), rules: crate::layout::trusted(), lua: Options::default() } }
 }
 
 /// Starts a holder in the empty directory `dir` (which must exist), evaluates `1` in it `n` times and ends it. The times are
@@ -189,16 +188,20 @@ impl Crowd {
 
     /// Makes a machine that may do everything and says hello to it.
     fn make(&mut self) -> Result<(Newborn, Talk)> {
-        self.make_with(|_| Ok(crate::layout::trusted()))
+        self.make_with(|| Ok(crate::layout::trusted()))
     }
 
-    /// Makes a machine that may do what follows from its work directory, and says hello to it.
-    fn make_with(&mut self, rules: impl FnOnce(&Path) -> Result<Rules>) -> Result<(Newborn, Talk)> {
+    /// Makes a machine that may do this, and use its work directory if it may do anything with files, and says hello to it.
+    fn make_with(&mut self, rules: impl FnOnce() -> Result<Rules>) -> Result<(Newborn, Talk)> {
         let id = MachineId::from_uuid(random::uuid());
         let work = self.layout.machine(id).join("work");
         fs::create_dir_all(&work).map_err(failed)?;
         let life = lives::make_life(&self.layout, id, 1)?;
-        let start = Start { rules: rules(&work)?, ..start_of(id, &work) };
+        let mut start = start_of(id, &work);
+        start.shape.rules = rules()?;
+        if start.shape.rules.profile == Profile::Files {
+            start.own.places.push(work);
+        }
         let newborn = lives::fork(&self.layout, &self.zygotes, &life, &start)?;
         let newborn = newborn.ok_or_else(|| Error::new(Code::DriverFailed, "no zygote can be started"))?;
         let talk = Talk::begin(&life.dir, &newborn.key).map_err(failed)?;
@@ -285,7 +288,7 @@ pub fn sealing(exe: &Path, exe_args: &[OsString], state: &Path, n: usize) -> Res
             settings.confinement.profile = profile;
             let granter = Granter { state: &real, home: home.as_deref() };
             let begun = Instant::now();
-            let rules = |work: &Path| granter.rules(&settings, Some(work), None, None).map_err(|why| Error::new(Code::SpecInvalid, why));
+            let rules = || granter.rules(&settings, None, None).map_err(|why| Error::new(Code::SpecInvalid, why));
             let (newborn, mut talk) = crowd.make_with(rules)?;
             talk.until(tag::HELLO).map_err(failed)?;
             let first_frame = begun.elapsed();

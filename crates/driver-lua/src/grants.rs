@@ -91,18 +91,12 @@ impl Granter<'_> {
         warnings
     }
 
-    /// The rules of a process. `work` is its work directory, if it has one, `program` the interpreter it runs, if not the embedded one,
+    /// The rules of a process, but for the directories that are its own. `program` is the interpreter it runs, if not the embedded one,
     /// `flag` a directory of files by which it is told something.
     ///
     /// # Errors
     /// A sentence: what was granted when the machine was created cannot be granted any more.
-    pub(crate) fn rules(
-        &self,
-        settings: &Settings,
-        work: Option<&Path>,
-        program: Option<&Path>,
-        flag: Option<&Path>,
-    ) -> Result<Rules, String> {
+    pub(crate) fn rules(&self, settings: &Settings, program: Option<&Path>, flag: Option<&Path>) -> Result<Rules, String> {
         let confinement = &settings.confinement;
         let mut rules = Rules {
             profile: confinement.profile,
@@ -125,12 +119,10 @@ impl Granter<'_> {
         if confinement.profile != Profile::Sealed {
             let usual = usual();
             rules.execute.extend(usual.execute.iter().cloned());
-            // C modules in the work directory and in granted folders are the program's own.
+            // C modules in granted folders are the program's own.
             rules.execute.extend(rules.read.iter().cloned());
-            rules.execute.extend(work.map(Path::to_owned));
             rules.read.extend(usual.read.iter().cloned());
             rules.write.extend(usual.write.iter().cloned());
-            rules.write.extend(work.map(Path::to_owned));
         }
         if let Some(program) = program {
             let needs = needs(program).map_err(|error| error.to_string())?;
@@ -221,7 +213,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.confinement.profile = profile;
         settings.confinement.read = vec![granted.to_owned()];
-        Granter { state: Path::new("/state"), home: None }.rules(&settings, Some(Path::new("/state/work")), program, None)
+        Granter { state: Path::new("/state"), home: None }.rules(&settings, program, None)
     }
 
     #[test]
@@ -235,10 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn files_has_its_work_directory_and_packages() {
+    fn files_has_packages_and_nothing_wide() {
         let data = tempfile::tempdir().unwrap();
         let rules = rules_of(Profile::Files, data.path(), None).unwrap();
-        assert!(rules.write.contains(&"/state/work".into()));
+        assert!(!rules.execute.is_empty() && rules.write.contains(&"/dev/null".into()));
         let all = || rules.read.iter().chain(&rules.write).chain(&rules.execute);
         assert!(!all().any(|path| ["/", "/etc", "/home", "/root", "/usr", "/proc", "/state"].iter().any(|wide| path == Path::new(wide))));
         assert_eq!(rules.limits.memory, Settings::default().memory.map(|bytes| bytes + SLACK));

@@ -4,7 +4,12 @@
 //! life of it: `start.json` (for a holder that is started as a program), `meta.json` (from the holder), `ring`, `spill`, `exit.json`,
 //! `status.json` (from its zygote), `layers.json` (what holds an installed interpreter), `sock`, `stderr`. The sockets of zygotes are beside the machines.
 
-use crate::{forking::forget, host::store::Overflow, settings::Settings, zygote::Parent};
+use crate::{
+    forking::forget,
+    host::store::Overflow,
+    settings::{BUILTIN, Settings},
+    zygote::Parent,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,6 +20,7 @@ use std::{
 };
 use vmoon_confine::{Layer, Profile, Report, Rules, Status};
 use vmoon_core::{Error, MachineId, Result, driver::Exit};
+use vmoon_lua_wire::program::Options;
 use vmoon_sys::{
     atomic,
     process::{Identity, boot_id},
@@ -36,12 +42,20 @@ pub(crate) struct Record {
 /// What the holder is told at its start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
+    pub(crate) own: Own,
+    pub(crate) shape: Shape,
+}
+
+/// What is a machine's own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Own {
     pub(crate) machine: MachineId,
     pub(crate) life: u64,
     /// Its current directory.
     pub(crate) work: PathBuf,
-    /// `builtin`, or the absolute path of an interpreter.
-    pub(crate) runtime: String,
+    /// Directories that it may read, write and load code from, besides what the rules grant.
+    #[serde(default)]
+    pub(crate) places: Vec<PathBuf>,
     pub(crate) overflow: Overflow,
     /// Bytes.
     pub(crate) ring: u64,
@@ -61,12 +75,54 @@ pub(crate) struct Start {
     /// The most its work directory may hold, bytes.
     #[serde(default)]
     pub(crate) work_size: Option<u64>,
-    /// What the process may do; everything if that is not said.
+}
+
+/// What many machines have alike: a process can be made that way before it is known which of them it will be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    /// `builtin`, or the absolute path of an interpreter.
+    pub(crate) runtime: String,
+    /// What the process may do besides what is its own; everything if that is not said.
     #[serde(default = "trusted")]
     pub(crate) rules: Rules,
-    /// What the Lua side is told: the profile, and how it is interrupted.
+    /// What the Lua side is told: the profile, and how it is interrupted. Where a work directory is granted it is the machine's own, and only said to be
+    /// granted.
     #[serde(default)]
-    pub(crate) lua: vmoon_lua_wire::program::Options,
+    pub(crate) lua: Options,
+}
+
+impl Shape {
+    /// Whether a process can be made this way before it is whose: what is looked at only then has no part in it.
+    pub(crate) fn can_be_made_ahead(&self) -> bool {
+        let rules = &self.rules;
+        let profile = match rules.profile {
+            Profile::Sealed | Profile::Trusted => true,
+            // Whether code may be mapped is decided by what is granted alike.
+            Profile::Files => !rules.execute.is_empty(),
+            // Its broker writes to a file of the life.
+            Profile::Net => false,
+        };
+        profile && self.runtime == BUILTIN && self.lua.protocol.is_none()
+    }
+}
+
+impl Start {
+    /// All that the process may do.
+    pub(crate) fn rules(&self) -> Rules {
+        let mut rules = self.shape.rules.clone();
+        rules.write.extend(self.own.places.iter().cloned());
+        rules.execute.extend(self.own.places.iter().cloned());
+        rules
+    }
+
+    /// All that the Lua side is told.
+    pub(crate) fn options(&self) -> Options {
+        let mut options = self.shape.lua.clone();
+        if let Some(work) = &mut options.grants.work {
+            *work = self.own.work.to_string_lossy().into_owned();
+        }
+        options
+    }
 }
 
 /// The rules of a process that may do everything.

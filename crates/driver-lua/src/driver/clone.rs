@@ -241,7 +241,7 @@ impl Inner {
         let place = settings::find(&record.settings.runtime).map_err(|message| Error::new(Code::RuntimeNotFound, message))?;
         let (start, _) = lives::plan(&self.layout, record, life, &place, self.environments.as_deref())?;
         life.inherits(source_life)?;
-        let [ring, spill] = store::files(&life.dir, start.ring).map_err(|error| failed("make files", error))?;
+        let [ring, spill] = store::files(&life.dir, start.own.ring).map_err(|error| failed("make files", error))?;
         let listen = rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(io::Error::from)
             .and_then(|dir| passing::listen(dir.as_fd(), "sock", SocketType::STREAM, BACKLOG))
@@ -287,10 +287,10 @@ impl Inner {
             key: meta.key.clone(),
             process,
             dir: life.dir.clone(),
-            work: start.work,
-            overflow: start.overflow,
-            ring: start.ring,
-            spill: start.spill,
+            work: start.own.work,
+            overflow: start.own.overflow,
+            ring: start.own.ring,
+            spill: start.own.spill,
             narrow: ruleset.is_some().then(narrow::abi),
             frozen: kind == Kind::Frozen,
         };
@@ -318,10 +318,10 @@ impl Inner {
 
 /// What leaves the copy its own directory only.
 fn ruleset(start: &Start) -> Result<Option<OwnedFd>> {
-    if start.rules.profile == Profile::Trusted {
+    if start.shape.rules.profile == Profile::Trusted {
         return Ok(None);
     }
-    narrow::ruleset(&start.rules)
+    narrow::ruleset(&start.rules())
         .map(Some)
         .map_err(|error| Error::new(Code::DriverFailed, format!("the machine cannot be copied: {error}")))
 }

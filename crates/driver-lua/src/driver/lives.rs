@@ -5,7 +5,7 @@ use crate::{
     environments::{self, Environment, Environments},
     grants::{Granter, home, libraries, linked},
     host::BACKLOG,
-    layout::{FLAGS, Layout, Life, MARK, Meta, Record, Start, mark, remove_dir},
+    layout::{FLAGS, Layout, Life, MARK, Meta, Own, Record, Shape, Start, mark, remove_dir},
     ring::Remains,
     settings::{self, Runtime},
     zygote::{self, Answer, Fork, Zygotes},
@@ -212,15 +212,17 @@ pub(super) fn plan(
     }
     let flag = program.and_then(|_| flags.canonicalize().ok());
     let mut rules = Granter { state, home: home().as_deref() }
-        .rules(settings, Some(&work), program, flag.as_deref())
+        .rules(settings, program, flag.as_deref())
         .map_err(|why| Error::new(Code::SpecInvalid, format!("what the machine was granted cannot be granted now: {why}")))?;
     rules.compiles = rules.profile != Profile::Trusted && matches!(runtime, Runtime::Embedded(flavour, _) if flavour.compiles);
-    if program.is_none() && rules.profile == Profile::Files {
-        let nursery = layout.make_nursery(record)?;
-        rules.execute.push(nursery.clone());
-        rules.write.push(nursery);
+    let mut places = Vec::new();
+    if matches!(rules.profile, Profile::Files | Profile::Net) {
+        places.push(work.clone());
+        if program.is_none() && rules.profile == Profile::Files {
+            places.push(layout.make_nursery(record)?);
+        }
     }
-    let mut grants = libraries(settings, Some(&work));
+    let mut grants = libraries(settings, Some(Path::new("")));
     let environment = environments::wanted(settings, environments)?;
     let root =
         if matches!(rules.profile, Profile::Files | Profile::Net) { environments.map(Environments::root).transpose()? } else { None };
@@ -228,10 +230,11 @@ pub(super) fn plan(
     environments::grant(&mut rules, &mut grants, root, environment.as_ref(), &linked);
     let modules = environment.as_ref().map(|environment| environment.modules(rules.profile != Profile::Sealed)).transpose();
     let modules = modules.map_err(|why| Error::new(Code::SpecInvalid, why))?;
-    let start = Start {
+    let own = Own {
         machine: record.id,
         life: life.number,
-        runtime: program.map_or_else(|| settings::BUILTIN.to_owned(), |path| path.to_string_lossy().into_owned()),
+        work,
+        places,
         overflow: settings.overflow,
         ring: settings.ring,
         spill: settings.spill,
@@ -240,10 +243,10 @@ pub(super) fn plan(
         command_time: settings.command_time,
         output: settings.output,
         work_size: settings.confinement.work_size,
-        rules,
-        lua: Options { grants, interrupt: settings.interrupt, modules, protocol: None },
-        work,
     };
+    let runtime = program.map_or_else(|| settings::BUILTIN.to_owned(), |path| path.to_string_lossy().into_owned());
+    let lua = Options { grants, interrupt: settings.interrupt, modules, protocol: None };
+    let start = Start { own, shape: Shape { runtime, rules, lua } };
     Ok((start, environment))
 }
 
@@ -265,7 +268,7 @@ pub(crate) fn make_life(layout: &Layout, id: MachineId, number: u64) -> Result<L
 
 /// Starts the process of a life and waits until it answers.
 pub(crate) fn bear(layout: &Layout, ways: Ways<'_>, life: &Life, start: Start) -> Result<()> {
-    if start.runtime == settings::BUILTIN
+    if start.shape.runtime == settings::BUILTIN
         && let Some(newborn) = fork(layout, ways.zygotes, life, &start)?
     {
         match newborn.outcome(ways.zygotes, life) {
@@ -273,14 +276,14 @@ pub(crate) fn bear(layout: &Layout, ways: Ways<'_>, life: &Life, start: Start) -
             Born::Failed(error) => return Err(error),
             // The zygote was killed under our hands: what it may have made is ended, and this life begins anew.
             Born::Orphaned => {
-                kill_marked(start.machine, life).map_err(|error| Error::io("end a failed start", error))?;
+                kill_marked(start.own.machine, life).map_err(|error| Error::io("end a failed start", error))?;
                 remove_dir(&life.dir).map_err(|error| Error::io("begin a failed start anew", error))?;
-                make_life(layout, start.machine, life.number)?;
+                make_life(layout, start.own.machine, life.number)?;
             }
         }
     }
     atomic::write_json(&life.dir.join("start.json"), &start)?;
-    spawn(ways.exe, ways.args, start.machine, life)
+    spawn(ways.exe, ways.args, start.own.machine, life)
 }
 
 /// A holder that a zygote was asked for.
@@ -311,7 +314,7 @@ pub(crate) fn fork(layout: &Layout, zygotes: &Zygotes, life: &Life, start: &Star
     let key = random::key();
     let fork = Fork { dir: life.dir.clone(), key: key.clone(), start: start.clone() };
     if let Some(conn) = zygotes.fork(layout, fork, &[listen.as_fd(), writer.as_fd()]) {
-        return Ok(Some(Newborn { machine: start.machine, key, ready, conn }));
+        return Ok(Some(Newborn { machine: start.own.machine, key, ready, conn }));
     }
     // The program makes its own.
     let _ = fs::remove_file(life.dir.join("sock"));

@@ -103,7 +103,7 @@ enum Gone {
 /// # Errors
 /// A sentence that says why it could not be started.
 pub(crate) fn start(hub: &'static Hub, start: &Start, life: &Path, streams: [BorrowedFd<'_>; 2]) -> Result<Box<dyn Engine>, String> {
-    let (path, options) = (Path::new(&start.runtime), &start.lua);
+    let (path, options, rules) = (Path::new(&start.shape.runtime), &start.options(), start.rules());
     let name = path.display();
     let failed = |error: std::io::Error| format!("could not start {name}: {error}");
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()));
@@ -117,10 +117,10 @@ pub(crate) fn start(hub: &'static Hub, start: &Start, life: &Path, streams: [Bor
         output: streams,
         extra: vec![(input.as_fd(), program::INPUT_FD), (output.as_fd(), program::OUTPUT_FD)],
     };
-    let mut child = if start.rules.profile == Profile::Trusted && start.rules.limits == Limits::default() {
+    let mut child = if rules.profile == Profile::Trusted && rules.limits == Limits::default() {
         tied.spawn().map_err(failed)?
     } else {
-        launch(&mut tied, &start.rules, life).map_err(|why| format!("could not start {name}: {why}"))?
+        launch(&mut tied, &rules, life).map_err(|why| format!("could not start {name}: {why}"))?
     };
     drop((input, output));
     let pid = child.id() as i32;

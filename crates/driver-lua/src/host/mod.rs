@@ -17,9 +17,9 @@ mod term;
 
 use crate::{
     forking::scrub,
-    layout::{Meta, Start},
+    layout::{Meta, Shape, Start, trusted},
     settings,
-    zygote::{Fork, Parent, Request},
+    zygote::{Fork, Known, Parent, Request},
 };
 use hub::{
     Hub, Stream,
@@ -36,12 +36,14 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
-use vmoon_confine::{Layer, Prepared, Profile, Report, Rules, Status};
+use vmoon_confine::{Layer, Prepared, Profile, Report, Rules, Ruleset, Status};
 use vmoon_core::driver::Exit;
+use vmoon_lua_wire::program::Options;
 use vmoon_sys::{
     atomic, fork, passing,
     process::{Identity, boot_id},
@@ -72,6 +74,16 @@ struct Given {
     bare: Option<Bare>,
 }
 
+/// What holds a process that does not know yet which machine it is.
+struct Held {
+    /// Nothing if the profile holds nothing.
+    layers: Option<Report>,
+    /// What the files are held to that it opens, once those of its own are granted, too.
+    ruleset: Option<Ruleset>,
+    /// What its filter lets have it forked. In one place, to be forgotten there.
+    token: Box<u64>,
+}
+
 /// What a holder makes that is the same for every machine.
 struct Bare {
     /// The pipes behind descriptors 1 and 2: where they are read, and where they are written to.
@@ -81,6 +93,8 @@ struct Bare {
     state: Option<builtin::Begun>,
     /// What keeps output, with files that have no names yet.
     store: Option<store::Store>,
+    /// It is confined.
+    held: Option<Held>,
 }
 
 impl Bare {
@@ -88,7 +102,7 @@ impl Bare {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| format!("could not become a reaper: {error}"))?;
         keep_signals_harmless();
-        Ok(Self { out: pipe()?, err: pipe()?, state: None, store: None })
+        Ok(Self { out: pipe()?, err: pipe()?, state: None, store: None, held: None })
     }
 
     fn with_state(files: Option<[File; 2]>) -> Result<Self, String> {
@@ -96,6 +110,44 @@ impl Bare {
         let store = files.and_then(|files| store::Store::map(files, settings::RING, 0, store::Overflow::default()).ok());
         Ok(Self { state: Some(builtin::Begun::new()?), store, ..Self::new()? })
     }
+
+    /// Confines it to a shape, but for files: it opens some of its own later.
+    fn hold(&mut self, shape: &Shape, ruleset: Option<Ruleset>) -> Result<(), String> {
+        let token = Box::new(random::number());
+        let layers = if shape.rules == trusted() {
+            None
+        } else {
+            let report = vmoon_confine::apply_ahead(&shape.rules, prepared(), *token, ruleset.as_ref());
+            Some(report.map_err(|error| error.to_string())?)
+        };
+        scrub::<{ 8 << 10 }>();
+        if let Some(state) = &mut self.state {
+            state.hold(&shape.lua)?;
+            state.settle();
+        }
+        self.held = Some(Held { layers, ruleset, token });
+        Ok(())
+    }
+}
+
+impl Held {
+    /// Holds it to its files, too; what holds it, and what its filter lets have it forked, which is forgotten here.
+    fn enter(mut self, shape: &Shape) -> Result<(Option<Report>, u64), String> {
+        let mut layers = self.layers;
+        if let Some(ruleset) = self.ruleset {
+            let status = ruleset.enter().map_err(|error| error.to_string())?;
+            layers.iter_mut().for_each(|report| report.set(Layer::Landlock, status.clone()));
+        }
+        layers.iter_mut().for_each(|report| report.set(Layer::Lua, of_libraries(&shape.lua)));
+        let token = *self.token;
+        wipe(&mut self.token);
+        Ok((layers, token))
+    }
+}
+
+/// How the libraries hold a program.
+fn of_libraries(options: &Options) -> Status {
+    if options.grants.is_trusted() { Status::off("switched off on request") } else { Status::On }
 }
 
 /// Runs a holder: `args` are those behind the verb, one directory of a life with its `start.json`.
@@ -127,7 +179,7 @@ fn from_directory(args: impl IntoIterator<Item = OsString>) -> Result<(Given, Ow
     let mut start: Start = atomic::read_json(&dir.join("start.json"))
         .map_err(|error| error.chain())?
         .ok_or_else(|| format!("there is no start.json in {}", dir.display()))?;
-    start.lua.protocol = older.or(start.lua.protocol);
+    start.shape.lua.protocol = older.or(start.shape.lua.protocol);
     rustix::process::umask(Mode::from_raw_mode(0o077));
     one_heap();
     let listen = rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -154,12 +206,20 @@ pub(crate) fn forked(fork: Fork, beside: (OwnedFd, OwnedFd), birth: Birth) -> i3
 }
 
 /// Has all ready that no machine has of its own, and waits until the zygote says at this socket which machine it is. The files, if there are some, become
-/// its ring and its spill file. Returns if nobody wants it, or as [`forked`].
-pub(crate) fn spare(socket: OwnedFd, files: Option<[File; 2]>, birth: Birth) -> i32 {
+/// its ring and its spill file. Ahead of that it takes a shape, if it is given one. Returns if nobody wants it, or as [`forked`].
+pub(crate) fn spare(socket: OwnedFd, files: Option<[File; 2]>, birth: Birth, ahead: Option<(Rc<Shape>, Option<Ruleset>)>) -> i32 {
     keep_looks(birth.looks);
     let me = Identity::newborn(birth.before);
-    let Ok(bare) = Bare::with_state(files) else { return 1 };
-    release_stack();
+    let Ok(mut bare) = Bare::with_state(files) else { return 1 };
+    let shape = match ahead {
+        Some((shape, ruleset)) => match bare.hold(&shape, ruleset) {
+            Ok(()) => Some(shape),
+            // One that is forked says why.
+            Err(_) => return 1,
+        },
+        None => None,
+    };
+    give_back();
     let mut buffer = vec![0; passing::MAX_MESSAGE];
     // From here on the zygote may write to our memory who we are: nothing of ours writes there any more.
     if passing::send(&socket, crate::zygote::READY, &[], false).is_err() {
@@ -168,11 +228,19 @@ pub(crate) fn spare(socket: OwnedFd, files: Option<[File; 2]>, birth: Birth) -> 
     let told = passing::receive(&socket, &mut buffer, true);
     let Ok(passing::Received::Message(len, beside)) = told else { return 0 };
     drop(socket);
-    let (Ok(Request::Fork(fork)), Ok([listen, ready])) = (serde_json::from_slice(&buffer[..len]), <[OwnedFd; 2]>::try_from(beside)) else {
-        return 1;
+    let fork = match shape {
+        Some(shape) => serde_json::from_slice(&buffer[..len]).map(|Known::Fork(known)| {
+            let start = Start { own: known.start.own, shape: Rc::unwrap_or_clone(shape) };
+            Fork { dir: known.dir, key: known.key, start }
+        }),
+        None => serde_json::from_slice(&buffer[..len]).and_then(|request| match request {
+            Request::Fork(fork) => Ok(*fork),
+            _ => Err(serde::de::Error::custom("not a request to fork")),
+        }),
     };
+    let (Ok(fork), Ok([listen, ready])) = (fork, <[OwnedFd; 2]>::try_from(beside)) else { return 1 };
     drop(buffer);
-    hold(*fork, (listen, ready), birth.zygote, me, Some(bare))
+    hold(fork, (listen, ready), birth.zygote, me, Some(bare))
 }
 
 fn hold(fork: Fork, (listen, ready): (OwnedFd, OwnedFd), zygote: Identity, me: Option<Identity>, bare: Option<Bare>) -> i32 {
@@ -198,6 +266,7 @@ pub(crate) fn prepare() {
     prepared();
     // What the C library finds for itself when the first thread starts, each child would have to find again. Without a thread there is nothing to find.
     let _ = thread::Builder::new().stack_size(IO_STACK).spawn(|| {}).map(thread::JoinHandle::join);
+    fork::share_file_pages();
     // Children begin with a heap without holes: what they fill between our blocks they would have to copy.
     // SAFETY: touches only memory that nobody uses.
     unsafe { libc::malloc_trim(0) };
@@ -210,56 +279,74 @@ fn one_heap() {
 }
 
 /// A holder whose interpreter can be used.
-type Started = (&'static Hub, Box<dyn engine::Engine>);
+type Started = (&'static Hub, Box<dyn engine::Engine>, Beginning);
+
+/// What starting has left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// Memory that nobody uses.
+    Untidy,
+    /// Next to nothing: most was done ahead.
+    Tidy,
+}
 
 fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     let Given { start, key, dir, listen, zygote, me, bare } = given;
+    let Start { own, shape } = &start;
     let me = me.ok_or("/proc is not mounted")?;
-    let Bare { out: (out_read, out_write), err: (err_read, err_write), state, store } = bare.map_or_else(Bare::new, Ok)?;
-    rustix::process::chdir(&start.work).map_err(|error| format!("could not enter {}: {error}", start.work.display()))?;
+    let Bare { out: (out_read, out_write), err: (err_read, err_write), state, store, held } = bare.map_or_else(Bare::new, Ok)?;
+    rustix::process::chdir(&own.work).map_err(|error| format!("could not enter {}: {error}", own.work.display()))?;
 
     let store = store
-        .and_then(|store| store.become_that_of(&dir, start.ring, start.spill, start.overflow))
-        .map_or_else(|| store::Store::create(&dir, start.ring, start.spill, start.overflow), Ok)
-        .map_err(|error| format!("could not make the ring of {} bytes: {error}", start.ring))?;
+        .and_then(|store| store.become_that_of(&dir, own.ring, own.spill, own.overflow))
+        .map_or_else(|| store::Store::create(&dir, own.ring, own.spill, own.overflow), Ok)
+        .map_err(|error| format!("could not make the ring of {} bytes: {error}", own.ring))?;
     let captures = [(out_read, Stream::Out), (err_read, Stream::Err)];
-    let embedded = start.runtime == crate::settings::BUILTIN;
-    let mut core = core::Core::new(store, key.clone(), runtime_name(&start.runtime), listen, captures);
-    if let Some(protocol) = start.lua.protocol {
+    let embedded = shape.runtime == crate::settings::BUILTIN;
+    let mut core = core::Core::new(store, key.clone(), runtime_name(&shape.runtime), listen, captures);
+    if let Some(protocol) = shape.lua.protocol {
         core.speak_at_most(protocol);
     }
     // Who has asked for us may wait for the first frame already.
     core.accept();
     core.read_guests(Instant::now());
     core.send();
-    let hub =
-        Hub::new(core, me.clone(), dir.join("exit.json"), Duration::from_millis(start.grace_ms)).map_err(|error| error.to_string())?;
+    let hub = Hub::new(core, me.clone(), dir.join("exit.json"), Duration::from_millis(own.grace_ms)).map_err(|error| error.to_string())?;
     // One hub for the whole life of the process.
     let hub: &'static Hub = Box::leak(Box::new(hub));
-    if let Some(seconds) = start.command_time {
+    if let Some(seconds) = own.command_time {
         hub.set_command_time(Duration::from_secs(seconds));
     }
-    hub.set_output(start.output);
-    if let Some(limit) = start.work_size {
-        hub.set_room(Room::new(&start.work, limit).map_err(|error| format!("could not open the work directory: {error}"))?);
+    hub.set_output(own.output);
+    if let Some(limit) = own.work_size {
+        hub.set_room(Room::new(&own.work, limit).map_err(|error| format!("could not open the work directory: {error}"))?);
     }
-    let mut meta =
-        Meta { key, process: me, life: start.life, runtime: runtime_name(&start.runtime), zygote, fork_token: None, layers: None };
+    let mut meta = Meta { key, process: me, life: own.life, runtime: runtime_name(&shape.runtime), zygote, fork_token: None, layers: None };
     let path = dir.join("meta.json");
 
+    let beginning = if held.is_some() { Beginning::Tidy } else { Beginning::Untidy };
     let engine: Box<dyn engine::Engine> = if embedded {
-        let mut token = random::number();
-        meta.fork_token = Some(token);
         // Opened now, written when it is known what holds us.
         let record = File::create_new(&path).map_err(|error| format!("could not make a file: {error}"))?;
-        meta.layers = confine(&start, &dir, token)?;
+        let is_held = held.is_some();
+        let (layers, mut token) = match held {
+            Some(held) => held.enter(shape)?,
+            None => {
+                let token = random::number();
+                (confine(&start.rules(), &shape.lua, &dir, token)?, token)
+            }
+        };
+        (meta.layers, meta.fork_token) = (layers, Some(token));
         meta.write(&record).map_err(|error| format!("could not write a file: {error}"))?;
         drop(record);
         wipe(&mut token);
         scrub::<{ 8 << 10 }>();
         meta.fork_token.as_mut().map(wipe);
-        let state = state.map_or_else(builtin::Begun::new, Ok)?;
-        Box::new(builtin::Builtin::new(state, hub, start.memory, &start.lua)?)
+        let mut state = state.map_or_else(builtin::Begun::new, Ok)?;
+        if !is_held {
+            state.hold(&shape.lua)?;
+        }
+        Box::new(builtin::Builtin::new(state, hub, own.memory, &own.work.to_string_lossy())?)
     } else {
         let engine = external::start(hub, &start, &dir, [out_write.as_fd(), err_write.as_fd()])?;
         meta.runtime = engine.runtime();
@@ -271,16 +358,22 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     rustix::stdio::dup2_stderr(&err_write).map_err(|error| error.to_string())?;
     drop((out_write, err_write));
     let _ = rustix::io::write(ready, b"ready\n");
-    Ok((hub, engine))
+    Ok((hub, engine, beginning))
 }
 
-fn run((hub, mut engine): Started) -> ! {
+fn run((hub, mut engine, beginning): Started) -> ! {
     engine.settle();
+    if beginning == Beginning::Untidy {
+        give_back();
+    }
+    engine::run(hub, engine)
+}
+
+/// Gives back what beginning has used: most machines are idle most of the time.
+fn give_back() {
     release_stack();
-    // What compiling the program has left free is given back: most machines are idle most of the time.
     // SAFETY: touches only memory that nobody uses.
     unsafe { libc::malloc_trim(0) };
-    engine::run(hub, engine)
 }
 
 /// Gives back the pages of the stack that starting has used and that lie below what is used now.
@@ -298,9 +391,8 @@ fn release_stack() {
 /// run. From here on nothing opens a file by its path, reads `/proc` or makes a socket, but for a record that the ring's header has,
 /// too (`exit.json`).
 /// Whoever knows the token can have it forked. Gives what holds it.
-fn confine(start: &Start, dir: &Path, token: u64) -> Result<Option<Report>, String> {
-    let rules = &start.rules;
-    if *rules == (Rules { profile: Profile::Trusted, ..Rules::default() }) {
+fn confine(rules: &Rules, options: &Options, dir: &Path, token: u64) -> Result<Option<Report>, String> {
+    if *rules == trusted() {
         return Ok(None);
     }
     let io = |error: std::io::Error| format!("could not make a file: {error}");
@@ -316,12 +408,12 @@ fn confine(start: &Start, dir: &Path, token: u64) -> Result<Option<Report>, Stri
     if broker {
         report.set(Layer::Broker, Status::On);
     }
-    report.set(Layer::Lua, if start.lua.grants.is_trusted() { Status::off("switched off on request") } else { Status::On });
+    report.set(Layer::Lua, of_libraries(options));
     Ok(Some(report))
 }
 
 /// What the kernel can do and the filters for it, once for a zygote and all its children.
-fn prepared() -> &'static Prepared {
+pub(crate) fn prepared() -> &'static Prepared {
     static PREPARED: OnceLock<Prepared> = OnceLock::new();
     PREPARED.get_or_init(|| {
         unsafe extern "C" {

@@ -74,7 +74,7 @@ pub(crate) fn decide(
         complain(&sentence);
         UNUSABLE
     };
-    let mut rules = granter.rules(&settings, None, program, None).map_err(refused)?;
+    let mut rules = granter.rules(&settings, program, None).map_err(refused)?;
     rules.compiles = profile != Profile::Trusted && program.is_none() && OUR_LUA.compiles;
     let mut grants = libraries(&settings, None);
     let mut folder = None;

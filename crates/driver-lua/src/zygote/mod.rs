@@ -13,7 +13,7 @@ mod server;
 pub(crate) use client::{Conn, Parent, Zygotes, adopt, settle, settle_all};
 pub use server::main;
 
-use crate::layout::Start;
+use crate::layout::{Own, Start};
 use serde::{Deserialize, Serialize};
 use std::{
     ffi::{OsStr, OsString},
@@ -63,6 +63,25 @@ pub(crate) struct Fork {
     /// The key that clients of the holder must show.
     pub(crate) key: String,
     pub(crate) start: Start,
+}
+
+/// What a spare takes of a request that has been made in its shape: the rest is not read.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Known {
+    Fork(KnownFork),
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct KnownFork {
+    pub(crate) dir: PathBuf,
+    pub(crate) key: String,
+    pub(crate) start: KnownStart,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct KnownStart {
+    pub(crate) own: Own,
 }
 
 /// What the zygote says.

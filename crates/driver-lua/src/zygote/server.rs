@@ -5,13 +5,15 @@
 //! so it changes little.
 //!
 //! When nobody asks it anything it forks *spares*: processes that have made all that no machine has of its own and wait to be told which
-//! machine they are. A request is handed to one of them if there is one. They are nobody's: nothing is recorded of them, they end with the zygote, and
+//! machine they are. Machines that were asked for before had a *shape*, and a spare is made in one of those: confined by its profile, but for the directories
+//! that are a machine's own. A request is handed to a spare of its shape if there is one. They are nobody's: nothing is recorded of them, they end with the zygote, and
 //! one is given its mark by the zygote, before it is told anything, so that a process of a machine is found by that from its first moment.
 
 use super::{Answer, Fork, PREFIX, READY, Request, VERSION};
 use crate::{
     host::{self, Birth, hub::fork::Looks, store},
-    layout, settings,
+    layout::{self, Shape},
+    settings,
 };
 use rustix::{
     fs::{Mode, OFlags},
@@ -23,8 +25,10 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
     path::PathBuf,
     process::ExitCode,
+    rc::Rc,
     time::Duration,
 };
+use vmoon_confine::Ruleset;
 use vmoon_core::{MachineId, driver::Exit};
 use vmoon_sys::{
     atomic,
@@ -42,10 +46,11 @@ const IDLE: Duration = Duration::from_secs(1);
 const MAX_CLIENTS: usize = 1024;
 /// How many requests of one client are obeyed before the next client's turn.
 const TURN: usize = 64;
-/// How many spares there are at most. Each takes the memory of a machine that has done nothing.
-const SPARES: usize = 4;
-/// How long nobody has asked for anything when a spare is made: who asks for many machines at once wants the processors for those.
-const QUIET: Duration = Duration::from_micros(200);
+/// How many spares there are at most of the newest shape and of each before it. Each takes the memory of a machine that has done nothing.
+const SPARES: [usize; 3] = [4, 2, 2];
+/// How long nobody has asked for anything when a spare is made: who asks for many machines at once wants the processors for those, and so does who waits
+/// for the first answer of one.
+const QUIET: Duration = Duration::from_millis(2);
 
 struct Zygote {
     me: Identity,
@@ -60,14 +65,25 @@ struct Zygote {
     mark: Slot,
     /// The variable that says who is a zygote, or a spare of one.
     own: Slot,
-    /// The spares: their processes, and where they are told.
-    spares: Vec<(i32, OwnedFd)>,
-    /// How many there are to be: 0 until somebody wants a machine, and where they cannot be used.
-    wanted: usize,
+    spares: Vec<Spare>,
+    /// The shapes that machines were asked for in, the newest first; none for those in which nothing can be made ahead. Empty until somebody wants a
+    /// machine, and where spares cannot be used.
+    shapes: Vec<Option<Rc<Shape>>>,
     /// Clients that wait until everything is settled.
     settling: Vec<RawFd>,
     buffer: Vec<u8>,
     polled: Vec<libc::pollfd>,
+}
+
+/// A process that waits to become a machine.
+struct Spare {
+    pid: i32,
+    /// Where it is told.
+    socket: OwnedFd,
+    /// How it was made.
+    shape: Option<Rc<Shape>>,
+    /// What it will be held to.
+    ruleset: Option<Ruleset>,
 }
 
 /// Runs a zygote. Its descriptor 0 is the listening socket and 1 the directory of this boot's lives; it makes both its own.
@@ -129,8 +145,8 @@ impl Zygote {
             face,
             mark,
             own: zygote,
-            spares: Vec::with_capacity(SPARES),
-            wanted: 0,
+            spares: Vec::with_capacity(SPARES.iter().sum()),
+            shapes: Vec::with_capacity(SPARES.len() + 1),
             settling: Vec::new(),
             buffer: vec![0; MAX_MESSAGE],
             polled: Vec::with_capacity(64),
@@ -144,11 +160,13 @@ impl Zygote {
                 // Nobody asks for machines any more: those who wait to become one go.
                 self.spares.clear();
             }
-            let lacking = !unused && self.spares.len() < self.wanted;
-            let events = self.wait(if unused { Some(IDLE) } else { lacking.then_some(QUIET) });
-            if lacking && events == 0 {
+            let lacking = if unused { None } else { self.lacking() };
+            let events = self.wait(if unused { Some(IDLE) } else { lacking.is_some().then_some(QUIET) });
+            if let Some(shape) = lacking.filter(|_| events == 0) {
                 // What cannot be forked now is not tried again before the next machine.
-                self.wanted = if self.make_spare() { SPARES } else { 0 };
+                if !self.make_spare(shape) {
+                    self.shapes.clear();
+                }
                 continue;
             }
             self.accept();
@@ -206,44 +224,76 @@ impl Zygote {
         }
     }
 
-    /// Forks a spare; whether it could.
-    fn make_spare(&mut self) -> bool {
+    /// The first shape of which there are not enough spares.
+    fn lacking(&self) -> Option<Option<Rc<Shape>>> {
+        let count = |shape: &Option<Rc<Shape>>| self.spares.iter().filter(|spare| spare.shape == *shape).count();
+        self.shapes.iter().zip(SPARES).find(|(shape, wanted)| count(shape) < *wanted).map(|(shape, _)| shape.clone())
+    }
+
+    /// A machine is wanted in this shape: it is the newest one, and spares of one that nobody has wanted for long go.
+    fn wanted(&mut self, shape: &Shape) -> Option<Rc<Shape>> {
+        let ahead = shape.can_be_made_ahead();
+        let known = |known: &Option<Rc<Shape>>| known.as_deref() == ahead.then_some(shape);
+        let shape = match self.shapes.iter().position(known) {
+            Some(0) => return self.shapes[0].clone(),
+            Some(at) => self.shapes.remove(at),
+            None => ahead.then(|| Rc::new(shape.clone())),
+        };
+        self.shapes.insert(0, shape.clone());
+        self.shapes.truncate(SPARES.len());
+        self.spares.retain(|spare| self.shapes.contains(&spare.shape));
+        shape
+    }
+
+    /// Forks a spare of this shape; whether it could.
+    fn make_spare(&mut self, shape: Option<Rc<Shape>>) -> bool {
         let kind = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let Ok((ours, theirs)) = rustix::net::socketpair(kind.0, kind.1, kind.2, None) else { return false };
+        // What cannot be granted now is said to who wants such a machine next.
+        let Ok(ruleset) = shape.as_deref().map_or(Ok(None), |shape| Ruleset::new(&shape.rules, host::prepared())) else { return false };
+        let Ok(shared) = ruleset.as_ref().map(Ruleset::share).transpose() else { return false };
+        let ahead = shape.clone().map(|shape| (shape, shared));
         let (face, own, dir) = (&self.face, &self.own, &self.dir);
         let birth = Birth { before: ticks(), zygote: self.me.clone(), looks: Looks { face: face.clone(), mark: self.mark.clone() } };
         // SAFETY: as in `fork`.
         let forked = unsafe {
             fork::fork(|| {
+                let ruleset = ahead.as_ref().and_then(|(_, ruleset)| ruleset.as_ref()).map(|ruleset| ruleset.as_fd().as_raw_fd());
+                let ours = [theirs.as_raw_fd()].into_iter().chain(ruleset);
                 // Our own socket above all: while somebody holds it, clients of a zygote that was killed wait for an answer.
-                fork::close_all_but(&mut [theirs.as_raw_fd(), dir.as_raw_fd()]);
+                fork::close_all_but(&mut ours.clone().chain([dir.as_raw_fd()]).collect::<Vec<_>>());
                 // Without them it makes its own later.
                 let files = store::unnamed(dir, settings::RING).ok();
                 let kept = files.iter().flatten().map(|file| file.as_raw_fd());
-                fork::close_all_but(&mut kept.chain([theirs.as_raw_fd()]).collect::<Vec<_>>());
+                fork::close_all_but(&mut kept.chain(ours).collect::<Vec<_>>());
                 fork::unblock_signals();
                 own.set(std::process::id().to_string().as_bytes());
                 face.set_args(&["vmoon", super::HOLDER, "spare"]);
                 let _ = rustix::process::setsid();
-                host::spare(theirs, files, birth)
+                host::spare(theirs, files, birth, ahead)
             })
         };
-        forked.map(|pid| self.spares.push((pid, ours))).is_ok()
+        forked.map(|pid| self.spares.push(Spare { pid, socket: ours, shape, ruleset })).is_ok()
     }
 
     /// Makes a spare the holder of this request, if there is one that can be; its process.
     fn hand_over(&mut self, fork: &Fork, message: &[u8], fds: &[BorrowedFd<'_>]) -> Option<i32> {
-        let (machine, life) = (fork.start.machine, fork.start.life);
+        let (machine, life) = (fork.start.own.machine, fork.start.own.life);
+        let shape = self.wanted(&fork.start.shape);
         // One that is still making itself would write over what it is told.
-        while let Some(at) = self.spares.iter().rposition(|(_, socket)| is_ready(socket)) {
-            let (pid, socket) = self.spares.swap_remove(at);
+        while let Some(at) = self.spares.iter().rposition(|spare| spare.shape == shape && is_ready(&spare.socket)) {
+            let Spare { pid, socket, ruleset, .. } = self.spares.swap_remove(at);
+            if ruleset.is_some_and(|ruleset| fork.start.own.places.iter().any(|place| ruleset.own(place).is_err())) {
+                // One that is forked says why.
+                return None;
+            }
             let mark = layout::mark(machine, life);
             let me = self.me.pid.to_string();
             let variables = [(&self.mark, mark.as_bytes()), (&self.own, me.as_bytes())];
             if show(pid, &self.face, &["vmoon", super::HOLDER, &mark], &variables).is_err() {
                 // Gone, or this may not be done here: then it cannot be done to others either.
                 self.spares.clear();
-                self.wanted = 0;
+                self.shapes.clear();
                 return None;
             }
             self.children.insert(pid, (machine, life));
@@ -308,7 +358,6 @@ impl Zygote {
             }
             Ok(Request::Fork(fork)) => match <[OwnedFd; 2]>::try_from(fds) {
                 Ok([listen, ready]) => {
-                    self.wanted = SPARES;
                     if let Some(pid) = self.hand_over(&fork, message, &[listen.as_fd(), ready.as_fd()]) {
                         return Some(Answer::Forked { pid });
                     }
@@ -329,7 +378,7 @@ impl Zygote {
 
     /// Forks a holder. It bears its mark from its first moment, so that it is found whatever happens.
     fn fork(&mut self, fork: Fork, listen: OwnedFd, ready: OwnedFd) -> io::Result<i32> {
-        let (machine, life) = (fork.start.machine, fork.start.life);
+        let (machine, life) = (fork.start.own.machine, fork.start.own.life);
         let mark = layout::mark(machine, life);
         let face = &self.face;
         let birth = Birth { before: ticks(), zygote: self.me.clone(), looks: Looks { face: face.clone(), mark: self.mark.clone() } };
@@ -359,7 +408,7 @@ impl Zygote {
             return;
         }
         while let Some((pid, how)) = fork::reap_any() {
-            self.spares.retain(|(spare, _)| *spare != pid);
+            self.spares.retain(|spare| spare.pid != pid);
             let Some((machine, life)) = self.children.remove(&pid) else { continue };
             let exit = match how {
                 Reaped::Code(code) => Exit::Code { code },

@@ -57,10 +57,12 @@ fn launch(runtime: &str, path: &str, grace_ms: u64, lua: Lua<'_>) -> (PathBuf, S
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&mark);
     let work = dir.join("work");
     fs::create_dir_all(&work).unwrap();
-    let start = serde_json::json!({
-        "machine": "0198c0de-0000-7000-8000-000000000001", "life": 1, "work": work, "runtime": path, "overflow": "spill",
-        "ring": 1 << 20, "spill": 64 << 20, "grace_ms": grace_ms, "lua": lua(work.to_str().unwrap()),
+    let own = serde_json::json!({
+        "machine": "0198c0de-0000-7000-8000-000000000001", "life": 1, "work": work, "overflow": "spill",
+        "ring": 1 << 20, "spill": 64 << 20, "grace_ms": grace_ms,
     });
+    let shape = serde_json::json!({ "runtime": path, "lua": lua(work.to_str().unwrap()) });
+    let start = serde_json::json!({ "own": own, "shape": shape });
     fs::write(dir.join("start.json"), start.to_string()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmoon-lua-host"));
     command.arg(&dir).env("VMOON_LIFE", &mark).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -70,14 +70,16 @@ impl Holder {
         fs::create_dir(dir.path().join("work")).unwrap();
         fs::create_dir(dir.path().join("life")).unwrap();
         let mut this = Self { process: Identity { pid: 0, start: 0, boot: String::new() }, dir };
-        let mut start = serde_json::json!({
-            "machine": "01890000-0000-7000-8000-000000000001", "life": 1, "work": this.dir.path().join("work"), "runtime": "builtin",
+        let own = serde_json::json!({
+            "machine": "01890000-0000-7000-8000-000000000001", "life": 1, "work": this.dir.path().join("work"),
             "overflow": options.overflow, "ring": options.ring, "spill": options.spill, "memory": options.memory,
-            "grace_ms": options.grace_ms, "lua": options.lua,
+            "grace_ms": options.grace_ms,
         });
+        let mut shape = serde_json::json!({ "runtime": "builtin", "lua": options.lua });
         if let Some(rules) = &options.rules {
-            start["rules"] = serde_json::to_value(rules).unwrap();
+            shape["rules"] = serde_json::to_value(rules).unwrap();
         }
+        let start = serde_json::json!({ "own": own, "shape": shape });
         fs::write(this.life().join("start.json"), start.to_string()).unwrap();
         let (mut ready, writer) = std::io::pipe().unwrap();
         let stderr = File::create(this.dir.path().join("stderr")).unwrap();

@@ -194,8 +194,11 @@ fn a_really_full_disk_makes_the_program_wait() {
         dir = dir.path().display(),
         host = crate::client::HOST,
         start = serde_json::json!({
-            "machine": "01890000-0000-7000-8000-000000000001", "life": 1, "work": dir.path(), "runtime": "builtin", "overflow": "spill",
-            "ring": 1 << 20, "spill": 256 << 20, "grace_ms": 1000,
+            "own": {
+                "machine": "01890000-0000-7000-8000-000000000001", "life": 1, "work": dir.path(), "overflow": "spill",
+                "ring": 1 << 20, "spill": 256 << 20, "grace_ms": 1000,
+            },
+            "shape": { "runtime": "builtin" },
         })
     );
     let mut child = std::process::Command::new("unshare").args(["-Urm", "--kill-child", "sh", "-c", &script]).spawn().unwrap();

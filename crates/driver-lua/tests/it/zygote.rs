@@ -85,6 +85,107 @@ async fn whoever_becomes_a_machine_shows_whose_it_is() {
     }
 }
 
+/// The spares of a zygote that wait already: they are confined then, but in the profile `trusted`.
+fn waiting(zygote: &Identity, confined: bool) -> Vec<i32> {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", zygote.pid)).unwrap();
+    let all = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    let is_spare = |pid: i32| {
+        let args = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        args.contains("\0spare\0") && (!confined || status.contains("Seccomp:\t2")) && status.contains("State:\tS")
+    };
+    all.filter(|pid| is_spare(*pid)).collect()
+}
+
+/// A machine that was forked and one that a spare has become cannot be told apart, whatever their shape, and know their own directories only.
+#[tokio::test]
+async fn a_spare_is_held_as_one_that_is_forked() {
+    let data = tempfile::tempdir().unwrap();
+    fs::write(data.path().join("given"), "given").unwrap();
+    let data = data.path().to_str().unwrap();
+    for settings in [
+        serde_json::json!({ "profile": "files" }),
+        serde_json::json!({ "profile": "sealed" }),
+        serde_json::json!({ "profile": "files", "read": [data], "memory": 64 << 20, "cpu": 50, "file-size": 1 << 20 }),
+        serde_json::json!({ "profile": "sealed", "write": [data], "without": ["rlimits"] }),
+        serde_json::json!({ "profile": "trusted" }),
+        serde_json::json!({ "profile": "files", "without": ["landlock", "lua"] }),
+    ] {
+        let world = World::new();
+        let (mut all, mut spares) = (Vec::new(), Vec::new());
+        for at in 0..3 {
+            let (id, handle) = world.machine(settings.clone()).await;
+            world.driver.start(&handle).await.unwrap();
+            let (life, process) = (world.life(id, 1), world.process(id, 1));
+            // The first is of a shape that nobody has wanted before.
+            assert_eq!(spares.contains(&process.pid), at > 0, "{settings} {at}");
+            let zygote = parent(&life).expect("it was not forked");
+            let (confined, until) = (settings["profile"] != "trusted", std::time::Instant::now() + PATIENCE);
+            while waiting(&zygote, confined).len() < 4 {
+                assert!(std::time::Instant::now() < until, "no spares");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            spares = waiting(&zygote, confined);
+            let meta: serde_json::Value = atomic::read_json(&life.join("meta.json")).unwrap().unwrap();
+            let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid)).unwrap();
+            // That of descriptors counts from how many are open then.
+            let (files, limits): (Vec<&str>, Vec<&str>) = limits.lines().partition(|line| line.starts_with("Max open files"));
+            let files: u64 = files[0].split_whitespace().nth(3).unwrap().parse().unwrap();
+            let free =
+                settings["profile"] == "trusted" || settings["without"].as_array().is_some_and(|all| all.contains(&"rlimits".into()));
+            assert!(free || (256 + 16..256 + 64).contains(&files), "{settings}: {files} descriptors");
+            let status =
+                ["NoNewPrivs", "Seccomp", "Seccomp_filters", "CapEff", "CapPrm", "SigBlk", "SigIgn"].map(|name| field(process.pid, name));
+            let mut open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", process.pid))
+                .unwrap()
+                .flatten()
+                .map(|entry| fs::read_link(entry.path()).unwrap().to_string_lossy().into_owned())
+                .map(|target| target.rsplit('/').next().unwrap().split(['[', '#']).next().unwrap().to_owned())
+                .map(|target| if ["ring", "spill"].contains(&target.as_str()) { String::new() } else { target })
+                .collect();
+            open.sort();
+            let work = world.dir.path().canonicalize().unwrap().join("lua").join(id.to_string()).join("work");
+            let work = work.to_str().unwrap();
+            let mut client = Client::at_path(&life, 0);
+            let before = all.last().map_or("/nowhere".to_owned(), |(work, ..): &(String, serde_json::Value)| work.clone());
+            let tries = [
+                "(io.open('mine', 'w') and io.open('mine', 'w'):write('x'):close())".to_owned(),
+                format!("(select(2, io.open('{work}/other', 'w')) or 'opened')"),
+                format!("(select(2, io.open('{before}/mine')) or 'opened')"),
+                format!("(select(2, io.open('{data}/given')) or 'opened')"),
+                format!("(select(2, io.open('{data}/made', 'w')) or 'opened')"),
+                "(select(2, io.open('/etc/passwd')) or 'opened')".to_owned(),
+                "(select(2, pcall(os.tmpname)))".to_owned(),
+                "select(2, pcall(os.execute, 'true'))".to_owned(),
+                "os.getenv('HOME')".to_owned(),
+                "select(2, pcall(string.rep, 'x', 1 << 40))".to_owned(),
+                "package.path .. package.cpath".to_owned(),
+                "type(debug.getinfo(1).func) .. collectgarbage('count') // 32".to_owned(),
+            ];
+            let without_names = |answer: String| answer.split("/lua_").next().unwrap().replace(work, "WORK").replace(&before, "BEFORE");
+            let answers: Vec<String> = tries.iter().map(|code| without_names(client.value(code))).collect();
+            all.push((
+                work.to_owned(),
+                serde_json::json!({ "layers": meta["layers"], "limits": limits, "status": status, "open": open, "answers": answers }),
+            ));
+        }
+        let [(_, first), (_, second), (_, third)] = all.try_into().unwrap();
+        assert_eq!(second, third, "{settings}");
+        let mut first = first;
+        // Nobody was before it.
+        first["answers"][2] = second["answers"][2].clone();
+        assert_eq!(first, second, "{settings}");
+        let held = |at: usize, word: &str| second["answers"][at].as_str().unwrap().contains(word);
+        let profile = settings["profile"].as_str().unwrap();
+        let files_off = settings["without"].as_array().is_some_and(|without| without.contains(&"landlock".into()));
+        if profile != "trusted" && !files_off {
+            // Another's work directory, and what is nobody's.
+            assert!(!held(2, "opened") && !held(5, "opened"), "{settings}: {second}");
+        }
+        assert_eq!(held(1, "opened"), profile != "sealed", "{settings}: {second}");
+    }
+}
+
 #[tokio::test]
 async fn many_are_forked_and_each_is_its_own() {
     let world = World::new();

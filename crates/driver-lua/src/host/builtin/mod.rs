@@ -68,6 +68,8 @@ pub(crate) struct Builtin {
     collect: c_int,
     /// What tells the sandbox of another work directory, if there is a sandbox.
     moved: Option<c_int>,
+    /// What was left of its beginning is collected.
+    settled: bool,
 }
 
 /// A state with all libraries and the REPL program that does not know yet whose it is.
@@ -77,6 +79,9 @@ pub(crate) struct Begun {
     memory: *mut c_void,
     /// References: `eval`, `is_complete`, `complete`, `math.randomseed`, [`enter`], [`change`] and [`collect`].
     references: [c_int; 7],
+    /// As in [`Builtin`], once it is held to something.
+    moved: Option<c_int>,
+    settled: bool,
 }
 
 impl Begun {
@@ -102,12 +107,50 @@ impl Begun {
             }
             ffi::lua_settop(lua, 0);
         }
-        Ok(Self { lua, memory, references })
+        Ok(Self { lua, memory, references, moved: None, settled: false })
+    }
+
+    /// Holds it to what is granted. Which directory is its work directory is said later.
+    ///
+    /// # Errors
+    /// A sentence saying what failed: no memory, or a defect of the sandbox.
+    pub(crate) fn hold(&mut self, options: &Options) -> Result<(), String> {
+        let settings = if options.grants.is_trusted() { String::new() } else { options.grants.settings() };
+        let held = Held { sandbox: wire::sandbox::SANDBOX, settings: &settings, modules: options.modules.as_ref() };
+        let lua = self.lua;
+        // SAFETY: the state is ours and idle; `confine` runs protected and finds a live pointer.
+        unsafe {
+            ffi::lua_pushcfunction(lua, confine);
+            ffi::lua_pushlightuserdata(lua, ptr::from_ref(&held).cast_mut().cast());
+            if ffi::lua_pcall(lua, 1, 1, 0) != ffi::LUA_OK {
+                return Err(String::from_utf8_lossy(&text(lua, -1)).into_owned());
+            }
+            self.moved = (ffi::lua_isnil(lua, 1) == 0).then(|| ffi::lua_tointeger(lua, 1) as c_int);
+            ffi::lua_settop(lua, 0);
+        }
+        Ok(())
+    }
+
+    /// Collects what was left of its beginning.
+    pub(crate) fn settle(&mut self) {
+        collect_all(self.lua, self.references[6]);
+        self.settled = true;
     }
 }
 
-/// What makes a state that of one machine.
-struct Own<'a> {
+/// Collects all garbage by this function; what fails of that fails again in the next command.
+fn collect_all(lua: *mut lua_State, collect: c_int) {
+    // SAFETY: the state is ours and idle; a function that was made before, called protected.
+    unsafe {
+        ffi::lua_settop(lua, 0);
+        ffi::lua_rawgeti(lua, ffi::LUA_REGISTRYINDEX, collect.into());
+        ffi::lua_pcall(lua, 0, 0, 0);
+        ffi::lua_settop(lua, 0);
+    }
+}
+
+/// What a state is held to.
+struct Held<'a> {
     sandbox: &'static str,
     /// The argument of the sandbox; empty where nothing is to be held.
     settings: &'a str,
@@ -125,29 +168,21 @@ struct Call<'a> {
 }
 
 impl Builtin {
-    /// The interpreter of this machine. `memory` is the most it may allocate, bytes.
+    /// The interpreter of this machine, which works in that directory. `memory` is the most it may allocate, bytes.
     ///
     /// # Errors
-    /// A sentence saying what failed: no memory, or a defect of the sandbox.
-    pub(crate) fn new(begun: Begun, hub: &'static Hub, memory: Option<u64>, options: &Options) -> Result<Self, String> {
+    /// A sentence saying what failed: no memory.
+    pub(crate) fn new(begun: Begun, hub: &'static Hub, memory: Option<u64>, work: &str) -> Result<Self, String> {
         let _ = HUB.set(hub);
-        let settings: String = if options.grants.is_trusted() { String::new() } else { options.grants.settings() };
-        let lua = begun.lua;
+        let Begun { lua, moved, settled, .. } = begun;
         let [eval, is_complete, complete, randomseed, enter, change, collect] = begun.references;
-        let mut this = Self { lua, eval, is_complete, complete, randomseed, enter, change, collect, moved: None };
-        let own = Own { sandbox: wire::sandbox::SANDBOX, settings: &settings, modules: options.modules.as_ref() };
-        // SAFETY: the state is ours and idle; `confine` runs protected and finds a live pointer.
-        unsafe {
-            if !arena::bound(begun.memory, memory) {
-                return Err("there is no memory for a Lua state".into());
-            }
-            ffi::lua_pushcfunction(lua, confine);
-            ffi::lua_pushlightuserdata(lua, ptr::from_ref(&own).cast_mut().cast());
-            if ffi::lua_pcall(lua, 1, 1, 0) != ffi::LUA_OK {
-                return Err(String::from_utf8_lossy(&text(lua, -1)).into_owned());
-            }
-            this.moved = (ffi::lua_isnil(lua, 1) == 0).then(|| ffi::lua_tointeger(lua, 1) as c_int);
-            ffi::lua_settop(lua, 0);
+        let mut this = Self { lua, eval, is_complete, complete, randomseed, enter, change, collect, moved, settled };
+        // SAFETY: the state and its memory are ours and idle.
+        if unsafe { !arena::bound(begun.memory, memory) } {
+            return Err("there is no memory for a Lua state".into());
+        }
+        if moved.is_some() {
+            this.change(&Change { randomseed: None, moved, work })?;
         }
         interrupt::install(hub);
         Ok(this)
@@ -169,14 +204,17 @@ impl Builtin {
         self.call(&Call { function, text, arguments: b"", data: false }, results)
     }
 
-    /// Collects all garbage; what fails of that fails again in the next command.
-    fn collect_all(&mut self) {
-        // SAFETY: a function that was made before, called protected.
+    /// Changes what is this machine's own in its state.
+    fn change(&mut self, to: &Change<'_>) -> Result<(), String> {
+        // SAFETY: light values need no memory, `change` runs protected, `to` outlives it.
         unsafe {
             ffi::lua_settop(self.lua, 0);
-            ffi::lua_rawgeti(self.lua, ffi::LUA_REGISTRYINDEX, self.collect.into());
-            ffi::lua_pcall(self.lua, 0, 0, 0);
+            ffi::lua_rawgeti(self.lua, ffi::LUA_REGISTRYINDEX, self.change.into());
+            ffi::lua_pushlightuserdata(self.lua, ptr::from_ref(to).cast_mut().cast());
+            let done = ffi::lua_pcall(self.lua, 1, 0, 0) == ffi::LUA_OK;
+            let result = if done { Ok(()) } else { Err(String::from_utf8_lossy(&text(self.lua, -1)).into_owned()) };
             ffi::lua_settop(self.lua, 0);
+            result
         }
     }
 
@@ -235,7 +273,7 @@ impl Engine for Builtin {
             failed(self.text(-1), Vec::new())
         };
         if !flavour::COLLECTS_IN_NEED && matches!(&outcome, Outcome::Failed { message, .. } if message.ends_with(NO_MEMORY)) {
-            self.collect_all();
+            collect_all(self.lua, self.collect);
         }
         // SAFETY: dropping what is on the stack of an idle state.
         unsafe { ffi::lua_settop(self.lua, 0) };
@@ -244,7 +282,9 @@ impl Engine for Builtin {
 
     fn settle(&mut self) {
         // What loading has left behind would only cost memory.
-        self.collect_all();
+        if !std::mem::replace(&mut self.settled, true) {
+            collect_all(self.lua, self.collect);
+        }
     }
 
     fn can_be_copied(&self) -> bool {
@@ -253,17 +293,7 @@ impl Engine for Builtin {
 
     fn copied(&mut self, work: &str, process: Identity) -> Result<(), String> {
         interrupt::copied(process)?;
-        let copied = Copied { randomseed: self.randomseed, moved: self.moved, work };
-        // SAFETY: light values need no memory, `change` runs protected, `copied` outlives it.
-        unsafe {
-            ffi::lua_settop(self.lua, 0);
-            ffi::lua_rawgeti(self.lua, ffi::LUA_REGISTRYINDEX, self.change.into());
-            ffi::lua_pushlightuserdata(self.lua, ptr::from_ref(&copied).cast_mut().cast());
-            let done = ffi::lua_pcall(self.lua, 1, 0, 0) == ffi::LUA_OK;
-            let result = if done { Ok(()) } else { Err(String::from_utf8_lossy(&text(self.lua, -1)).into_owned()) };
-            ffi::lua_settop(self.lua, 0);
-            result
-        }
+        self.change(&Change { randomseed: Some(self.randomseed), moved: self.moved, work })
     }
 
     fn is_complete(&mut self, _: &Hub, code: &[u8]) -> Vec<u8> {
@@ -342,20 +372,20 @@ unsafe extern "C-unwind" fn open(lua: *mut lua_State) -> c_int {
     }
 }
 
-/// Says where modules are and confines the program; argument: a light pointer to an [`Own`]. Gives a reference to what tells the sandbox of another work
+/// Says where modules are and confines the program; argument: a light pointer to a [`Held`]. Gives a reference to what tells the sandbox of another work
 /// directory, or nil.
 unsafe extern "C-unwind" fn confine(lua: *mut lua_State) -> c_int {
     // SAFETY: runs protected, on the state's own stack; nothing with a destructor lives here.
     unsafe {
-        let own = &*ffi::lua_touserdata(lua, 1).cast::<Own<'_>>();
-        if let Some(modules) = own.modules {
+        let held = &*ffi::lua_touserdata(lua, 1).cast::<Held<'_>>();
+        if let Some(modules) = held.modules {
             module_paths(lua, modules);
         }
-        if own.settings.is_empty() {
+        if held.settings.is_empty() {
             ffi::lua_pushnil(lua);
         } else {
-            compile(lua, own.sandbox);
-            ffi::lua_pushlstring(lua, own.settings.as_ptr().cast(), own.settings.len());
+            compile(lua, held.sandbox);
+            ffi::lua_pushlstring(lua, held.settings.as_ptr().cast(), held.settings.len());
             ffi::lua_call(lua, 1, 1);
             let moved = ffi::luaL_ref(lua, ffi::LUA_REGISTRYINDEX);
             ffi::lua_pushinteger(lua, moved.into());
@@ -403,23 +433,26 @@ pub(crate) unsafe fn module_paths(lua: *mut lua_State, modules: &Modules) {
     }
 }
 
-/// What a copy of the process has to change in its state.
-struct Copied<'a> {
-    randomseed: c_int,
+/// What is different in the state of another machine.
+struct Change<'a> {
+    /// The library's own function: `math.random` goes on from elsewhere.
+    randomseed: Option<c_int>,
     moved: Option<c_int>,
     work: &'a str,
 }
 
-/// Changes it; argument: a light pointer to a [`Copied`].
+/// Changes it; argument: a light pointer to a [`Change`].
 unsafe extern "C-unwind" fn change(lua: *mut lua_State) -> c_int {
-    // SAFETY: runs protected; the pointer is to a `Copied` that outlives this call.
+    // SAFETY: runs protected; the pointer is to a `Change` that outlives this call.
     unsafe {
-        let copied = &*ffi::lua_touserdata(lua, 1).cast::<Copied<'_>>();
-        ffi::lua_rawgeti(lua, ffi::LUA_REGISTRYINDEX, copied.randomseed.into());
-        preload::seed_by(lua);
-        if let Some(moved) = copied.moved {
+        let to = &*ffi::lua_touserdata(lua, 1).cast::<Change<'_>>();
+        if let Some(randomseed) = to.randomseed {
+            ffi::lua_rawgeti(lua, ffi::LUA_REGISTRYINDEX, randomseed.into());
+            preload::seed_by(lua);
+        }
+        if let Some(moved) = to.moved {
             ffi::lua_rawgeti(lua, ffi::LUA_REGISTRYINDEX, moved.into());
-            ffi::lua_pushlstring(lua, copied.work.as_ptr().cast(), copied.work.len());
+            ffi::lua_pushlstring(lua, to.work.as_ptr().cast(), to.work.len());
             ffi::lua_call(lua, 1, 0);
         }
         0
