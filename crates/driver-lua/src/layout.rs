@@ -39,11 +39,11 @@ pub(crate) struct Record {
     pub(crate) home: Option<PathBuf>,
 }
 
-/// What the holder is told at its start.
+/// What the holder is told at its start. `S` is what is taken of the shape: whoever knows that already does not read it again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Start {
+pub(crate) struct Start<S = Shape> {
     pub(crate) own: Own,
-    pub(crate) shape: Shape,
+    pub(crate) shape: S,
 }
 
 /// What is a machine's own.

@@ -19,7 +19,7 @@ use crate::{
     forking::scrub,
     layout::{Meta, Shape, Start, trusted},
     settings,
-    zygote::{Fork, Known, Parent, Request},
+    zygote::{Fork, Parent, Request},
 };
 use hub::{
     Hub, Stream,
@@ -30,6 +30,7 @@ use rustix::{
     fs::{Mode, OFlags},
     net::SocketType,
 };
+use serde::de::IgnoredAny;
 use std::{
     ffi::OsString,
     fs::File,
@@ -229,16 +230,19 @@ pub(crate) fn spare(socket: OwnedFd, files: Option<[File; 2]>, birth: Birth, ahe
     let Ok(passing::Received::Message(len, beside)) = told else { return 0 };
     drop(socket);
     let fork = match shape {
-        Some(shape) => serde_json::from_slice(&buffer[..len]).map(|Known::Fork(known)| {
-            let start = Start { own: known.start.own, shape: Rc::unwrap_or_clone(shape) };
-            Fork { dir: known.dir, key: known.key, start }
-        }),
-        None => serde_json::from_slice(&buffer[..len]).and_then(|request| match request {
-            Request::Fork(fork) => Ok(*fork),
-            _ => Err(serde::de::Error::custom("not a request to fork")),
-        }),
+        Some(shape) => match serde_json::from_slice::<Request<IgnoredAny>>(&buffer[..len]) {
+            Ok(Request::Fork(fork)) => {
+                let Fork { dir, key, start } = *fork;
+                Some(Fork { dir, key, start: Start { own: start.own, shape: Rc::unwrap_or_clone(shape) } })
+            }
+            _ => None,
+        },
+        None => match serde_json::from_slice(&buffer[..len]) {
+            Ok(Request::Fork(fork)) => Some(*fork),
+            _ => None,
+        },
     };
-    let (Ok(fork), Ok([listen, ready])) = (fork, <[OwnedFd; 2]>::try_from(beside)) else { return 1 };
+    let (Some(fork), Ok([listen, ready])) = (fork, <[OwnedFd; 2]>::try_from(beside)) else { return 1 };
     drop(buffer);
     hold(fork, (listen, ready), birth.zygote, me, Some(bare))
 }

@@ -4,7 +4,7 @@
 //! zygote stays.
 
 use super::{Answer, Fork, PID_ROOM, PREFIX, ROOM, Request, VERSION, arguments, name, read};
-use crate::layout::{Layout, MARK};
+use crate::layout::{Layout, MARK, Shape};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{AtFlags, FlockOperation, Mode, OFlags, chmodat, flock, unlinkat},
@@ -98,7 +98,7 @@ impl Conn {
 
     /// Has the zygote record how a copy of one of its children ends.
     fn adopt(&self, pid: i32, machine: MachineId, life: u64) -> io::Result<()> {
-        self.send(&serde_json::to_vec(&Request::Adopt { pid, machine, life })?, &[])?;
+        self.send(&serde_json::to_vec(&Request::<Shape>::Adopt { pid, machine, life })?, &[])?;
         match self.answer()? {
             (Answer::Adopted, _) => Ok(()),
             _ => Err(io::ErrorKind::Unsupported.into()),
@@ -106,7 +106,7 @@ impl Conn {
     }
 
     fn settle(&self) -> io::Result<()> {
-        self.send(&serde_json::to_vec(&Request::Settle)?, &[])?;
+        self.send(&serde_json::to_vec(&Request::<Shape>::Settle)?, &[])?;
         match self.answer()? {
             (Answer::Settled, _) => Ok(()),
             _ => Err(io::ErrorKind::InvalidData.into()),

@@ -13,7 +13,7 @@ mod server;
 pub(crate) use client::{Conn, Parent, Zygotes, adopt, settle, settle_all};
 pub use server::main;
 
-use crate::layout::{Own, Start};
+use crate::layout::{Shape, Start};
 use serde::{Deserialize, Serialize};
 use std::{
     ffi::{OsStr, OsString},
@@ -40,13 +40,13 @@ const PID_ROOM: usize = 16;
 /// What the names of the sockets begin with.
 const PREFIX: &str = "zygote-";
 
-/// What a client asks for.
+/// What a client asks for. `S` is what is taken of the shape.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Request {
+pub(crate) enum Request<S = Shape> {
     /// Fork a holder. Beside it: its listening socket, and a pipe to which it writes `ready\n` or what is wrong. Answered by
     /// [`Answer::Forked`] or [`Answer::Failed`].
-    Fork(Box<Fork>),
+    Fork(Box<Fork<S>>),
     /// Record how this child of the zygote ends, which it has not forked itself: a copy of one that it has. Answered by
     /// [`Answer::Adopted`]; an older zygote answers [`Answer::Failed`].
     Adopt { pid: i32, machine: MachineId, life: u64 },
@@ -57,31 +57,12 @@ pub(crate) enum Request {
 
 /// The holder to fork.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Fork {
+pub(crate) struct Fork<S = Shape> {
     /// The directory of the life.
     pub(crate) dir: PathBuf,
     /// The key that clients of the holder must show.
     pub(crate) key: String,
-    pub(crate) start: Start,
-}
-
-/// What a spare takes of a request that has been made in its shape: the rest is not read.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Known {
-    Fork(KnownFork),
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct KnownFork {
-    pub(crate) dir: PathBuf,
-    pub(crate) key: String,
-    pub(crate) start: KnownStart,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct KnownStart {
-    pub(crate) own: Own,
+    pub(crate) start: Start<S>,
 }
 
 /// What the zygote says.

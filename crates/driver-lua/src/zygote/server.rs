@@ -19,6 +19,7 @@ use rustix::{
     fs::{Mode, OFlags},
     net::{AddressFamily, SocketFlags, SocketType},
 };
+use serde_json::value::RawValue;
 use std::{
     collections::HashMap,
     io,
@@ -48,9 +49,11 @@ const MAX_CLIENTS: usize = 1024;
 const TURN: usize = 64;
 /// How many spares there are at most of the newest shape and of each before it. Each takes the memory of a machine that has done nothing.
 const SPARES: [usize; 3] = [4, 2, 2];
-/// How long nobody has asked for anything when a spare is made: who asks for many machines at once wants the processors for those, and so does who waits
-/// for the first answer of one.
-const QUIET: Duration = Duration::from_millis(2);
+/// How long nobody has asked for anything when the first spare of the newest shape is made: who asks for many machines at once wants the processors for
+/// those.
+const QUIET: Duration = Duration::from_micros(200);
+/// The same for all others: who has just got one waits for its first answer, and wants the processors for that.
+const CALM: Duration = Duration::from_millis(2);
 
 struct Zygote {
     me: Identity,
@@ -66,13 +69,20 @@ struct Zygote {
     /// The variable that says who is a zygote, or a spare of one.
     own: Slot,
     spares: Vec<Spare>,
-    /// The shapes that machines were asked for in, the newest first; none for those in which nothing can be made ahead. Empty until somebody wants a
-    /// machine, and where spares cannot be used.
-    shapes: Vec<Option<Rc<Shape>>>,
+    /// The shapes that machines were asked for in, the newest first. Empty until somebody wants a machine, and where spares cannot be used.
+    shapes: Vec<Rc<Wanted>>,
     /// Clients that wait until everything is settled.
     settling: Vec<RawFd>,
     buffer: Vec<u8>,
     polled: Vec<libc::pollfd>,
+}
+
+/// A shape that somebody has wanted.
+struct Wanted {
+    /// As it came, by which it is known again.
+    text: Box<str>,
+    /// None if nothing of it can be made ahead.
+    shape: Option<Rc<Shape>>,
 }
 
 /// A process that waits to become a machine.
@@ -81,7 +91,7 @@ struct Spare {
     /// Where it is told.
     socket: OwnedFd,
     /// How it was made.
-    shape: Option<Rc<Shape>>,
+    made: Rc<Wanted>,
     /// What it will be held to.
     ruleset: Option<Ruleset>,
 }
@@ -161,8 +171,9 @@ impl Zygote {
                 self.spares.clear();
             }
             let lacking = if unused { None } else { self.lacking() };
-            let events = self.wait(if unused { Some(IDLE) } else { lacking.is_some().then_some(QUIET) });
-            if let Some(shape) = lacking.filter(|_| events == 0) {
+            let quiet = lacking.as_ref().map(|(_, urgent)| if *urgent { QUIET } else { CALM });
+            let events = self.wait(if unused { Some(IDLE) } else { quiet });
+            if let Some((shape, _)) = lacking.filter(|_| events == 0) {
                 // What cannot be forked now is not tried again before the next machine.
                 if !self.make_spare(shape) {
                     self.shapes.clear();
@@ -224,35 +235,40 @@ impl Zygote {
         }
     }
 
-    /// The first shape of which there are not enough spares.
-    fn lacking(&self) -> Option<Option<Rc<Shape>>> {
-        let count = |shape: &Option<Rc<Shape>>| self.spares.iter().filter(|spare| spare.shape == *shape).count();
-        self.shapes.iter().zip(SPARES).find(|(shape, wanted)| count(shape) < *wanted).map(|(shape, _)| shape.clone())
+    /// The first shape of which there are not enough spares, and whether the next who asks would find none.
+    fn lacking(&self) -> Option<(Rc<Wanted>, bool)> {
+        self.shapes.iter().zip(SPARES).enumerate().find_map(|(at, (shape, most))| {
+            let count = self.spares.iter().filter(|spare| Rc::ptr_eq(&spare.made, shape)).count();
+            (count < most).then(|| (shape.clone(), at == 0 && count == 0))
+        })
     }
 
     /// A machine is wanted in this shape: it is the newest one, and spares of one that nobody has wanted for long go.
-    fn wanted(&mut self, shape: &Shape) -> Option<Rc<Shape>> {
-        let ahead = shape.can_be_made_ahead();
-        let known = |known: &Option<Rc<Shape>>| known.as_deref() == ahead.then_some(shape);
-        let shape = match self.shapes.iter().position(known) {
-            Some(0) => return self.shapes[0].clone(),
+    fn wanted(&mut self, text: &str) -> Option<Rc<Wanted>> {
+        let shape = match self.shapes.iter().position(|known| *known.text == *text) {
+            Some(0) => return self.shapes.first().cloned(),
             Some(at) => self.shapes.remove(at),
-            None => ahead.then(|| Rc::new(shape.clone())),
+            None => {
+                let shape: Shape = serde_json::from_str(text).ok()?;
+                Rc::new(Wanted { text: text.into(), shape: shape.can_be_made_ahead().then(|| Rc::new(shape)) })
+            }
         };
         self.shapes.insert(0, shape.clone());
         self.shapes.truncate(SPARES.len());
-        self.spares.retain(|spare| self.shapes.contains(&spare.shape));
-        shape
+        self.spares.retain(|spare| self.shapes.iter().any(|shape| Rc::ptr_eq(&spare.made, shape)));
+        Some(shape)
     }
 
     /// Forks a spare of this shape; whether it could.
-    fn make_spare(&mut self, shape: Option<Rc<Shape>>) -> bool {
+    fn make_spare(&mut self, made: Rc<Wanted>) -> bool {
         let kind = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let Ok((ours, theirs)) = rustix::net::socketpair(kind.0, kind.1, kind.2, None) else { return false };
         // What cannot be granted now is said to who wants such a machine next.
-        let Ok(ruleset) = shape.as_deref().map_or(Ok(None), |shape| Ruleset::new(&shape.rules, host::prepared())) else { return false };
+        let Ok(ruleset) = made.shape.as_deref().map_or(Ok(None), |shape| Ruleset::new(&shape.rules, host::prepared())) else {
+            return false;
+        };
         let Ok(shared) = ruleset.as_ref().map(Ruleset::share).transpose() else { return false };
-        let ahead = shape.clone().map(|shape| (shape, shared));
+        let ahead = made.shape.clone().map(|shape| (shape, shared));
         let (face, own, dir) = (&self.face, &self.own, &self.dir);
         let birth = Birth { before: ticks(), zygote: self.me.clone(), looks: Looks { face: face.clone(), mark: self.mark.clone() } };
         // SAFETY: as in `fork`.
@@ -273,15 +289,15 @@ impl Zygote {
                 host::spare(theirs, files, birth, ahead)
             })
         };
-        forked.map(|pid| self.spares.push(Spare { pid, socket: ours, shape, ruleset })).is_ok()
+        forked.map(|pid| self.spares.push(Spare { pid, socket: ours, made, ruleset })).is_ok()
     }
 
     /// Makes a spare the holder of this request, if there is one that can be; its process.
-    fn hand_over(&mut self, fork: &Fork, message: &[u8], fds: &[BorrowedFd<'_>]) -> Option<i32> {
+    fn hand_over(&mut self, fork: &Fork<&RawValue>, message: &[u8], fds: &[BorrowedFd<'_>]) -> Option<i32> {
         let (machine, life) = (fork.start.own.machine, fork.start.own.life);
-        let shape = self.wanted(&fork.start.shape);
+        let shape = self.wanted(fork.start.shape.get())?;
         // One that is still making itself would write over what it is told.
-        while let Some(at) = self.spares.iter().rposition(|spare| spare.shape == shape && is_ready(&spare.socket)) {
+        while let Some(at) = self.spares.iter().rposition(|spare| Rc::ptr_eq(&spare.made, &shape) && is_ready(&spare.socket)) {
             let Spare { pid, socket, ruleset, .. } = self.spares.swap_remove(at);
             if ruleset.is_some_and(|ruleset| fork.start.own.places.iter().any(|place| ruleset.own(place).is_err())) {
                 // One that is forked says why.
@@ -351,7 +367,7 @@ impl Zygote {
 
     fn obey(&mut self, message: &[u8], fds: Vec<OwnedFd>, client: RawFd) -> Option<Answer> {
         let failed = |error: String| Some(Answer::Failed { error });
-        match serde_json::from_slice(message) {
+        match serde_json::from_slice::<Request<&RawValue>>(message) {
             Ok(Request::Settle) => {
                 self.settling.push(client);
                 None
@@ -361,7 +377,12 @@ impl Zygote {
                     if let Some(pid) = self.hand_over(&fork, message, &[listen.as_fd(), ready.as_fd()]) {
                         return Some(Answer::Forked { pid });
                     }
-                    match self.fork(*fork, listen, ready) {
+                    let whole = match serde_json::from_slice(message) {
+                        Ok(Request::Fork(whole)) => whole,
+                        Ok(_) => return failed("not a request to fork".into()),
+                        Err(error) => return failed(format!("not a request: {error}")),
+                    };
+                    match self.fork(*whole, listen, ready) {
                         Ok(pid) => Some(Answer::Forked { pid }),
                         Err(error) => failed(format!("no process can be made: {error}")),
                     }

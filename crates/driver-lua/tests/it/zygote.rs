@@ -123,7 +123,7 @@ async fn a_spare_is_held_as_one_that_is_forked() {
             let (confined, until) = (settings["profile"] != "trusted", std::time::Instant::now() + PATIENCE);
             while waiting(&zygote, confined).len() < 4 {
                 assert!(std::time::Instant::now() < until, "no spares");
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::task::yield_now().await;
             }
             spares = waiting(&zygote, confined);
             let meta: serde_json::Value = atomic::read_json(&life.join("meta.json")).unwrap().unwrap();

@@ -72,18 +72,27 @@ pub(super) async fn eval(bench: &Bench) -> Result<Value> {
     Ok(targets(figures, &[("p50_us", 120.0, false), ("p95_us", 400.0, false)]))
 }
 
+/// How long nothing is asked between two creations of the second series, as when somebody types: what one has left to be done is done then, and nothing is
+/// in the caches any more.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// From asking for a machine to its first answer.
 pub(super) async fn create(bench: &Bench) -> Result<Value> {
     let n = bench.rounds(50, 20);
-    let mut times = Vec::with_capacity(n);
-    for i in 0..n {
-        times.push(bench.place.create(&format!("create{i}")).await?);
+    let mut series = [Vec::with_capacity(n), Vec::with_capacity(n)];
+    for (times, pause) in series.iter_mut().zip([Duration::ZERO, PAUSE]) {
+        for i in 0..n {
+            tokio::time::sleep_until(tokio::time::Instant::now() + pause).await;
+            times.push(bench.place.create(&format!("create{}-{i}", pause.as_millis())).await?);
+        }
+        bench.place.clear().await?;
     }
-    bench.place.clear().await?;
+    let [times, paused] = series;
     let phase = |which: usize| summary(times.iter().map(|phases| phases[which]).collect());
     let mut vmoon = phase(2);
     vmoon["of_which_until_accepted_p50_us"] = phase(0)["p50_us"].take();
     vmoon["of_which_until_running_p50_us"] = phase(1)["p50_us"].take();
+    vmoon["after_a_pause_p50_us"] = summary(paused.iter().map(|phases| phases[2]).collect())["p50_us"].take();
     let children = |exe: &Path, words: &[&str]| {
         let mut times = Vec::with_capacity(n);
         for _ in 0..n {
