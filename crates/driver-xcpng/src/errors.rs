@@ -42,7 +42,7 @@ const PLAIN: &[(&str, Code, &str, &str)] = &[
         "SESSION_AUTHENTICATION_FAILED",
         Code::ConnectionAuth,
         "the host refuses this user and password",
-        "give the right one: vmoon connection login",
+        "give the right one with --password-stdin; of a connection that is there: vmoon connection login NAME --password-stdin",
     ),
     ("RBAC_PERMISSION_DENIED", Code::ConnectionPermission, "this user may not do that", "log in as a user with a role that may"),
     ("SESSION_INVALID", Code::DriverUnreachable, "the session had ended; there is a new one", "try again"),

@@ -54,6 +54,12 @@ pub trait Places: Send + Sync {
     /// Every place known now, the best first; none is not an error.
     async fn places(&self, key: &str) -> Result<Vec<Place>>;
 
+    /// Why there are none, if that is known.
+    async fn missing(&self, key: &str) -> Option<String> {
+        let _ = key;
+        None
+    }
+
     /// The computer that these places are reached through, where they lead nowhere from here.
     fn gate(&self) -> Option<Gate> {
         None
@@ -284,7 +290,8 @@ impl Guests {
         let last = one.record().place.clone().filter(|_| known.is_empty());
         known.extend(last.clone());
         if known.is_empty() {
-            return Err(nowhere(""));
+            let why = places.missing(machine.key).await;
+            return Err(nowhere(&why.map(|why| format!(": {why}")).unwrap_or_default()));
         }
         let through = match places.gate() {
             Some(gate) => Some(self.pass(&gate).await?),

@@ -189,6 +189,7 @@ impl Guests {
     fn seen(&self, one: &One, run: u64) {
         if one.record().seen(run, now_ms()) {
             one.leave();
+            one.shell_over(one.shell(), now_ms());
             // A life whose number was never kept was not opened either; the log has why.
             let _ = self.keep(one);
         }

@@ -266,6 +266,11 @@ impl Connection {
         })?
     }
 
+    /// Whether something that its server has closed before anything began there is worth another attempt, which is the one of this number.
+    pub(crate) fn is_worth(&self, attempt: u32) -> bool {
+        attempt <= ATTEMPTS && !self.is_closed()
+    }
+
     /// That the connection is gone.
     pub(crate) fn lost(&self) -> Error {
         let why = self.0.end.borrow().clone();
@@ -275,6 +280,10 @@ impl Connection {
         )
     }
 }
+
+/// How often a channel is opened for something. Dropbear closes one that has nothing running yet when a program of another one ends just then, and answers neither yes nor
+/// no to what it is asked to run there.
+const ATTEMPTS: u32 = 4;
 
 /// Whether that is how a server refuses more sessions than it allows.
 fn is_full(why: &ChannelOpenFailure) -> bool {

@@ -34,6 +34,18 @@ impl Connection {
     /// The same for a line that is quoted already.
     pub(crate) async fn run(&self, line: &str, stdin: &[u8], deadline: Duration) -> Result<Ended> {
         let until = Instant::now().checked_add(deadline).unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400 * 365));
+        for next in 2.. {
+            match self.attempt(line, stdin, deadline, until).await? {
+                Some(ended) => return Ok(ended),
+                None if self.is_worth(next) => {}
+                None => break,
+            }
+        }
+        Err(Error::new(Code::DriverUnreachable, format!("{} closes what is to run a program before it has begun", self.name())))
+    }
+
+    /// One attempt; nothing if the server closed its channel before it said that the program has begun.
+    async fn attempt(&self, line: &str, stdin: &[u8], deadline: Duration, until: Instant) -> Result<Option<Ended>> {
         let late = |_| {
             Error::new(Code::OperationDeadline, format!("the program on {} did not end within {} ms", self.name(), deadline.as_millis()))
         };
@@ -49,9 +61,10 @@ impl Connection {
             std::future::pending::<()>().await
         };
         let mut ended = Ended { code: None, signal: None, stdout: Vec::new(), stderr: Vec::new(), truncated: false };
-        let mut finished = false;
+        let (mut begun, mut finished) = (false, false);
         let listen = async {
             while let Some(msg) = reader.wait().await {
+                begun |= !matches!(msg, ChannelMsg::Eof | ChannelMsg::Close | ChannelMsg::WindowAdjusted { .. });
                 match msg {
                     ChannelMsg::Data { data } => keep(&mut ended.stdout, &data, &mut ended.truncated),
                     ChannelMsg::ExtendedData { data, ext: 1 } => keep(&mut ended.stderr, &data, &mut ended.truncated),
@@ -71,7 +84,8 @@ impl Connection {
             () = feed => return Err(Error::internal("a pending future has ended")),
         };
         match outcome {
-            Ok(Ok(())) if finished => Ok(ended),
+            Ok(Ok(())) if finished => Ok(Some(ended)),
+            Ok(Ok(())) if !begun && !self.is_closed() => Ok(None),
             Ok(Ok(())) => Err(lost()),
             Ok(Err(error)) => Err(error),
             Err(elapsed) => {

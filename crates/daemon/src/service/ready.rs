@@ -1,7 +1,7 @@
 //! What a machine has when it is ready: a session that is open, somebody who greets as an SSH server.
 
 use crate::{machine::Machine, session::Shared};
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use vmoon_api::views::ReadyView;
 use vmoon_core::{Result, codes::Retry, session::SessionState, target::MAIN};
@@ -58,7 +58,10 @@ pub(super) async fn greets(places: &[(String, u16)]) -> Option<String> {
         let greeting = async {
             let mut stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
             let mut bytes = [0; 4];
-            stream.read_exact(&mut bytes).await.map_err(|error| error.to_string())?;
+            stream.read_exact(&mut bytes).await.map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => "it hangs up without a greeting; is an SSH server behind it?".to_owned(),
+                _ => error.to_string(),
+            })?;
             if &bytes == b"SSH-" { Ok(()) } else { Err("what answers is no SSH server".to_owned()) }
         };
         match tokio::time::timeout(GREETING, greeting).await.unwrap_or_else(|_| Err("nothing answers".to_owned())) {

@@ -54,7 +54,7 @@ pub async fn revert_returns_to_a_machine_that_works(fixture: &impl Fixture) {
         let seen = subject.observe().await;
         assert!(!matches!(seen, Observed::Missing | Observed::Unreachable), "{seen:?}");
         if matches!(seen, Observed::Off(_)) {
-            subject.start().await;
+            subject.start(fixture).await;
         }
         let missing = within("return to nothing", snapshots.revert(&subject.handle, "nothing")).await;
         assert_eq!(missing.map_err(|error| error.code()), Err(Code::SnapshotNotFound));

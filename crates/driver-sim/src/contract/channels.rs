@@ -246,7 +246,7 @@ pub async fn a_new_life_has_a_new_stream(fixture: &impl Fixture) {
     talk.run(&fixture.code(Snippet::Print("first"))).await;
     let old = talk.channel.clone();
     subject.kill().await;
-    subject.start().await;
+    subject.start(fixture).await;
     let Some(mut talk) = Talk::open(&subject, 0).await else { panic!("the second life has no repl") };
     assert_ne!(talk.channel, old);
     assert_eq!(talk.last, 0);

@@ -192,7 +192,7 @@ pub async fn recover_of_a_delete_is_idempotent(fixture: &impl Fixture) {
 /// Starting what runs is `Ok`.
 pub async fn start_is_safe_to_repeat(fixture: &impl Fixture) {
     let subject = Subject::running(fixture).await;
-    subject.start().await;
+    subject.start(fixture).await;
     subject.channels().await;
     subject.delete().await;
 }
@@ -215,7 +215,7 @@ pub async fn each_start_is_a_new_life(fixture: &impl Fixture) {
     let lives = |channels: Vec<Channel>| -> HashSet<u64> { channels.iter().map(|channel| channel.life).collect() };
     let first = lives(subject.channels().await);
     subject.kill().await;
-    subject.start().await;
+    subject.start(fixture).await;
     let second = lives(subject.channels().await);
     assert!(first.is_disjoint(&second), "{first:?} {second:?}");
     subject.delete().await;
@@ -250,7 +250,7 @@ pub async fn polite_stop_ends_an_obedient_guest(fixture: &impl Fixture) {
 pub async fn polite_stop_does_not_kill(fixture: &impl Fixture) {
     let Some(spec) = fixture.stubborn() else { return };
     let subject = Subject::created(fixture, &spec).await;
-    subject.start().await;
+    subject.start(fixture).await;
     let before = subject.channels().await;
     for _ in 0..2 {
         // It may say that the guest does not listen; it must come back.
@@ -279,7 +279,7 @@ pub async fn stopping_what_is_off_is_ok(fixture: &impl Fixture) {
         for how in [StopMode::Polite, StopMode::Force] {
             fine("stop what is off", subject.driver.stop(&subject.handle, how)).await;
         }
-        subject.start().await;
+        subject.start(fixture).await;
         subject.kill().await;
     }
     subject.delete().await;
@@ -320,7 +320,7 @@ pub async fn deleting_what_is_missing_is_ok(fixture: &impl Fixture) {
 pub async fn observe_is_bounded(fixture: &impl Fixture) {
     let subject = Subject::created(fixture, &fixture.spec()).await;
     assert!(matches!(subject.observe().await, Observed::Off(_)));
-    subject.start().await;
+    subject.start(fixture).await;
     subject.channels().await;
     if let Some(mut talk) = super::talk::Talk::open(&subject, 0).await {
         talk.eval(&fixture.code(super::Snippet::Forever)).await;

@@ -90,6 +90,11 @@ pub trait Fixture: Send + Sync {
         None
     }
 
+    /// Waits until a machine that was just started is up, where it has a system that boots first. A rule's own patience begins after it.
+    fn up(&self, _driver: &Arc<dyn Driver>, _handle: &Handle) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// Lets so many milliseconds pass, where the machine's clock is not the real one. Must not sleep.
     fn pass(&self, _ms: u64) {}
 }
@@ -206,12 +211,13 @@ impl Subject {
     /// A new machine that runs.
     async fn running(fixture: &impl Fixture) -> Self {
         let subject = Self::created(fixture, &fixture.spec()).await;
-        subject.start().await;
+        subject.start(fixture).await;
         subject
     }
 
-    async fn start(&self) {
+    async fn start(&self, fixture: &impl Fixture) {
         fine("start", self.driver.start(&self.handle)).await;
+        fixture.up(&self.driver, &self.handle).await;
     }
 
     async fn kill(&self) {

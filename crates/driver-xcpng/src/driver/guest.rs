@@ -2,7 +2,7 @@
 
 use super::{XcpngDriver, hosts::only, pool::Pool, uuid};
 use async_trait::async_trait;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv6Addr};
 use vmoon_core::{
     Code, Error, Result,
     ability::{Address, Ended, Exec, Program, UsedEnvironment},
@@ -112,19 +112,21 @@ impl Pool {
     }
 
     /// Why no address of a VM that runs is known.
-    pub(super) async fn why_no_address(&self, vm: &Vm) -> Result<String> {
+    pub(super) async fn why_no_address(&self, vm: &Vm) -> Result<&'static str> {
         let told = self.told_by_tools(vm).await?;
         Ok(match told.filter(|metrics| !metrics.pv_drivers_version.is_empty() || !metrics.os_version.is_empty()) {
-            None => "no address is known: no guest tools have spoken; they are not installed in the guest, or not up yet".into(),
-            Some(_) if vm.vifs.is_empty() => "no address is known: the VM has no network interface".into(),
-            Some(_) => "no address is known: the guest's tools run and tell of none; its network gives it no lease, or not yet".into(),
+            None => "no guest tools have spoken; they are not installed in the guest, or not up yet",
+            Some(_) if vm.vifs.is_empty() => "the VM has no network interface",
+            Some(_) => "the guest's tools run and tell of none; its network gives it no lease, or not yet",
         })
     }
 
     /// Where a VM's SSH server may be reached, the best first.
     pub(super) async fn ssh_places(&self, uuid: &str) -> Result<Vec<(String, u16)>> {
         let places = self.places(uuid).await?;
-        Ok(places.into_iter().map(|place| (place.host, place.port.unwrap_or(SSH))).collect())
+        // Of an address that counts on one link only, nobody can say on which of ours.
+        let leads = |host: &str| !host.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_unicast_link_local());
+        Ok(places.into_iter().filter(|place| leads(&place.host)).map(|place| (place.host, place.port.unwrap_or(SSH))).collect())
     }
 
     /// The addresses that a VM's tools have told.
@@ -174,6 +176,11 @@ impl Places for Pool {
         let port = vm.other_config.get(PORT).and_then(|text| text.parse().ok());
         let port = port.or_else(|| self.guests().and_then(|guests| guests.port(key)));
         Ok(self.addresses_of(&vm).await?.into_iter().map(|address| Place { host: address.ip, port }).collect())
+    }
+
+    async fn missing(&self, key: &str) -> Option<String> {
+        let (_, vm) = self.known(key).await.ok()?;
+        self.why_no_address(&vm).await.ok().map(str::to_owned)
     }
 }
 

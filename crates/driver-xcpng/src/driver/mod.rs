@@ -402,6 +402,6 @@ impl Addresses for XcpngDriver {
 
     async fn missing(&self, handle: &Handle) -> Result<Option<String>> {
         let (_, vm) = self.0.known(&uuid(handle)?).await?;
-        self.0.why_no_address(&vm).await.map(Some)
+        Ok(Some(format!("no address is known: {}", self.0.why_no_address(&vm).await?)))
     }
 }

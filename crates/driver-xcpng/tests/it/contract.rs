@@ -47,7 +47,7 @@ impl Fixture for Pool {
     }
 }
 
-fn everything(server: &Server) -> Vec<String> {
+pub(crate) fn everything(server: &Server) -> Vec<String> {
     ["VM", "VDI", "VBD", "VIF", "console", "VM_guest_metrics"]
         .iter()
         .flat_map(|class| server.sim.names(class).into_iter().map(move |name| format!("{class} {name}")))

@@ -3,6 +3,7 @@
 mod contract;
 mod cuts;
 mod devices;
+mod entered;
 mod faults;
 mod guests;
 mod hosts;

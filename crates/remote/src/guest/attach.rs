@@ -27,10 +27,24 @@ pub(super) struct Attached {
     pub(super) early: Vec<u8>,
     pub(super) letters: Vec<u8>,
     pub(super) ended: Option<Exit>,
+    /// The server closed the channel before it said that anything has begun there.
+    unbegun: bool,
 }
 
 /// Attaches to the life in `dir`; `None` if there is none.
 pub(super) async fn attach(connection: &Connection, dir: &str, lua: &str, from: Offset) -> Result<Option<Attached>> {
+    let mut attempt = 1;
+    loop {
+        let mut unbegun = false;
+        let attached = attempt_to(connection, dir, lua, from, &mut unbegun).await;
+        attempt += 1;
+        if attached.is_ok() || !unbegun || !connection.is_worth(attempt) {
+            return attached;
+        }
+    }
+}
+
+async fn attempt_to(connection: &Connection, dir: &str, lua: &str, from: Offset, unbegun: &mut bool) -> Result<Option<Attached>> {
     let lease = lease();
     let session = connection.session().await?;
     let line = script(&lean(ATTACH), &[dir, &lease, &from.to_string(), lua, READ, &lean(FOLLOW)]);
@@ -40,8 +54,9 @@ pub(super) async fn attach(connection: &Connection, dir: &str, lua: &str, from: 
         this.writer.exec(true, line).await.map_err(|error| connection.lost().source(error))?;
         this.greet(dir, false).await
     };
-    let there = in_time(connection, exchange).await?;
-    Ok(there.then_some(this))
+    let there = in_time(connection, exchange).await;
+    *unbegun = this.unbegun;
+    Ok(there?.then_some(this))
 }
 
 /// A name for who may send a session lines.
@@ -76,6 +91,7 @@ impl Attached {
             early: Vec::new(),
             letters: Vec::new(),
             ended: None,
+            unbegun: false,
         }
     }
 
@@ -83,7 +99,7 @@ impl Attached {
     /// One that is `new` obeys nobody else, and has got what relays lines already.
     pub(super) async fn greet(&mut self, dir: &str, new: bool) -> Result<bool> {
         let (mut greeted, mut relayed) = (false, new);
-        let mut said = Vec::new();
+        let (mut said, mut how, mut begun) = (Vec::new(), String::new(), new);
         loop {
             let mut asks = false;
             while let Some(piece) = self.envelope.next()? {
@@ -132,16 +148,21 @@ impl Attached {
             if greeted && (new || self.state.running != 0 || answered || self.ended.is_some()) {
                 return Ok(true);
             }
-            match self.reader.wait().await {
+            let heard = self.reader.wait().await;
+            begun |= !matches!(heard, None | Some(ChannelMsg::Eof | ChannelMsg::Close | ChannelMsg::WindowAdjusted { .. }));
+            match heard {
                 Some(ChannelMsg::Data { data }) => self.envelope.push(&data),
                 Some(ChannelMsg::ExtendedData { data, .. }) => said.extend_from_slice(&data[..data.len().min(1_000)]),
+                Some(ChannelMsg::ExitStatus { exit_status }) => how = format!(", status {exit_status}"),
+                Some(ChannelMsg::ExitSignal { signal_name, .. }) => how = format!(", signal {signal_name:?}"),
                 Some(_) => {}
                 None => {
+                    self.unbegun = !begun;
                     let said = String::from_utf8_lossy(&said[..said.len().min(300)]).trim().escape_debug().to_string();
                     let error = if self.connection.is_closed() {
                         self.connection.lost()
                     } else {
-                        Error::new(Code::DriverUnreachable, format!("the session on {} hung up: {said}", self.connection.name()))
+                        Error::new(Code::DriverUnreachable, format!("the session on {} hung up{how}: {said}", self.connection.name()))
                     };
                     return Err(error);
                 }

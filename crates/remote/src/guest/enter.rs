@@ -138,6 +138,18 @@ impl Kept {
 
 /// Looks at the host. Unless the session lives there, the script is given back, which waits or was told already.
 pub(super) async fn enter(connection: &Connection, place: &Place, then: Then<'_>) -> Result<(Seen, Option<Ready>)> {
+    for next in 2.. {
+        match attempt(connection, place, then).await? {
+            Some(entered) => return Ok(entered),
+            None if connection.is_worth(next) => {}
+            None => break,
+        }
+    }
+    Err(Error::new(Code::DriverUnreachable, format!("{} closes what is to look at it before that has begun", connection.name())))
+}
+
+/// One attempt; nothing if the server closed its channel before it said that the script has begun.
+async fn attempt(connection: &Connection, place: &Place, then: Then<'_>) -> Result<Option<(Seen, Option<Ready>)>> {
     let (follow, lease, waits) = (lean(FOLLOW), lease(), matches!(then, Then::Wait));
     let (lua, wait) = (place.lua.as_deref().unwrap_or_default(), if waits { "wait" } else { "" });
     let line = script(&lean(ENTER), &[&place.owner, &place.name, &follow, READ, BEGIN, AGAIN, &lease, lua, wait]);
@@ -152,12 +164,14 @@ pub(super) async fn enter(connection: &Connection, place: &Place, then: Then<'_>
         if let Then::Begin(told) = then {
             half.data_bytes(told.bytes(&lease, false)).await.map_err(lost)?;
         }
-        let mut finished = false;
+        let (mut begun, mut finished) = (false, false);
         loop {
             if let Some(end) = ready(&said) {
-                return Ok(Some(end));
+                return Ok(Some(Some(end)));
             }
-            match reader.wait().await {
+            let heard = reader.wait().await;
+            begun |= !matches!(heard, None | Some(ChannelMsg::Eof | ChannelMsg::Close | ChannelMsg::WindowAdjusted { .. }));
+            match heard {
                 Some(ChannelMsg::Data { data }) if said.len() + data.len() <= LONGEST => said.extend_from_slice(&data),
                 Some(ChannelMsg::Data { .. }) => return Err(strange(connection, &said, &complaints)),
                 Some(ChannelMsg::ExtendedData { data, .. }) => complaints.extend_from_slice(&data[..data.len().min(1_000)]),
@@ -167,7 +181,8 @@ pub(super) async fn enter(connection: &Connection, place: &Place, then: Then<'_>
                         .hint("the account may be limited to one command or to file transfer"));
                 }
                 Some(_) => {}
-                None if finished => return Ok(None),
+                None if finished => return Ok(Some(None)),
+                None if !begun && !connection.is_closed() => return Ok(None),
                 None => return Err(connection.lost()),
             }
         }
@@ -175,7 +190,7 @@ pub(super) async fn enter(connection: &Connection, place: &Place, then: Then<'_>
     let end = timeout(SCRIPT, exchange).await.map_err(|_| {
         Error::new(Code::OperationDeadline, format!("a look at {} did not end within {} s", connection.name(), SCRIPT.as_secs()))
     });
-    let end = end.and_then(|end| end)?;
+    let Some(end) = end.and_then(|end| end)? else { return Ok(None) };
     let facts = end.map_or(said.as_slice(), |end| &said[..end]);
     let seen = understand(facts, place).ok_or_else(|| strange(connection, &said, &complaints))?;
     *place.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen.clone());
@@ -190,7 +205,7 @@ pub(super) async fn enter(connection: &Connection, place: &Place, then: Then<'_>
         lease,
         waits,
     });
-    Ok((seen, ready))
+    Ok(Some((seen, ready)))
 }
 
 /// A channel that is closed when its look fails or nobody waits for it any more: the script would stay as long as the connection.

@@ -3,6 +3,7 @@
 mod cuts;
 mod environments;
 mod files;
+mod hasty;
 mod holder;
 mod lab;
 mod login;

@@ -42,7 +42,19 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     if target.session.is_some() || target.is_glob() {
         return Err(Error::new(Code::Usage, format!("\"{}\" does not name one machine", escape(&args.machine))));
     }
-    vmoon_core::name::check(&args.name)?;
+    // Who writes the connection before the one name writes it before the other.
+    let name = match args.name.split_once(':') {
+        Some((connection, name)) if target.connection.as_deref() == Some(connection) => name,
+        Some((_, name)) => {
+            return Err(Error::new(Code::Usage, "a copy is on the connection of its original").hint(format!(
+                "vmoon clone {} {}",
+                escape(&args.machine),
+                escape(name)
+            )));
+        }
+        None => &args.name,
+    };
+    vmoon_core::name::check(name)?;
     let mut settings = serde_json::Map::new();
     for (name, value) in &args.settings {
         if settings.insert(name.clone(), super::create::setting(value)).is_some() {
@@ -50,7 +62,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         }
     }
     let until = args.wait.limit.until(wait::DEFAULT)?;
-    let request = CloneMachine { machine: args.machine.clone(), name: args.name.clone(), settings, deadline_ms: args.wait.deadline_ms()? };
+    let request = CloneMachine { machine: args.machine.clone(), name: name.to_owned(), settings, deadline_ms: args.wait.deadline_ms()? };
     let began = vmoon_sys::clock::instant();
     let answered = ctx.daemon.ask(async |client| client.clone_machine(request.clone()).await).await?;
     let mut machine = answered.machine;

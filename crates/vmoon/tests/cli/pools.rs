@@ -3,7 +3,10 @@
 
 use super::home::Home;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use vmoon_xapi_sim::{Apart, Authority, Certificate, Settings, machines::Sshd};
 
 /// The pool. What is missing for its VMs is named.
@@ -12,7 +15,11 @@ fn pool() -> Apart {
 }
 
 fn pool_that_shows(certificate: Certificate) -> Apart {
-    let settings = Settings { certificate, tools: Duration::ZERO, ..Settings::default() };
+    pool_of(Settings { certificate, ..Settings::default() })
+}
+
+fn pool_of(settings: Settings) -> Apart {
+    let settings = Settings { tools: Duration::ZERO, ..settings };
     Apart::start(settings, Duration::from_secs(30), || Sshd::new("a test wants it"))
         .unwrap_or_else(|why| panic!("{why}; run cargo xtask install"))
 }
@@ -58,6 +65,11 @@ fn a_machine_moves_between_hosts_and_its_disks_go_or_stay() {
     home.run(&["migrate", "lab:web", there]).ok();
     assert_eq!(here(&json(&home, &["migrate", "lab:web"])).as_deref(), Some(there));
     assert_eq!(json(&home, &["show", "lab:web"])["state"], "running");
+    // A copy is on the connection of its original, whichever of the two is written with it.
+    home.run(&["create", "lab:base", "--set", "template=linux-lua"]).ok();
+    home.json(&["clone", "lab:base", "local:twin"]).fails_with_hint("usage", 2);
+    home.run(&["clone", "lab:base", "lab:twin"]).ok();
+    home.run(&["rm", "lab:base", "lab:twin", "--yes"]).ok();
     home.json(&["migrate", "lab:web", "nowhere"]).fails("host.not_found", 3);
     home.run(&["stop", "lab:web", "--force"]).ok();
     home.json(&["migrate", "lab:web", there]).fails("machine.stopped", 4);
@@ -148,10 +160,14 @@ fn files_of_the_former_tool_are_taken_over_in_every_spelling() {
 fn waiting_says_what_is_missing() {
     let pool = pool();
     let home = home(&pool);
-    for (template, goal, missing) in
-        [("guest-notools", "ip", "no guest tools"), ("guest-mute", "ip", "no address is known"), ("guest-nossh", "ssh", "port")]
-    {
-        home.run(&["create", "lab:web", "--set", &format!("template={template}"), "--start"]).ok();
+    for (template, goal, missing) in [
+        ("guest-notools", "ip", "no guest tools"),
+        ("guest-notools", "session", "no guest tools"),
+        ("guest-mute", "ip", "no address is known"),
+        ("guest-mute", "session", "gives it no lease"),
+        ("guest-nossh", "ssh", "port"),
+    ] {
+        home.run(&["create", "lab:web", "--set", &format!("template={template}"), "--set", "seed=yes", "--start"]).ok();
         let ran = home.json(&["wait", "lab:web", "--until", goal, "--timeout", "3s"]);
         ran.fails_with_hint("timeout", 8);
         assert!(ran.err.contains(missing), "{template}: {ran:?}");
@@ -189,6 +205,78 @@ fn who_is_not_let_in_or_not_believed_is_told_why() {
     assert_eq!(listed.as_array().unwrap().len(), names.len(), "{listed}");
     home.run(&["connection", "rm", "lab", "--yes"]).ok();
     home.end();
+}
+
+/// Every file below a folder that holds this text.
+fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(holding(&path, text));
+        } else if std::fs::read(&path).unwrap_or_default().windows(text.len()).any(|window| window == text.as_bytes()) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Whoever looks: in the store, in the log of a daemon that says all it can, in what is printed, in arguments and environments.
+#[test]
+fn a_password_is_in_its_file_and_nowhere_else() {
+    const PASSWORD: &str = "Tr0ub4dor+and=3";
+    let pool = pool_of(Settings { password: PASSWORD.into(), ..Settings::default() });
+    let home = Home::new();
+    let log = std::fs::File::create(home.path("log")).unwrap();
+    let mut daemon =
+        home.command(&["daemon", "run"]).env("VMOON_LOG", "trace").stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let mut said = Vec::new();
+    let mut run = |home: &Home, args: &[&str]| {
+        let ran = home.run(args);
+        said.push(format!("{args:?}: {ran:?}"));
+        ran
+    };
+    while run(&home, &["daemon", "status"]).code != 0 {
+        assert!(daemon.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(home.path("log")).unwrap());
+    }
+    for words in [&["--no-store"][..], &[]] {
+        let add = ["-vv", "-o", "json", "connection", "add", "xcpng", &pool.uri, "--name", "lab", "--user", "root", "--password-stdin"];
+        let given = ["--accept-fingerprint", &pool.fingerprint];
+        let mut half = PASSWORD.as_bytes()[..7].to_vec();
+        half.push(b'\n');
+        home.feed(&[&add[..], words, &given].concat(), &half).fails("connection.auth", 6);
+        let ran = home.feed(&[&add[..], words, &given].concat(), format!("{PASSWORD}\n").as_bytes());
+        assert!(!format!("{ran:?}").contains(PASSWORD), "{ran:?}");
+        ran.ok();
+        run(&home, &["create", "lab:web", "--set", "template=guest", "--set", "seed=yes", "--start"]).ok();
+        for words in [
+            &["-vv", "connection", "show", "lab", "-o", "json"][..],
+            &["connection", "test", "lab"],
+            &["xapi", "call", "lab", "session.get_all_records"],
+            &["xapi", "call", "lab", "VM.get_by_name_label", PASSWORD.get(..3).unwrap()],
+            &["events", "-o", "json"],
+            &["doctor"],
+            &["rm", "lab:web", "--force", "--yes"],
+        ] {
+            run(&home, words);
+        }
+        let found = holding(home.0.path(), PASSWORD);
+        if words.is_empty() {
+            assert!(found.len() == 1 && found[0].starts_with(home.path("state/vmoon/secrets")), "{found:?}");
+        } else {
+            assert!(found.is_empty(), "{found:?}");
+        }
+        for (pid, line) in home.processes() {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            assert!(!line.contains(PASSWORD) && !String::from_utf8_lossy(&environ).contains(PASSWORD), "{line}");
+        }
+        run(&home, &["connection", "rm", "lab", "--yes"]).ok();
+    }
+    assert!(!said.iter().any(|text| text.contains(PASSWORD)), "{said:?}");
+    assert!(std::fs::metadata(home.path("log")).unwrap().len() > 10_000, "the log says something");
+    assert!(holding(home.0.path(), PASSWORD).is_empty(), "it goes with its connection");
+    home.end();
+    daemon.wait().unwrap();
 }
 
 /// The certificate of an authority that this computer knows needs no fingerprint, as long as its time lasts.

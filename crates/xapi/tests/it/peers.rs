@@ -1,8 +1,18 @@
 //! Peers that are no XAPI, have another certificate, say nonsense, too much, or nothing.
 
 use crate::server::{Reply, Server};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    span::{Attributes, Id, Record},
+};
 use vmoon_xapi::{Client, Config, Error, Password, trust::Fingerprint, watch::Watch};
 
 async fn error(client: &Client) -> Error {
@@ -28,7 +38,35 @@ async fn a_certificate_is_taken_if_it_is_pinned_and_only_then() {
     blind.trust.blindly = true;
     let client = Client::new(blind).unwrap();
     assert!(client.is_blind());
-    client.read("VM.get_all_records", vec![]).await.unwrap();
+    let warnings = Warnings::default();
+    let _listens = tracing::subscriber::set_default(warnings.clone());
+    let mut before = 0;
+    for _ in 0..3 {
+        client.read("VM.get_all_records", vec![]).await.unwrap();
+        let now = warnings.0.load(Ordering::SeqCst);
+        assert!(now > before, "a call without a word of it");
+        before = now;
+    }
+}
+
+/// Counts what is warned of.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
 }
 
 #[tokio::test]

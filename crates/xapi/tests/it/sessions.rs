@@ -21,6 +21,18 @@ async fn many_calls_at_once_make_one_login_and_close_ends_it() {
         assert_eq!(call.await.unwrap().unwrap(), json!({}));
     }
     assert_eq!(server.logins(), 1);
+    // So does the end of a session that all of them use.
+    server.restart();
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.read("VM.get_all_records", vec![]).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(server.logins(), 2);
     client.close().await;
     assert!(server.world().sessions.is_empty(), "the session was left behind");
 }
@@ -114,4 +126,29 @@ async fn a_dead_coordinator_is_looked_for_among_the_members_of_the_last_login() 
     client.close().await;
     client.read("VM.get_all_records", vec![]).await.unwrap();
     assert_eq!(next.logins(), 1);
+}
+
+/// A host that was ejected is a pool of its own: it is not asked for what belongs to this one.
+#[tokio::test]
+async fn who_was_a_member_at_an_earlier_login_is_not_asked_any_more() {
+    let coordinator = Server::at("127.0.0.31").await;
+    let port = coordinator.host.split_once(':').unwrap().1.to_owned();
+    let (ejected, next) = (Server::bind(&format!("127.0.0.32:{port}")).await, Server::bind(&format!("127.0.0.33:{port}")).await);
+    let mut config = coordinator.config();
+    for server in [&coordinator, &ejected, &next] {
+        config.pin(server.host.split_once(':').unwrap().0, server.fingerprint);
+    }
+    config.connect = Duration::from_secs(2);
+    let client = Client::new(config).unwrap();
+    let members = |of: [&str; 2]| coordinator.world().addresses = of.map(str::to_owned).to_vec();
+    members(["127.0.0.31", "127.0.0.32"]);
+    client.read("VM.get_all_records", vec![]).await.unwrap();
+    members(["127.0.0.31", "127.0.0.33"]);
+    coordinator.restart();
+    client.read("VM.get_all_records", vec![]).await.unwrap();
+    assert_eq!(coordinator.logins(), 2);
+    drop(coordinator);
+    client.close().await;
+    client.read("VM.get_all_records", vec![]).await.unwrap();
+    assert_eq!((ejected.world().calls.len(), next.logins()), (0, 1));
 }
