@@ -147,9 +147,9 @@ async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool) -> Result<Exit> {
     {
         Ok(view) => view,
         Err(Left::Late) => {
-            return Err(
-                Error::new(Code::Timeout, "the daemon did not say in time that the command was accepted").hint("vmoon daemon status")
-            );
+            let name = escape(&chunk.name);
+            return Err(Error::new(Code::Timeout, format!("{name} has not taken the command in time, and may still take it"))
+                .hint(format!("how it stands: vmoon show {name}")));
         }
         Err(_) => return Err(wait::detached("the command")),
     };

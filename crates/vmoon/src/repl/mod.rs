@@ -434,7 +434,11 @@ impl Repl<'_> {
                     && self.current.as_ref().is_some_and(|current| current.id.is_none())
                 {
                     let text = String::from_utf8_lossy(frame.payload);
-                    self.view.error(text.split_once('\n').map_or(&*text, |(_, message)| message)).map_err(output)?;
+                    let (code, message) = text.split_once('\n').unwrap_or(("", &text));
+                    self.view.error(message).map_err(output)?;
+                    if code == Code::GuestNoLua.as_str() {
+                        self.notice(&format!("a shell works: vmoon ssh {}", self.name))?;
+                    }
                     self.link.refused();
                     self.current = None;
                     self.failed = Some(FailureKind::Runtime);

@@ -191,6 +191,15 @@ fn a_guest_without_lua_says_so_and_has_a_shell() {
     let refused = home.vmoon(["eval", "lab:bare", "return 1"], b"");
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && said.contains("Lua"), "{said}");
+    let mut person = Terminal::start(home.command(["attach", "lab:bare"]));
+    person.expect("attached to");
+    person.prompt();
+    person.line("return 1");
+    person.expect("no Lua interpreter");
+    person.expect("a shell works: vmoon ssh bare");
+    person.prompt();
+    person.send(b"\x1dd");
+    person.wait();
     assert_eq!(home.ok(["exec", "lab:bare", "--", "echo", "a  b"]), "a  b\n");
     home.ok(["rm", "lab:bare", "--force", "--yes"]);
 }
