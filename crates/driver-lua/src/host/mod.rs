@@ -283,16 +283,7 @@ fn one_heap() {
 }
 
 /// A holder whose interpreter can be used.
-type Started = (&'static Hub, Box<dyn engine::Engine>, Beginning);
-
-/// What starting has left.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Beginning {
-    /// Memory that nobody uses.
-    Untidy,
-    /// Next to nothing: most was done ahead.
-    Tidy,
-}
+type Started = (&'static Hub, Box<dyn engine::Engine>);
 
 fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     let Given { start, key, dir, listen, zygote, me, bare } = given;
@@ -328,7 +319,6 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     let mut meta = Meta { key, process: me, life: own.life, runtime: runtime_name(&shape.runtime), zygote, fork_token: None, layers: None };
     let path = dir.join("meta.json");
 
-    let beginning = if held.is_some() { Beginning::Tidy } else { Beginning::Untidy };
     let engine: Box<dyn engine::Engine> = if embedded {
         // Opened now, written when it is known what holds us.
         let record = File::create_new(&path).map_err(|error| format!("could not make a file: {error}"))?;
@@ -362,14 +352,12 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     rustix::stdio::dup2_stderr(&err_write).map_err(|error| error.to_string())?;
     drop((out_write, err_write));
     let _ = rustix::io::write(ready, b"ready\n");
-    Ok((hub, engine, beginning))
+    Ok((hub, engine))
 }
 
-fn run((hub, mut engine, beginning): Started) -> ! {
+fn run((hub, mut engine): Started) -> ! {
     engine.settle();
-    if beginning == Beginning::Untidy {
-        give_back();
-    }
+    give_back();
     engine::run(hub, engine)
 }
 
