@@ -189,6 +189,11 @@ impl Task {
             if matches!(status.state, State::Starting) {
                 self.row.exit = None;
             }
+            // The start that was to follow the creation had begun when a daemon was killed before it could store that.
+            let runs = |state| matches!(state, State::Running | State::Paused | State::Suspended);
+            if runs(self.row.status.state) || runs(status.state) {
+                self.row.start_after = false;
+            }
         }
         self.row.status = status;
         self.row.operation = self.operation.as_ref().map(|op| op.record.id);
