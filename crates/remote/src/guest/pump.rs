@@ -108,7 +108,8 @@ struct Pump {
     ask: Option<(Instant, Duration)>,
     deadline: Option<Instant>,
     grace: Option<Instant>,
-    repeat: Option<Instant>,
+    /// When to interrupt once more, and why.
+    repeat: Option<(Instant, char)>,
     pulse: Instant,
     acked: (Offset, Offset),
     /// The stream up to here was handed over; `part` is what came after it, not yet a whole frame.
@@ -184,7 +185,10 @@ impl Pump {
             self.order(order).await?;
         }
         while !self.over {
-            let timer = [self.ask.map(|(at, _)| at), self.deadline, self.grace, self.repeat, Some(self.pulse)].into_iter().flatten().min();
+            let timer = [self.ask.map(|(at, _)| at), self.deadline, self.grace, self.repeat.map(|(at, _)| at), Some(self.pulse)]
+                .into_iter()
+                .flatten()
+                .min();
             let timer = timer.unwrap_or(self.pulse);
             tokio::select! {
                 order = orders.recv() => match order {
@@ -262,9 +266,9 @@ impl Pump {
             (self.grace, self.repeat) = (None, None);
             self.control("K did_not_yield").await?;
         }
-        if self.repeat.is_some_and(|at| at <= now) {
-            self.repeat = Some(now + REPEAT);
-            self.control(&format!("J {}", self.state.running)).await?;
+        if let Some((_, kind)) = self.repeat.filter(|(at, _)| *at <= now) {
+            self.repeat = Some((now + REPEAT, kind));
+            self.control(&format!("J {} {kind}", self.state.running)).await?;
         }
         if self.pulse <= now {
             self.pulse = now + PULSE;
@@ -280,7 +284,7 @@ impl Pump {
 
     async fn interrupt(&mut self, kind: char) -> Result<()> {
         self.grace.get_or_insert(Instant::now() + GRACE);
-        self.repeat.get_or_insert(Instant::now() + REPEAT);
+        self.repeat.get_or_insert((Instant::now() + REPEAT / 10, kind));
         self.control(&format!("I {} {kind}", self.state.running)).await
     }
 

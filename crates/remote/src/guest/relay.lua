@@ -1,6 +1,6 @@
 -- Passes lines from standard input to a session, for as long as its connection holds the lease; one runs for each connection. Where VMOON_LIFE says so, it
 -- begins that life first: the length of the program and a line feed, and the program, come before the lines. Lines that
--- begin with a dot are for itself: `. I ID KIND .` interrupts the command ID, `. J ID .` does so again where that is safe, `. A OFFSET .` notes that the stream is stored up to there,
+-- begin with a dot are for itself: `. I ID KIND .` interrupts the command ID, `. J ID KIND .` does so again where that is safe, `. A OFFSET .` notes that the stream is stored up to there,
 -- `. K WHY .` ends the session by force, `. R .` wakes who sends the stream, `. P .` looks whether it lives.
 local getenv, open, rename, remove, execute = os.getenv, io.open, os.rename, os.remove, os.execute
 local path, lease = getenv("VMOON_DIR") .. "/", getenv("VMOON_LEASE")
@@ -64,6 +64,13 @@ local function waits()
   f:close()
   return ignored and tonumber(ignored, 16) % 4 >= 2
 end
+local function interrupt(id, kind)
+  spill("int", id .. " " .. kind)
+  local running, mode = state()
+  local sent = running == id and mode == "sig"
+  if sent or (running == id and waits()) then signal("INT") end
+  settle(id, sent and 1 or 0)
+end
 -- What a cut has left of a line ends here, and an interrupt that was left half done.
 fifo:write("\n")
 local int = (slurp("int") or ""):match("^(%d+) ")
@@ -80,19 +87,15 @@ while true do
   first = false
   if not plain and s:sub(1, 1) == "." then
     local id, kind = s:match("^%. I (%d+) (%a) %.$")
-    local again = s:match("^%. J (%d+) %.$")
+    local again, what = s:match("^%. J (%d+) (%a) %.$")
     local stored = s:match("^%. A (%d+) %.$")
     local why = s:match("^%. K ([%l_]+) %.$")
     if id and state() == id and not slurp("int") then
-      spill("int", id .. " " .. kind)
-      local running, mode = state()
-      local sent = running == id and mode == "sig"
-      if sent or (running == id and waits()) then signal("INT") end
-      settle(id, sent and 1 or 0)
-    elseif again and state() == again and slurp("int") then
-      -- A program that was just starting a child ignored the signal, and the child did not live yet. At any other time a second
-      -- one would kill it.
-      if waits() then signal("INT") end
+      interrupt(id, kind)
+    elseif again and state() == again then
+      -- That it runs is told in the stream a moment before it is told in the state: then the first one found nothing to interrupt. Or a program that was
+      -- just starting a child ignored the signal, and the child did not live yet. At any other time a second one would kill it.
+      if not slurp("int") then interrupt(again, what) elseif waits() then signal("INT") end
     elseif s == ". R ." then
       ring()
     elseif stored then
