@@ -62,6 +62,11 @@ struct Skim<'a> {
     ascii: bool,
 }
 
+/// The first and the second sixteen bytes.
+fn pair(rest: &[u8]) -> Option<(&[u8; 16], &[u8; 16])> {
+    Some((rest.first_chunk()?, rest.get(16..)?.first_chunk()?))
+}
+
 impl Skim<'_> {
     fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
@@ -88,12 +93,13 @@ impl Skim<'_> {
     fn rest(&mut self) -> Option<bool> {
         let mut escapes = false;
         loop {
-            while let Some(chunk) = self.body.get(self.at..).and_then(<[u8]>::first_chunk::<16>) {
-                let (ends, high) = marks(chunk);
-                self.ascii &= high == 0;
-                let skipped = ends.trailing_zeros().min(16);
+            // Two at once: most texts end in the first of them or in the second, and which of the two cannot be foretold.
+            while let Some((first, second)) = self.body.get(self.at..).and_then(pair) {
+                let ((ends, high), (more, higher)) = (marks(first), marks(second));
+                self.ascii &= high | higher == 0;
+                let skipped = (ends | more << 16).trailing_zeros();
                 self.at += skipped as usize;
-                if skipped < 16 {
+                if skipped < 32 {
                     break;
                 }
             }
