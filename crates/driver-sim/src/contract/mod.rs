@@ -120,6 +120,22 @@ pub enum Snippet<'a> {
     Exit(i32),
 }
 
+impl Snippet<'_> {
+    /// The chunk in Lua, every version of it.
+    pub fn in_lua(self) -> String {
+        match self {
+            Snippet::Print(text) => format!("print('{text}')"),
+            Snippet::Value(text) => format!("return '{text}'"),
+            Snippet::Fail(text) => format!("error('{text}')"),
+            Snippet::Forever => "while true do end".into(),
+            Snippet::Unfinished => "for i = 1, 10 do".into(),
+            Snippet::Flood(bytes) => format!("io.write(('x'):rep({bytes}))"),
+            Snippet::Ask => "print((io.read()))".into(),
+            Snippet::Exit(status) => format!("os.exit({status})"),
+        }
+    }
+}
+
 /// Waits for `what`, at most [`PATIENCE`].
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {

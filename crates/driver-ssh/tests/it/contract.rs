@@ -43,16 +43,7 @@ impl Fixture for World {
     }
 
     fn code(&self, what: Snippet<'_>) -> String {
-        match what {
-            Snippet::Print(text) => format!("print('{text}')"),
-            Snippet::Value(text) => format!("return '{text}'"),
-            Snippet::Fail(text) => format!("error('{text}')"),
-            Snippet::Forever => "while true do end".into(),
-            Snippet::Unfinished => "for i = 1, 10 do".into(),
-            Snippet::Flood(bytes) => format!("io.write(('x'):rep({bytes}))"),
-            Snippet::Ask => "print((io.read()))".into(),
-            Snippet::Exit(status) => format!("os.exit({status})"),
-        }
+        what.in_lua()
     }
 
     fn remains(&self) -> Vec<String> {

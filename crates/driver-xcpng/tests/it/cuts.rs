@@ -96,18 +96,22 @@ async fn a_creation_cut_at_any_call_is_found_and_put_back_or_finished() {
     }
 }
 
+/// A VM with a disk and a seed of its own.
+fn with_seed() -> MachineSpec {
+    MachineSpec {
+        kind: "xcpng".into(),
+        settings: settings(json!({"template": "linux-lua", "disk": "1GiB", "user": "ada"})),
+        ..MachineSpec::default()
+    }
+}
+
 /// The copy has disks that bear the tag of the original until they bear its own, and a seed that is read and written anew.
 #[tokio::test]
 async fn a_copy_cut_at_any_call_is_found_and_put_back_or_finished_and_its_original_stays() {
     let server = pool().await;
     let [original, id] = ["4", "5"].map(|n| format!("01890000-0000-7000-8000-00000000000{n}").parse::<MachineId>().unwrap());
     let first = driver(&server, ring(&server));
-    let spec = MachineSpec {
-        kind: "xcpng".into(),
-        settings: settings(json!({"template": "linux-lua", "disk": "1GiB", "user": "ada"})),
-        ..MachineSpec::default()
-    };
-    let plan = first.plan("web", &spec, &first.facts().await.unwrap()).unwrap();
+    let plan = first.plan("web", &with_seed(), &first.facts().await.unwrap()).unwrap();
     let web = first.create(original, &plan, &Kept::default()).await.unwrap();
     let before = names(&server);
     for done in [false, true] {
@@ -145,12 +149,7 @@ async fn a_deletion_cut_at_any_call_is_finished() {
     for done in [false, true] {
         for calls in 0..MOST {
             let first = driver(&server, ring(&server));
-            let spec = MachineSpec {
-                kind: "xcpng".into(),
-                settings: settings(json!({"template": "linux-lua", "disk": "1GiB", "user": "ada"})),
-                ..MachineSpec::default()
-            };
-            let plan = first.plan("web", &spec, &first.facts().await.unwrap()).unwrap();
+            let plan = first.plan("web", &with_seed(), &first.facts().await.unwrap()).unwrap();
             let handle = first.create(id, &plan, &Kept::default()).await.unwrap();
             cut(&server, Some((calls, done)));
             let deleted = first.delete(&handle).await;

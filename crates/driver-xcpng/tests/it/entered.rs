@@ -75,16 +75,7 @@ impl Fixture for Entered {
     }
 
     fn code(&self, what: Snippet<'_>) -> String {
-        match what {
-            Snippet::Print(text) => format!("print('{text}')"),
-            Snippet::Value(text) => format!("return '{text}'"),
-            Snippet::Fail(text) => format!("error('{text}')"),
-            Snippet::Forever => "while true do end".into(),
-            Snippet::Unfinished => "for i = 1, 10 do".into(),
-            Snippet::Flood(bytes) => format!("io.write(('x'):rep({bytes}))"),
-            Snippet::Ask => "print((io.read()))".into(),
-            Snippet::Exit(status) => format!("os.exit({status})"),
-        }
+        what.in_lua()
     }
 
     fn remains(&self) -> Vec<String> {
@@ -123,12 +114,15 @@ impl Fixture for Entered {
 }
 
 macro_rules! rules {
-    ($boots:expr; $($rule:ident)*) => {$(
-        #[tokio::test]
-        async fn $rule() {
-            contract::$rule(&Entered::new($boots).await).await;
-        }
-    )*};
+    ($boots:expr; $($rule:ident)*) => {
+        pub(super) const RULES: &[&str] = &[$(stringify!($rule),)*];
+        $(
+            #[tokio::test]
+            async fn $rule() {
+                contract::$rule(&Entered::new($boots).await).await;
+            }
+        )*
+    };
 }
 
 /// All but those that a guest cannot obey: what a session ends with is not the end of its VM, and what it still had to say goes with the guest that is off; that it is off
@@ -216,5 +210,22 @@ mod that_boot {
         exec_passes_status_and_output
         a_terminal_carries_keys_and_bytes
         reset_keeps_the_life
+    }
+}
+
+/// A rule that is added to the suite is run here, too, or is named with those that a guest cannot obey.
+#[test]
+fn every_rule_is_run_or_named() {
+    const NOT: [&str; 6] = [
+        "polite_stop_ends_an_obedient_guest",
+        "a_fresh_driver_sees_the_same_machines",
+        "open_after_end_delivers_the_rest_then_ended",
+        "a_link_tells_the_end",
+        "an_exit_of_the_program_is_the_exit_of_the_machine",
+        "quit_ends_politely",
+    ];
+    for rule in contract::RULES {
+        let run = by_ssh::RULES.contains(rule) || that_boot::RULES.contains(rule);
+        assert_ne!(run, NOT.contains(rule), "{rule}");
     }
 }
