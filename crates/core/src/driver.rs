@@ -81,7 +81,8 @@ pub struct HostFacts(pub serde_json::Value);
 pub struct Plan {
     /// The machine's name.
     pub name: String,
-    /// What will be done, one sentence each, for `--dry-run`.
+    /// What will be done, one sentence each, for `--dry-run`. Kept in no record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
     /// Everything `create` needs, with all defaults filled in; the driver's own.
     pub settings: serde_json::Value,

@@ -11,6 +11,8 @@ use std::{
 
 /// How long after the last evaluation: what a fast answer, or the next command of a busy client, takes.
 const MOMENT: Duration = Duration::from_micros(150);
+/// How long for a commit, at most: most take half of it, those that wait for a disk are slept for.
+const COMMIT: Duration = Duration::from_micros(400);
 
 thread_local! {
     static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -18,8 +20,18 @@ thread_local! {
 
 /// Stays awake for a moment from now on.
 pub(crate) fn stay() {
-    let running = UNTIL.replace(Some(Instant::now() + MOMENT)).is_some();
-    if running {
+    stay_until(Instant::now() + MOMENT);
+}
+
+/// Stays awake for a commit that begins now.
+pub(crate) fn stay_for_commit() {
+    stay_until(Instant::now() + COMMIT);
+}
+
+fn stay_until(until: Instant) {
+    let before = UNTIL.get();
+    UNTIL.set(before.max(Some(until)));
+    if before.is_some() {
         return;
     }
     drop(tokio::spawn(async {

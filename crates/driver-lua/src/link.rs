@@ -10,7 +10,14 @@ use crate::{
 };
 use async_trait::async_trait;
 use rustix::fs::{Mode, OFlags};
-use std::{io, os::fd::AsRawFd as _, time::Duration};
+use std::{
+    io::{self, Write as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net,
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt as _, unix::AsyncFd},
     net::{
@@ -24,7 +31,7 @@ use vmoon_core::{
     driver::{Exit, LinkItem, LinkReader, LinkWriter, Offset, SessionLink},
     frame::{Frame, MAX_OFFSET, in_stream, tag},
 };
-use vmoon_lua_wire::hello::{ClientHello, HolderHello, negotiate};
+use vmoon_lua_wire::hello::{ClientHello, HolderHello, Versions, negotiate};
 use vmoon_sys::process::{Identity, Pidfd};
 
 /// How long a holder may take to answer the hello.
@@ -39,25 +46,68 @@ const CHUNK: usize = 256 << 10;
 /// A buffer larger than this is not kept.
 const KEEP: usize = 1 << 20;
 
-/// Connects to a living holder; `None` if it is ending.
-pub(crate) async fn connect(driver: LuaDriver, id: MachineId, life: &Life, meta: &Meta, from: Offset) -> Result<Option<SessionLink>> {
+/// Where a holder is called: through a descriptor of its directory, so that the path may be of any length.
+fn number(life: &Life) -> io::Result<(OwnedFd, String)> {
+    let dir = rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}/sock", dir.as_raw_fd());
+    Ok((dir, path))
+}
+
+/// Calls a holder that was asked for and has its socket already: says that nothing of it was read yet. It answers when it is there, and [`connect`] hears that. `None`
+/// if it cannot be called now.
+pub(crate) fn call(life: &Life, key: &str, speaks: Versions) -> Option<net::UnixStream> {
+    let (_dir, path) = number(life).ok()?;
+    let mut stream = net::UnixStream::connect(path).ok()?;
+    stream.set_nonblocking(true).ok()?;
+    let hello = ClientHello::of(speaks, key, 0).to_vec();
+    stream.write_all(&Frame { tag: tag::HELLO, id: 0, payload: &hello }.to_vec()).ok()?;
+    Some(stream)
+}
+
+/// Connects to a living holder, or hears it on a [`call`]; `None` if it is ending.
+pub(crate) async fn connect(
+    driver: LuaDriver,
+    id: MachineId,
+    life: &Life,
+    meta: &Meta,
+    from: Offset,
+    call: Option<net::UnixStream>,
+) -> Result<Option<SessionLink>> {
+    if let Some(Ok(stream)) = call.map(UnixStream::from_std)
+        && let Ok(Some(link)) = meet(driver.clone(), id, life, meta, from, stream, None).await
+    {
+        return Ok(Some(link));
+    }
     let broken = |error: io::Error| Error::new(Code::DriverUnreachable, "the machine's process does not answer").source(error);
-    // Through a descriptor of the directory, so that its path may be of any length.
-    let dir =
-        rustix::fs::open(&life.dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| broken(e.into()))?;
-    let stream = match UnixStream::connect(format!("/proc/self/fd/{}/sock", dir.as_raw_fd())).await {
+    let (_dir, path) = number(life).map_err(broken)?;
+    let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
         Err(error) => return dying(&meta.process).await.then_some(None).ok_or_else(|| broken(error)),
     };
+    let hello = ClientHello::of(driver.speaks(), meta.key.as_str(), from).to_vec();
+    meet(driver, id, life, meta, from, stream, Some(&hello)).await
+}
+
+/// Says hello, unless that was said, and hears the answer; `None` if the holder is ending.
+async fn meet(
+    driver: LuaDriver,
+    id: MachineId,
+    life: &Life,
+    meta: &Meta,
+    from: Offset,
+    stream: UnixStream,
+    hello: Option<&[u8]>,
+) -> Result<Option<SessionLink>> {
     vmoon_sys::peer::check(&stream)?;
     let (stream, other) = stream.into_split();
     let mut writer = SocketWriter { stream: other, out: Vec::new(), protocol: 0 };
     let speaks = driver.speaks();
-    let hello = ClientHello::of(speaks, meta.key.as_str(), from).to_vec();
     let (life, process) = (life.clone(), meta.process.clone());
     let mut reader = SocketReader { driver, id, life, stream, process, inbox: Vec::new(), much: false, at: from, rest: None };
     let exchange = async {
-        writer.send(Frame { tag: tag::HELLO, id: 0, payload: &hello }).await?;
+        if let Some(hello) = hello {
+            writer.send(Frame { tag: tag::HELLO, id: 0, payload: hello }).await?;
+        }
         reader.hello().await
     };
     match timeout(HANDSHAKE, exchange).await {

@@ -66,6 +66,17 @@ pub fn kill_subreaper(root: &Identity, mark: Option<&str>, limit: Duration) -> i
     wait(vec![fd], until)
 }
 
+/// As [`kill`], for a root that could start nothing.
+///
+/// # Errors
+/// As [`kill`].
+pub fn kill_alone(root: &Identity, limit: Duration) -> io::Result<()> {
+    let alive = if root.boot == boot_id() { Pidfd::open(root)? } else { None };
+    let Some(fd) = alive else { return Ok(()) };
+    fd.send(Signal::KILL)?;
+    wait(vec![fd], Instant::now() + limit)
+}
+
 /// Kills all that came from `root`, but not `root` itself, which may be the caller.
 ///
 /// # Errors
@@ -254,6 +265,19 @@ mod tests {
         assert!(!root.is_alive() && rest.iter().all(|process| !process.is_alive()), "something of the tree lives");
         assert_eq!(reap(root.pid), Reaped::Signal(9));
         assert_eq!(below(&root).map(|(living, all)| living.len() + all.len()), Some(0), "a process that is gone has no children");
+    }
+
+    #[test]
+    fn one_that_could_start_nothing_is_ended_by_itself() {
+        let child =
+            Detached { exe: Path::new("/bin/sleep"), args: vec!["1000".as_ref()], env: vec![], stdio: [None, None, None] }.spawn().unwrap();
+        let root = Identity::of(child).unwrap();
+        kill_alone(&Identity { start: root.start - 1, ..root.clone() }, Duration::from_secs(1)).unwrap();
+        assert!(root.is_alive(), "a stranger was killed");
+        kill_alone(&root, Duration::from_secs(10)).unwrap();
+        assert!(!root.is_alive());
+        assert_eq!(reap(root.pid), Reaped::Signal(9));
+        kill_alone(&root, Duration::from_secs(1)).unwrap();
     }
 
     #[test]

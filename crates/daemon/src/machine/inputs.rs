@@ -166,6 +166,8 @@ impl Task {
         if let Some(handle) = handle {
             self.handle.send_replace(Some(handle.clone()));
             self.row.handle = Some(handle);
+            // Carried out.
+            self.row.plan = None;
         }
     }
 

@@ -99,7 +99,9 @@ impl Service {
         })
     }
 
-    async fn create_planned(&self, request: CreateMachine, entry: Arc<Entry>, plan: Plan, place: Place) -> Result<Answered> {
+    async fn create_planned(&self, request: CreateMachine, entry: Arc<Entry>, mut plan: Plan, place: Place) -> Result<Answered> {
+        // Those were for whoever wanted to read them.
+        plan.steps = Vec::new();
         let (id, operation) = (MachineId::from_uuid(random::uuid()), OperationId::from_uuid(random::uuid()));
         let allowed = request.deadline_ms.map_or(CREATE_DEADLINE, Duration::from_millis);
         let now = now_ms();

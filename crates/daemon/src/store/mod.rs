@@ -112,7 +112,7 @@ impl Store {
         let gone = || Error::new(Code::StoreFailed, "the store's thread has ended");
         self.jobs.send(boxed).map_err(|_| gone())?;
         // A commit takes less time than falling asleep and being woken.
-        crate::awake::stay();
+        crate::awake::stay_for_commit();
         let result = answered.await.map_err(|_| gone())?;
         self.hooks.at("store.after").await;
         result

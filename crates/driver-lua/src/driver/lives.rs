@@ -6,6 +6,7 @@ use crate::{
     grants::{Granter, home, libraries, linked},
     host::BACKLOG,
     layout::{FLAGS, Layout, Life, MARK, Meta, Own, Record, Shape, Start, mark, remove_dir},
+    link,
     ring::Remains,
     settings::{self, Runtime},
     zygote::{self, Answer, Fork, Zygotes},
@@ -20,14 +21,17 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, PipeReader, Read as _},
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 use vmoon_confine::Profile;
 use vmoon_core::{Code, Error, MachineId, Result, driver::Exit};
-use vmoon_lua_wire::program::Options;
+use vmoon_lua_wire::{hello::Versions, program::Options};
 use vmoon_sys::{
     atomic, passing, paths,
     process::{Detached, Identity, Pidfd, Reaped, boot_id, reap},
@@ -156,6 +160,15 @@ pub(crate) struct Ways<'a> {
     pub(crate) exe: &'a Path,
     /// What makes it one.
     pub(crate) args: &'a [OsString],
+    /// What is spoken with it.
+    pub(crate) speaks: Versions,
+}
+
+/// A life whose socket answers.
+pub(super) struct Begun {
+    pub(super) life: Life,
+    /// The holder was called already, and will answer there.
+    pub(super) call: Option<UnixStream>,
 }
 
 /// Starts a new life and returns it when its socket answers; `None` if one runs already.
@@ -165,7 +178,7 @@ pub(super) fn start(
     environments: Option<&dyn Environments>,
     record: &Record,
     runtime: &Runtime,
-) -> Result<Option<Life>> {
+) -> Result<Option<Begun>> {
     let id = record.id;
     let _lock = lock(layout, id)?;
     let lives = layout.lives(id)?;
@@ -184,7 +197,7 @@ pub(super) fn start(
         life.uses(&environment)?;
     }
     match bear(layout, ways, &life, start) {
-        Ok(()) => Ok(Some(life)),
+        Ok(call) => Ok(Some(Begun { life, call })),
         Err(error) => {
             // The record of the failure is worth less than the failure.
             let _ = life.write_exit(&Exit::Code { code: 1 });
@@ -266,13 +279,14 @@ pub(crate) fn make_life(layout: &Layout, id: MachineId, number: u64) -> Result<L
     }
 }
 
-/// Starts the process of a life and waits until it answers.
-pub(crate) fn bear(layout: &Layout, ways: Ways<'_>, life: &Life, start: Start) -> Result<()> {
+/// Starts the process of a life and waits until it answers. Gives the call that was made to it meanwhile, if one was.
+pub(crate) fn bear(layout: &Layout, ways: Ways<'_>, life: &Life, start: Start) -> Result<Option<UnixStream>> {
     if start.shape.runtime == settings::BUILTIN
         && let Some(newborn) = fork(layout, ways.zygotes, life, &start)?
     {
+        let call = link::call(life, &newborn.key, ways.speaks);
         match newborn.outcome(ways.zygotes, life) {
-            Born::Ready => return Ok(()),
+            Born::Ready => return Ok(call),
             Born::Failed(error) => return Err(error),
             // The zygote was killed under our hands: what it may have made is ended, and this life begins anew.
             Born::Orphaned => {
@@ -283,7 +297,7 @@ pub(crate) fn bear(layout: &Layout, ways: Ways<'_>, life: &Life, start: Start) -
         }
     }
     atomic::write_json(&life.dir.join("start.json"), &start)?;
-    spawn(ways.exe, ways.args, start.own.machine, life)
+    spawn(ways.exe, ways.args, start.own.machine, life).map(|()| None)
 }
 
 /// A holder that a zygote was asked for.
@@ -451,7 +465,12 @@ pub(super) fn kill(layout: &Layout, id: MachineId) -> Result<()> {
             Vital::Alive(meta) => {
                 life.condemn()?;
                 let mark = format!("{MARK}={}", mark(id, life.number));
-                tree::kill_subreaper(&meta.process, Some(&mark), DEATH).map_err(|error| Error::io("end the machine", error))?;
+                let ended = if life.is_alone() {
+                    tree::kill_alone(&meta.process, DEATH)
+                } else {
+                    tree::kill_subreaper(&meta.process, Some(&mark), DEATH)
+                };
+                ended.map_err(|error| Error::io("end the machine", error))?;
                 meta.process.reap();
                 // It may have ended by itself in the last moment; then that is what happened.
                 if life.exit().is_none() {

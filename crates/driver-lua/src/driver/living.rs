@@ -1,9 +1,11 @@
 //! What is known of machines without reading it again. A holder writes about itself once, so what it has written is true as long as it lives, and that is
-//! asked each time. Of a machine that was made a moment ago one look is spared: the one that follows its creation.
+//! asked each time. Of a machine that was made a moment ago one look is spared: the one that follows its creation. And a holder is called while it begins, so that
+//! whoever opens its session finds it listening.
 
 use crate::layout::{Layout, Life, Meta};
 use std::{
     collections::{HashMap, HashSet},
+    os::unix::net::UnixStream,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use vmoon_core::{Error, MachineId, Result};
@@ -16,6 +18,8 @@ pub(super) struct Living(Mutex<Known>);
 struct Known {
     run: HashMap<MachineId, (u64, Arc<Meta>)>,
     made: HashSet<MachineId>,
+    /// Calls to holders that have just begun, and in which life, for whoever opens their session.
+    calls: HashMap<MachineId, (u64, UnixStream)>,
 }
 
 impl Living {
@@ -57,10 +61,22 @@ impl Living {
         known.run.insert(id, (life, Arc::new(meta)));
     }
 
+    /// Its holder was called as it began.
+    pub(super) fn called(&self, id: MachineId, life: u64, call: UnixStream) {
+        self.lock().calls.insert(id, (life, call));
+    }
+
+    /// That call; given once, and to who wants that life.
+    pub(super) fn call(&self, id: MachineId, life: u64) -> Option<UnixStream> {
+        let (of, call) = self.lock().calls.remove(&id)?;
+        (of == life).then_some(call)
+    }
+
     /// It runs no more, or is no more.
     pub(super) fn forget(&self, id: MachineId) {
         let mut known = self.lock();
         known.made.remove(&id);
+        known.calls.remove(&id);
         known.run.remove(&id);
     }
 

@@ -424,15 +424,18 @@ impl Driver for LuaDriver {
             let runtime = settings::find(&record.settings.runtime).map_err(|message| Error::new(Code::RuntimeNotFound, message))?;
             let others = inner.zygotes_of(&runtime);
             let ways = match &others {
-                Some((exe, zygotes)) => lives::Ways { zygotes, exe, args: &[] },
-                None => lives::Ways { zygotes: &inner.zygotes, exe: &inner.exe, args: &inner.args },
+                Some((exe, zygotes)) => lives::Ways { zygotes, exe, args: &[], speaks: inner.speaks },
+                None => lives::Ways { zygotes: &inner.zygotes, exe: &inner.exe, args: &inner.args, speaks: inner.speaks },
             };
-            let life = lives::start(&inner.layout, ways, inner.environments.as_deref(), &record, &runtime)?;
+            let begun = lives::start(&inner.layout, ways, inner.environments.as_deref(), &record, &runtime)?;
             // Whoever looks at it next need not look for it.
-            if let Some(life) = life.filter(|_| record.complete)
+            if let Some(lives::Begun { life, call }) = begun.filter(|_| record.complete)
                 && let Some(meta) = life.meta()?
             {
                 inner.seen.saw(id, life.number, meta);
+                if let Some(call) = call {
+                    inner.seen.called(id, life.number, call);
+                }
             }
             Ok(())
         })
@@ -497,7 +500,9 @@ impl Driver for LuaDriver {
             };
             match vital {
                 Vital::Alive(meta) => {
-                    if let Some(link) = link::connect(self.clone(), id, &life, &meta, from).await? {
+                    // A call says that nothing was read yet.
+                    let call = if from == 0 { self.0.seen.call(id, life.number) } else { None };
+                    if let Some(link) = link::connect(self.clone(), id, &life, &meta, from, call).await? {
                         return Ok(link);
                     }
                 }

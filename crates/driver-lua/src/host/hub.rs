@@ -18,8 +18,8 @@
 //!
 //! # The threads
 //!
-//! The main thread polls while it is idle and a command is answered without any switch of threads. The I/O thread is started with the first command: most
-//! of thousands of machines have none yet. When a command begins, a timer
+//! The main thread polls while it is idle and a command is answered without any switch of threads. The I/O thread is started with the first command, as most
+//! of thousands of machines have none yet, or, where somebody waits for just this machine, when that is ready. When a command begins, a timer
 //! is armed unless it still is; if the command runs when it fires, or the main thread has to wait, the I/O thread takes over
 //! the descriptors until the command ends. A command that is over before, and did not follow closely on another one, disarms it: waking a thread for
 //! nothing costs more than ten such calls. All state is behind one lock and every descriptor is non-blocking, so it is never wrong for either to look.
@@ -296,6 +296,11 @@ impl Hub {
             state.threaded = true;
         }
         Ok(())
+    }
+
+    /// Starts the I/O thread before the first command: somebody will send one soon. What goes wrong is said to that command.
+    pub(crate) fn expect_command(&'static self) {
+        let _ = self.threaded(&mut self.lock());
     }
 
     /// Limits commands that bring no deadline of their own. Only the first call counts.

@@ -159,7 +159,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match from_directory(args).and_then(|(given, ready)| Ok((start(given, &ready)?, ready))) {
         Ok((started, ready)) => {
             drop(ready);
-            run(started)
+            run(started, false)
         }
         Err(message) => {
             let text = format!("{message}\n");
@@ -248,11 +248,13 @@ pub(crate) fn spare(socket: OwnedFd, files: Option<[File; 2]>, birth: Birth, ahe
 }
 
 fn hold(fork: Fork, (listen, ready): (OwnedFd, OwnedFd), zygote: Identity, me: Option<Identity>, bare: Option<Bare>) -> i32 {
+    // Machines that are made one after the other come of spares, and whoever makes one will ask it something next.
+    let awaited = bare.is_some();
     let given = Given { start: fork.start, key: fork.key, dir: fork.dir, listen, zygote: Some(Parent { process: zygote }), me, bare };
     match start(given, &ready) {
         Ok(started) => {
             drop(ready);
-            run(started)
+            run(started, awaited)
         }
         Err(message) => {
             let _ = rustix::io::write(&ready, message.as_bytes());
@@ -355,7 +357,10 @@ fn start(given: Given, ready: &OwnedFd) -> Result<Started, String> {
     Ok((hub, engine))
 }
 
-fn run((hub, mut engine): Started) -> ! {
+fn run((hub, mut engine): Started, awaited: bool) -> ! {
+    if awaited {
+        hub.expect_command();
+    }
     engine.settle();
     give_back();
     engine::run(hub, engine)

@@ -1,6 +1,6 @@
 //! What the driver makes of machines that end in all the ways there are.
 
-use crate::client::HOST;
+use crate::client::{Client, HOST};
 use async_trait::async_trait;
 use std::{path::Path, sync::Arc, time::Duration};
 use vmoon_core::{
@@ -150,6 +150,46 @@ async fn what_a_killed_holder_had_said_is_delivered() {
     world.driver.start(&handle).await.unwrap();
     assert!(!world.life(id, 1).exists(), "files of old lives are left");
     world.driver.delete(&handle).await.unwrap();
+}
+
+/// A holder is called while it begins. Whoever opens its session hears it there; where somebody else was quicker the next one is a call of its own.
+#[tokio::test]
+async fn a_session_is_opened_on_the_call_of_its_start_or_without_it() {
+    let world = World::new();
+    for somebody_else in [false, true] {
+        let (id, handle) = world.machine(serde_json::json!({})).await;
+        world.driver.start(&handle).await.unwrap();
+        let life = world.life(id, 1);
+        if somebody_else {
+            assert_eq!(Client::at_path(&life, 0).value("1"), "1");
+        } else {
+            // Nobody can call it any more.
+            std::fs::remove_file(life.join("sock")).unwrap();
+        }
+        let mut link = world.driver.open(&handle, &channel(1), 0).await.unwrap();
+        if somebody_else {
+            // Its answer is heard, and then that it is over, as of every link whose place is taken.
+            assert!(matches!(link.reader.next(&mut Vec::new()).await, Ok(LinkItem::Broken)));
+            link = world.driver.open(&handle, &channel(1), 0).await.unwrap();
+        }
+        eval(&mut link, 2, "6 * 7").await;
+        let (mut buf, mut values) = (Vec::new(), Vec::new());
+        while values.last().is_none_or(|last| last != "42") {
+            let LinkItem::Stream { .. } = link.reader.next(&mut buf).await.unwrap() else { continue };
+            let mut rest = &buf[..];
+            while let Some((frame, n)) = Frame::decode(rest).unwrap() {
+                if frame.tag == tag::VALUES {
+                    values.push(String::from_utf8_lossy(frame.payload).into_owned());
+                }
+                rest = &rest[n..];
+            }
+        }
+        assert_eq!(values.len(), if somebody_else { 2 } else { 1 }, "{values:?}");
+        drop(link);
+        // There was one call, for one who opens it.
+        assert_eq!(world.driver.open(&handle, &channel(1), 0).await.is_ok(), somebody_else);
+        world.driver.stop(&handle, StopMode::Force).await.unwrap();
+    }
 }
 
 #[tokio::test]

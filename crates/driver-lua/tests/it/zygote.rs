@@ -126,6 +126,9 @@ async fn a_spare_is_held_as_one_that_is_forked() {
                 tokio::task::yield_now().await;
             }
             spares = waiting(&zygote, confined);
+            // With its first command, or before, it has all its threads, and when it has waited for another one all its descriptors.
+            let mut client = Client::at_path(&life, 0);
+            assert_eq!((client.value("1"), client.value("2")), ("1".into(), "2".into()));
             let meta: serde_json::Value = atomic::read_json(&life.join("meta.json")).unwrap().unwrap();
             let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid)).unwrap();
             // That of descriptors counts from how many are open then.
@@ -146,7 +149,6 @@ async fn a_spare_is_held_as_one_that_is_forked() {
             open.sort();
             let work = world.dir.path().canonicalize().unwrap().join("lua").join(id.to_string()).join("work");
             let work = work.to_str().unwrap();
-            let mut client = Client::at_path(&life, 0);
             let before = all.last().map_or("/nowhere".to_owned(), |(work, ..): &(String, serde_json::Value)| work.clone());
             let tries = [
                 "local f = io.open('mine', 'w') if f then f:write('x') f:close() end return f ~= nil".to_owned(),

@@ -87,12 +87,22 @@ pub(super) async fn create(bench: &Bench) -> Result<Value> {
         }
         bench.place.clear().await?;
     }
+    let mut waited = Vec::with_capacity(n);
+    for i in 0..n {
+        waited.push(bench.place.create_and_wait(&format!("waited-{i}")).await?);
+    }
+    bench.place.clear().await?;
     let [times, paused] = series;
-    let phase = |which: usize| summary(times.iter().map(|phases| phases[which]).collect());
-    let mut vmoon = phase(2);
-    vmoon["of_which_until_accepted_p50_us"] = phase(0)["p50_us"].take();
-    vmoon["of_which_until_running_p50_us"] = phase(1)["p50_us"].take();
-    vmoon["after_a_pause_p50_us"] = summary(paused.iter().map(|phases| phases[2]).collect())["p50_us"].take();
+    let phase = |of: &[[Duration; 2]], which: usize| summary(of.iter().map(|phases| phases[which]).collect());
+    let mut vmoon = phase(&times, 1);
+    for (field, of, which) in [
+        ("of_which_until_accepted_p50_us", &times, 0),
+        ("after_a_pause_p50_us", &paused, 1),
+        ("until_running_p50_us", &waited, 0),
+        ("asked_when_it_runs_p50_us", &waited, 1),
+    ] {
+        vmoon[field] = phase(of, which)["p50_us"].take();
+    }
     let children = |exe: &Path, words: &[&str]| {
         let mut times = Vec::with_capacity(n);
         for _ in 0..n {
