@@ -73,6 +73,9 @@ pub struct RockInfo {
     /// The newest version that its constraints allow, and the newest of all, where the servers were asked and have newer ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newer: Option<Newer>,
+    /// Servers that could not be asked for newer versions, and why, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unasked: Vec<String>,
 }
 
 /// Newer versions of a rock.
@@ -254,6 +257,9 @@ pub struct PackagePlan {
     /// What else is good to know, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Servers that could not be asked, and why, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unasked: Vec<String>,
 }
 
 /// A rock that was found on a server.
@@ -297,6 +303,9 @@ pub struct FoundRock {
     /// Rocks that go well with it, and why; only when one is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recommended: Vec<String>,
+    /// Servers that could not be asked when this was found, and why, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unasked: Vec<String>,
 }
 
 /// A profile: a set of packages with a name.

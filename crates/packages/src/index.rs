@@ -12,7 +12,7 @@ use crate::{
     version::Version,
 };
 use std::collections::BTreeMap;
-use vmoon_core::{Error, error::ErrorRecord};
+use vmoon_core::{Code, Error, error::ErrorRecord};
 
 /// One file of a server: a rock in one version and form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,16 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The error of a question that only this server could have decided: its code, and what to do about it.
+    pub fn error(&self, message: String) -> Error {
+        let code = self.error.code;
+        let hint = match code {
+            Code::PackageOffline => "do it without --offline (and VMOON_OFFLINE), or see where packages come from: vmoon pkg server list",
+            _ => "try again when it answers, or see where packages come from: vmoon pkg server list",
+        };
+        Error::new(code, message).hint(hint)
+    }
+
     /// What happened when this server was asked.
     pub fn new(server: &Server, error: &Error) -> Self {
         Self { server: server.name.clone(), url: server.url.clone(), error: error.to_record() }
@@ -103,6 +113,18 @@ impl Index {
             index.servers.push(server);
         }
         index
+    }
+
+    /// The server that could not be asked and whose answer would decide what there is of a rock: nobody who is asked before it has the rock.
+    pub fn unheard(&self, name: &RockName) -> Option<&Failure> {
+        let from = self.candidates(name).first().map_or(usize::MAX, |candidate| usize::from(candidate.server.0));
+        let before = self.servers.iter().take(from);
+        before.filter_map(|server| self.failures.iter().find(|failure| failure.server == server.name)).next()
+    }
+
+    /// The servers that could not be asked, one sentence each.
+    pub fn unasked(&self) -> Vec<String> {
+        self.failures.iter().map(|failure| format!("the server {} was not asked: {}", failure.server, failure.error.message)).collect()
     }
 
     /// For which Lua it is.

@@ -43,6 +43,7 @@ struct Subject {
 struct Planned {
     plan: Plan,
     notes: Vec<String>,
+    unasked: Vec<String>,
 }
 
 impl Packages {
@@ -74,7 +75,7 @@ impl Packages {
         };
         let fetcher = self.fetcher(work)?;
         let planned = self.planned(&subject, environment.as_ref(), change, work, &fetcher)?;
-        Ok(shown::plan(&subject.name, subject.generation, &planned.plan, planned.notes))
+        Ok(shown::plan(&subject.name, subject.generation, &planned.plan, (planned.notes, planned.unasked)))
     }
 
     /// Carries out a change: a new generation, or nothing. An environment that is made for it ([`Work::make`]) is there when that is done, and not before.
@@ -113,8 +114,8 @@ impl Packages {
         let subject = self.subject(environment)?;
         work.tell("planning");
         let fetcher = self.fetcher(work)?;
-        let Planned { plan, notes } = self.planned(&subject, Some(environment), change, work, &fetcher)?;
-        let done = shown::plan(&subject.name, subject.generation, &plan, notes);
+        let Planned { plan, notes, unasked } = self.planned(&subject, Some(environment), change, work, &fetcher)?;
+        let done = shown::plan(&subject.name, subject.generation, &plan, (notes, unasked));
         work.stop.check()?;
         if let Change::Rollback { generation } = change {
             environment.rollback(guard, *generation)?;
@@ -162,7 +163,8 @@ impl Packages {
         fetcher: &Fetcher,
     ) -> Result<Planned> {
         let download = |rock: &LockedRock| to_fetch(fetcher, rock);
-        let exactly = |target: &Lock| Planned { plan: plan::sync(&subject.lock, target, &download), notes: Vec::new() };
+        let exactly =
+            |target: &Lock| Planned { plan: plan::sync(&subject.lock, target, &download), notes: Vec::new(), unasked: Vec::new() };
         match change {
             Change::Sync => {
                 let mut planned = exactly(&subject.lock);
@@ -230,18 +232,13 @@ impl Packages {
             let request = Request { index, wanted: &wanted, lock: &subject.lock, update: &intent.update, stop: &work.stop };
             solve::solve(request, rockspecs)
         };
+        let mut unasked = Vec::new();
         let solution = if intent.remove.is_empty() && !intent.orphans {
             let servers = without(&subject.servers, &work.without)?;
             notes.extend(work.without.iter().map(|server| format!("the server {server} was left out, as was asked for")));
             let questions = Questions { lua: subject.lua, servers: &servers, lock: &subject.lock };
             let asked = self.ask(&questions, AGE, work)?;
-            notes.extend(
-                asked
-                    .index
-                    .failures
-                    .iter()
-                    .map(|failure| format!("the server {} was not asked: {}", failure.server, failure.error.message)),
-            );
+            unasked = asked.index.unasked();
             let files = asked.shelf();
             let rockspecs = ServerRockspecs::new(&files, &*self.config.evaluator);
             work.tell("choosing versions");
@@ -263,7 +260,7 @@ impl Packages {
             remove_orphans: intent.orphans,
             download: &download,
         });
-        Ok(Planned { plan, notes })
+        Ok(Planned { plan, notes, unasked })
     }
 
     /// Reads a lock, whosever it is.

@@ -90,7 +90,12 @@ impl Packages {
         let told = catalogue::about();
         let found = self.descriptions().search(&asked.index, &rockspecs, &told, &words, MOST);
         work.stop.check()?;
+        // Whoever could not be asked may have what was sought.
+        if let (true, Some(failure)) = (found.is_empty(), asked.index.failures.first()) {
+            return Err(failure.error(format!("nothing was found on servers that answered; {}", asked.index.unasked().join("; "))));
+        }
         let known = self.descriptions().load();
+        let unasked = asked.index.unasked();
         Ok(found
             .into_iter()
             .map(|one| {
@@ -114,6 +119,7 @@ impl Packages {
                     dependencies: Vec::new(),
                     build: String::new(),
                     recommended: Vec::new(),
+                    unasked: unasked.clone(),
                 }
             })
             .collect())
@@ -127,6 +133,11 @@ impl Packages {
         let candidates = asked.index.candidates(&name);
         let fitting: Vec<Candidate> = candidates.iter().filter(|candidate| wanted.constraints.allow(&candidate.version)).cloned().collect();
         let Some(candidate) = newest(&fitting) else {
+            if let Some(failure) = asked.index.unheard(&name) {
+                let known = versions(&candidates).join(", ");
+                let why = asked.index.unasked().join("; ");
+                return Err(failure.error(format!("no version of {name} that is known fits {} ({known}); {why}", escape(package))));
+            }
             return Err(Error::new(Code::PackageNotFound, format!("no version of {name} fits {}", escape(package)))
                 .hint(format!("there are: {}", versions(&candidates).join(", "))));
         };
@@ -156,6 +167,7 @@ impl Packages {
                 .into_iter()
                 .map(|(known, _)| format!("{}: {}", known.name, known.summary))
                 .collect(),
+            unasked: asked.index.unasked(),
             name: name.to_string(),
         })
     }
@@ -164,6 +176,9 @@ impl Packages {
     fn named(&self, index: &Index, name: &RockName) -> Result<RockName> {
         if index.lists(name) {
             return Ok(name.clone());
+        }
+        if let Some(failure) = index.unheard(name) {
+            return Err(failure.error(format!("no server that answered has a rock named {name}; {}", index.unasked().join("; "))));
         }
         let near = search::nearest(index, name.as_str(), 4);
         let error = Error::new(Code::PackageNotFound, format!("no server has a rock named {name}"));

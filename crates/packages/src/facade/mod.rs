@@ -260,6 +260,9 @@ impl Packages {
             let (servers, _) = self.servers_of(&environment.description()?)?;
             let asked = self.ask(&Questions { lua: lock.lua, servers: &servers, lock: &lock }, Duration::from_secs(60), work)?;
             let outdated = plan::outdated(&lock, &asked.index);
+            for rock in &mut rocks {
+                rock.unasked = asked.index.unasked();
+            }
             for one in outdated {
                 if let Some(rock) = rocks.iter_mut().find(|rock| rock.name == one.name.as_str()) {
                     rock.newer = Some(Newer {
@@ -330,7 +333,7 @@ impl Packages {
     /// Looks for packages.
     ///
     /// # Errors
-    /// `environment.not_found`; `package.server` where no server could be asked.
+    /// `environment.not_found`; `package.server` or `package.offline` where no server could be asked, or nothing was found and one could not be asked.
     pub fn search(&self, name: &str, query: &str, work: &Work) -> Result<Vec<FoundRock>> {
         let (lua, servers, lock) = self.about_environment(name)?;
         self.look_for(&Questions { lua, servers: &servers, lock: &lock }, query, work)

@@ -26,6 +26,7 @@ pub(super) fn rocks(lock: &Lock) -> Vec<RockInfo> {
             url: rock.url.clone(),
             sha256: rock.sha256.clone(),
             newer: None,
+            unasked: Vec::new(),
         })
         .collect()
 }
@@ -78,7 +79,7 @@ fn build(build: &Build) -> String {
 }
 
 /// A plan; rocks that stay are counted only.
-pub(super) fn plan(environment: &str, generation: u64, plan: &Plan, notes: Vec<String>) -> PackagePlan {
+pub(super) fn plan(environment: &str, generation: u64, plan: &Plan, (notes, unasked): (Vec<String>, Vec<String>)) -> PackagePlan {
     let (kept, done): (Vec<_>, Vec<_>) = plan.steps.iter().partition(|step| step.action == Action::Keep);
     PackagePlan {
         environment: environment.to_owned(),
@@ -100,6 +101,7 @@ pub(super) fn plan(environment: &str, generation: u64, plan: &Plan, notes: Vec<S
         kept: kept.len() as u64,
         orphans: plan::orphans(&plan.lock).iter().map(ToString::to_string).collect(),
         notes,
+        unasked,
     }
 }
 

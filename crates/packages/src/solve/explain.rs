@@ -18,6 +18,7 @@ const MAX_SENTENCES: usize = 40;
 
 /// The error for a search without a solution.
 pub(super) fn error(rocks: &Rocks<'_>, tree: Tree) -> Error {
+    let met = met(rocks, &tree);
     let tree = simplified(rocks, &Arc::new(tree), &mut HashMap::new());
     let told = DefaultStringReporter::report_with_formatter(&tree, &Words(rocks));
     let mut sentences: Vec<String> = told.lines().map(str::trim).filter(|line| !line.is_empty()).map(sentence).collect();
@@ -26,13 +27,27 @@ pub(super) fn error(rocks: &Rocks<'_>, tree: Tree) -> Error {
         sentences.truncate(MAX_SENTENCES);
         sentences.push(format!("There are {more} more steps."));
     }
-    for failure in &rocks.index().failures {
-        sentences.push(format!("The server {} was not asked: {}.", failure.server, failure.error.message));
+    sentences.extend(rocks.index().unasked().iter().map(|line| sentence(line)));
+    let detail = serde_json::json!({ "explanation": sentences });
+    // With what a server has that could not be asked there may be a choice.
+    let unheard = met.iter().find_map(|name| rocks.index().unheard(name));
+    if let Some(failure) = unheard {
+        return failure.error(format!("no choice of what is known meets every constraint. {}", sentences.join(" "))).detail(detail);
     }
     let message = format!("no choice of versions meets every constraint. {}", sentences.join(" "));
     Error::new(Code::PackageConflict, message)
         .hint("ask for other versions, leave a rock out, or use another environment for it")
-        .detail(serde_json::json!({ "explanation": sentences }))
+        .detail(detail)
+}
+
+/// The rocks that a proof speaks of and that servers decide about.
+fn met(rocks: &Rocks<'_>, tree: &Tree) -> Vec<RockName> {
+    let rock = |package: &Package| match package {
+        Package::Rock(name) => Some(name.clone()),
+        Package::Wanted => None,
+    };
+    let provided = |name: &RockName| matches!(rocks.known(name).choices.as_slice(), [Choice::Provided(_)]);
+    tree.packages().into_iter().filter_map(rock).filter(|name| !provided(name)).collect()
 }
 
 /// One step of the explanation, with a capital letter and a full stop.
@@ -50,6 +65,7 @@ pub(super) fn nowhere(rocks: &Rocks<'_>, name: &RockName) -> String {
         (true, _) => format!("{name} is there, but only ready for other kinds of machines"),
         (false, []) => format!("there is no server that could have {name}"),
         (false, [_]) => format!("the server does not have {name}"),
+        (false, _) if !index.failures.is_empty() => format!("no server that answered has {name}"),
         (false, _) => format!("no server has {name}"),
     };
     for failure in &index.failures {

@@ -119,7 +119,8 @@ pub struct Solution {
 ///
 /// # Errors
 /// [`Code::PackageNotFound`] if no server has something that is wanted, naming all of them and the nearest names; [`Code::PackageConflict`] if no choice meets every
-/// constraint, with the explanation in its message, and as a list `explanation` in its detail; [`Code::Usage`] if the interpreter is wanted as a rock;
+/// constraint, with the explanation in its message, and as a list `explanation` in its detail; instead of both the code of a server that could not be asked and may
+/// have what is missing; [`Code::Usage`] if the interpreter is wanted as a rock;
 /// [`Code::Cancelled`] if it was stopped; those of [`Rockspecs`]; why a server could not be asked, where what it has might count before what was found.
 pub fn solve(request: Request<'_>, rockspecs: &dyn Rockspecs) -> Result<Solution> {
     let rocks = Rocks::new(request);
@@ -190,6 +191,7 @@ fn nobody_before(index: &Index, solution: &Solution) -> Result<()> {
 fn check_wanted(rocks: &Rocks<'_>) -> Result<()> {
     let mut problems = Vec::new();
     let mut hint = None;
+    let mut unheard = None;
     for wanted in rocks.wanted() {
         if wanted.name.is_lua() {
             return Err(
@@ -199,6 +201,7 @@ fn check_wanted(rocks: &Rocks<'_>) -> Result<()> {
         let known = rocks.known(&wanted.name);
         if known.choices.is_empty() {
             problems.push(explain::nowhere(rocks, &wanted.name));
+            unheard = unheard.or_else(|| rocks.index().unheard(&wanted.name));
             let near = search::nearest(rocks.index(), wanted.name.as_str(), 4);
             if hint.is_none() && !near.is_empty() {
                 let near: Vec<&str> = near.iter().map(RockName::as_str).collect();
@@ -206,10 +209,18 @@ fn check_wanted(rocks: &Rocks<'_>) -> Result<()> {
             }
         } else if !known.choices.iter().any(|choice| wanted.constraints.allow(choice.version())) {
             problems.push(explain::no_such_version(rocks, wanted, &known));
+            if let Some(failure) = rocks.index().unheard(&wanted.name) {
+                problems.push(format!("{} could not be asked for others ({})", failure.server, failure.error.message));
+                unheard = unheard.or(Some(failure));
+            }
         }
     }
     if problems.is_empty() {
         return Ok(());
+    }
+    // Whether it is nowhere only that server can say.
+    if let Some(failure) = unheard {
+        return Err(failure.error(problems.join("; ")));
     }
     let error = Error::new(Code::PackageNotFound, problems.join("; "));
     Err(error.hint(hint.unwrap_or_else(|| "search for it with \"vmoon pkg search\", or add a server that has it".to_owned())))

@@ -54,7 +54,7 @@ enum Verb {
     /// Show one environment: packages, generations, servers, machines
     #[command(visible_alias = "info", after_help = "Examples:\n  vmoon env show\n  vmoon env show bio -o json")]
     Show {
-        /// The environment; the chosen one if not said
+        /// The environment; that of VMOON_ENV if not said, else the chosen one
         #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: Option<String>,
     },
@@ -122,7 +122,7 @@ enum Verb {
     /// Print an environment as a text from which it can be made anywhere: its lock, with checksums
     #[command(after_help = "Examples:\n  vmoon env export bio > bio.lock\n  vmoon env export")]
     Export {
-        /// The environment; the chosen one if not said
+        /// The environment; that of VMOON_ENV if not said, else the chosen one
         #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: Option<String>,
     },
@@ -146,7 +146,7 @@ enum Verb {
     /// Go back to an earlier generation
     #[command(after_help = "Examples:\n  vmoon env rollback bio\n  vmoon env rollback bio --to 3 --dry-run")]
     Rollback {
-        /// The environment; the chosen one if not said
+        /// The environment; that of VMOON_ENV if not said, else the chosen one
         #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: Option<String>,
         /// The number of the generation; the one before the current if not said
@@ -158,7 +158,7 @@ enum Verb {
     /// Open a temporary Lua session with an environment's packages
     #[command(after_help = "Examples:\n  vmoon env shell bio\n  vmoon env shell old --runtime luajit")]
     Shell {
-        /// The environment; the chosen one if not said
+        /// The environment; that of VMOON_ENV if not said, else the chosen one
         #[arg(value_name = "ENVIRONMENT", add = completions::environments())]
         name: Option<String>,
         /// The Lua interpreter [default: one that suits the environment]

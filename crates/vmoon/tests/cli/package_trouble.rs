@@ -257,6 +257,63 @@ fn a_server_that_hangs_does_not_hang_who_asks() {
     home.end();
 }
 
+/// A newcomer without a network was told that there is no such rock, while nobody had asked the server.
+#[test]
+fn a_server_that_is_not_reached_is_not_one_that_has_nothing() {
+    let mut mirror = Mirror::new();
+    mirror.add_family();
+    let home = home(&mirror);
+    home.run(&["env", "create", "work"]).ok();
+    let asks = [
+        &["pkg", "search", "none-such", "--env", "work"][..],
+        &["pkg", "info", "none-such", "--env", "work"],
+        &["pkg", "info", "bxalpha >= 9", "--env", "work"],
+        &["pkg", "install", "none-such", "--env", "work"],
+        &["pkg", "install", "none-such", "--env", "work", "--dry-run"],
+        &["pkg", "install", "bxalpha >= 9", "--env", "work"],
+    ];
+    // Everybody answers: it is not there.
+    assert_eq!(home.value(asks[0]), serde_json::json!([]));
+    for ask in &asks[1..] {
+        home.json(ask).fails_with_hint("package.not_found", 3);
+    }
+    // One that would be asked first is not reached.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    home.run(&["pkg", "server", "add", "gone", &format!("http://{gone}"), "--first", "--env", "work"]).ok();
+    for ask in asks {
+        for (more, code) in [(&[][..], "package.server"), (&["--offline"], "package.offline")] {
+            let refused = home.json(&[ask, more].concat());
+            refused.fails_with_hint(code, 7);
+            assert!(refused.err.contains("gone"), "{refused:?}");
+        }
+    }
+    // Where others have something that is said besides.
+    for ask in [&["pkg", "search", "bxalpha", "--env", "work"][..], &["pkg", "info", "bxalpha", "--env", "work"]] {
+        let found = home.json(ask);
+        assert!(found.err.contains("warning: the server gone was not asked: "), "{found:?}");
+        assert!(found.ok().contains("\"unasked\""));
+    }
+    // What is asked for after it and is on a server before it is decided there.
+    home.run(&["pkg", "server", "order", "mirror", "--env", "work"]).ok();
+    home.json(&["pkg", "install", "bxalpha >= 9", "--env", "work"]).fails_with_hint("package.not_found", 3);
+    home.json(&["pkg", "install", "none-such", "--env", "work"]).fails_with_hint("package.server", 7);
+    let installed = home.run(&["pkg", "install", "bxgamma", "--env", "work"]);
+    assert!(installed.err.contains("warning: the server gone was not asked: "), "{installed:?}");
+    assert!(installed.ok().contains("install bxgamma; generation 2 has 3 rocks"));
+    let outdated = home.run(&["pkg", "list", "--outdated", "--env", "work"]);
+    assert!(outdated.err.contains("warning: the server gone was not asked: "), "{outdated:?}");
+    // What there is nothing to do for does not look as if it had been done.
+    for again in [
+        &["pkg", "install", "bxgamma", "--env", "work"][..],
+        &["pkg", "update", "--all", "--env", "work"],
+        &["pkg", "sync", "--env", "work"],
+    ] {
+        let said = home.run(again).ok();
+        assert!(said.contains("nothing to do, all is there already; generation 2 stays"), "{said}");
+    }
+    home.end();
+}
+
 #[test]
 fn a_shell_completes_environments_packages_profiles_and_servers() {
     let mut mirror = Mirror::new();

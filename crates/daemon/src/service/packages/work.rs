@@ -70,7 +70,7 @@ impl Service {
         let done = self.with_packages(move |packages| packages.change(&name, &request.change, &work));
         let (result, late) = self.followed(&mut record, done, progress, allowed, || ending.stop()).await;
         drop(place);
-        self.ended(record, result.map(|_| None), late).await;
+        self.ended(record, result.map(|done| serde_json::to_value(done).ok()), late).await;
     }
 
     /// Waits for work and tells how far it is: that now and then, its end at once. What takes longer than it may is stopped; then `late` says how long that was.

@@ -98,7 +98,7 @@ pub(crate) fn plan_rows(plan: &PackagePlan) -> Vec<String> {
     if !plan.orphans.is_empty() {
         rows.push(format!("nothing needs these any more: {} (vmoon pkg rm --orphans)", plan.orphans.join(", ")));
     }
-    rows.extend(plan.notes.iter().cloned());
+    rows.extend(plan.notes.iter().chain(&plan.unasked).cloned());
     rows.iter().map(|row| escape(row)).collect()
 }
 
@@ -182,7 +182,12 @@ pub(crate) async fn ended(ctx: &Ctx, changing: &Changing, request: &ChangePackag
         ctx.out.one(&begun, &begun.operation.to_string(), &[("operation".to_owned(), begun.operation.to_string())])?;
         return Ok(None);
     }
-    wait::operation(ctx, begun.operation, &escape(&what), until).await?;
+    let done = wait::operation(ctx, begun.operation, &escape(&what), until).await?;
+    // Of a daemon that says it.
+    let done: Option<PackagePlan> = done.result.and_then(|plan| serde_json::from_value(plan).ok());
+    for server in done.iter().flat_map(|plan| &plan.unasked) {
+        ctx.out.warn(&escape(server));
+    }
     let took = vmoon_sys::clock::instant().duration_since(began);
     let asked = EnvironmentRef { environment: request.environment.clone() };
     let after = ctx.daemon.ask(async |client| client.show_environment(asked.clone()).await).await?;
@@ -190,13 +195,14 @@ pub(crate) async fn ended(ctx: &Ctx, changing: &Changing, request: &ChangePackag
         ctx.out.changed(&format!("created environment {} (Lua {})", escape(&after.name), after.lua))?;
     }
     let rocks = if after.rocks == 1 { "1 rock".to_owned() } else { format!("{} rocks", after.rocks) };
-    ctx.out.changed(&format!(
-        "{}: {}; generation {} has {rocks} ({})",
-        escape(&after.name),
-        escape(&what),
-        after.generation,
-        time::took(took)
-    ))?;
+    let (name, what, generation, took) = (escape(&after.name), escape(&what), after.generation, time::took(took));
+    // A change that makes no generation had nothing to do.
+    ctx.out.changed(&match done {
+        Some(plan) if plan.generation == generation => {
+            format!("{name}: {what}: nothing to do, all is there already; generation {generation} stays and has {rocks} ({took})")
+        }
+        _ => format!("{name}: {what}; generation {generation} has {rocks} ({took})"),
+    })?;
     Ok(Some(after))
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 /// Of which environment.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Of {
-    /// The environment [default: the one chosen with `vmoon env use`, else `default`; env: VMOON_ENV]
+    /// The environment [env: VMOON_ENV; default: the one chosen with `vmoon env use`, else `default`]
     #[arg(long, value_name = "ENVIRONMENT", add = crate::cmd::completions::environments())]
     env: Option<String>,
 }

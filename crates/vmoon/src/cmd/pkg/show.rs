@@ -77,6 +77,13 @@ pub(super) fn why(rock: &RockInfo) -> String {
     }
 }
 
+/// Warns of servers that could not be asked.
+fn unasked(ctx: &Ctx, servers: Option<&[String]>) {
+    for server in servers.unwrap_or_default() {
+        ctx.out.warn(&escape(server));
+    }
+}
+
 /// Looks for packages.
 pub(super) async fn search(ctx: &Ctx, words: &[String], of: &Of, offline: Offline, view: &View) -> Result<Exit> {
     let request = SearchPackages { query: words.join(" "), environment: of.name(), offline: offline.wanted().then_some(true) };
@@ -84,6 +91,7 @@ pub(super) async fn search(ctx: &Ctx, words: &[String], of: &Of, offline: Offlin
     if found.is_empty() {
         ctx.out.note("nothing was found");
     }
+    unasked(ctx, found.first().map(|rock| &*rock.unasked));
     ctx.out.list(found, FOUND, view)?;
     Ok(Exit::OK)
 }
@@ -92,6 +100,7 @@ pub(super) async fn search(ctx: &Ctx, words: &[String], of: &Of, offline: Offlin
 pub(super) async fn info(ctx: &Ctx, package: String, of: &Of, offline: Offline) -> Result<Exit> {
     let request = PackageRef { package, environment: of.name(), offline: offline.wanted().then_some(true) };
     let found = ctx.daemon.ask(async |client| client.show_package(request.clone()).await).await?;
+    unasked(ctx, Some(&found.unasked));
     let mut rows = vec![("name".to_owned(), found.name.clone()), ("version".to_owned(), found.version.clone())];
     let mut add = |name: &str, value: String| {
         if !value.is_empty() {
@@ -118,6 +127,7 @@ pub(super) async fn info(ctx: &Ctx, package: String, of: &Of, offline: Offline) 
 pub(super) async fn list(ctx: &Ctx, outdated: bool, of: &Of, offline: Offline, view: &View) -> Result<Exit> {
     let request = ListPackages { environment: of.name(), newer: outdated.then_some(true), offline: offline.wanted().then_some(true) };
     let mut rocks = ctx.daemon.ask(async |client| client.list_packages(request.clone()).await).await?;
+    unasked(ctx, rocks.first().map(|rock| &*rock.unasked));
     if outdated {
         rocks.retain(|rock| rock.newer.is_some());
     }

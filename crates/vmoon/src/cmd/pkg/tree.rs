@@ -166,6 +166,7 @@ mod tests {
             url: String::new(),
             sha256: String::new(),
             newer: None,
+            unasked: Vec::new(),
         }
     }
 
