@@ -47,6 +47,8 @@ pub enum Source {
 pub struct Program {
     /// Where it comes from.
     pub source: Source,
+    /// More code of the command line: run after the source, in this order and in the same state, each as a chunk of its own.
+    pub more: Vec<Vec<u8>>,
     /// Its arguments: `...` and the table `arg`.
     pub args: Vec<OsString>,
     /// `None` or `builtin` for the Lua that is built in, `builtin-luajit` and the like for another one, else a program to look for in
@@ -86,7 +88,7 @@ fn start(program: &Program) -> u8 {
 
 fn embedded(program: &Program) -> Result<u8, u8> {
     // Before the process is confined, which may hide the file.
-    let chunk = load(&program.source)?;
+    let chunks = program.chunks()?;
     let access = access::decide(&program.access, &program.source, None, program.environment.as_ref())?;
     let weakness = if access.is_free() { Ok(None) } else { access.confine(&Prepared::new()) };
     match weakness {
@@ -96,7 +98,15 @@ fn embedded(program: &Program) -> Result<u8, u8> {
             return Err(OURS);
         }
     }
-    Ok(vm::run(&chunk, &program.args, &access))
+    Ok(vm::run(&chunks, &program.args, &access))
+}
+
+impl Program {
+    /// Everything that is to be run, in this order.
+    fn chunks(&self) -> Result<Vec<Chunk>, u8> {
+        let more = self.more.iter().map(|code| load(&Source::Code(code.clone())));
+        std::iter::once(load(&self.source)).chain(more).collect()
+    }
 }
 
 /// What the program gets from its parent: our own runtime ignores SIGPIPE, and would make every child ignore it.
@@ -145,11 +155,18 @@ fn load(source: &Source) -> Result<Chunk, u8> {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, u8> {
-    std::fs::read(path).map_err(|error| {
-        let missing = matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory);
-        complain(&format!("cannot open {}: {}", vmoon_core::name::escape(&path.to_string_lossy()), reason(&error)));
-        if missing { MISSING } else { UNUSABLE }
-    })
+    if path.as_os_str().is_empty() {
+        complain("the name of the program is empty; name its file, or - for standard input");
+        return Err(MISSING);
+    }
+    std::fs::read(path).map_err(|error| not_opened(path, &error))
+}
+
+/// Says why a file cannot be opened; the exit code for it.
+fn not_opened(path: &Path, error: &std::io::Error) -> u8 {
+    let missing = matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory);
+    complain(&format!("cannot open {}: {}", vmoon_core::name::escape(&path.to_string_lossy()), reason(error)));
+    if missing { MISSING } else { UNUSABLE }
 }
 
 fn reason(error: &std::io::Error) -> &'static str {

@@ -7,7 +7,7 @@ use crate::{
     exit::{self, Exit},
     out::{self, Format, Out, color::When},
 };
-use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 use std::{env, ffi::OsString, process::ExitCode};
 use vmoon_core::{Code, Error, Result};
 use vmoon_sys::paths::Paths;
@@ -18,7 +18,7 @@ const EXAMPLES: &str = "Examples:
   vmoon eval lab 'return 6 * 7'        evaluate in it
   vmoon attach lab                     work in it; Ctrl-] d detaches
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 wrong state, 5 ambiguous, 6 permission,
+Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 wrong state, 5 ambiguous, 6 permission, \
 7 unreachable, 8 timeout, 9 unsupported, 10 a requirement is not met, 130 interrupted.";
 
 /// One manager for machines behind one model of machines and sessions.
@@ -180,7 +180,7 @@ pub(crate) fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let args: Vec<OsString> = env::args_os().collect();
-    let cli = match Cli::try_parse_from(&args) {
+    let cli = match parse(&args) {
         Ok(cli) => cli,
         Err(error) => return usage(&args, &error),
     };
@@ -190,6 +190,20 @@ pub(crate) fn main() -> ExitCode {
     };
     let ran = start(&out, cli);
     exit::code(&out, ran)
+}
+
+/// The command line, understood.
+///
+/// # Errors
+/// What clap says.
+pub(crate) fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    let cli = Cli::try_parse_from(args)?;
+    match &cli.verb {
+        Some(Verb::Run(run)) if run.is_code() => {
+            Cli::from_arg_matches(&command().mut_subcommand("run", cmd::run::freely).try_get_matches_from(args)?)
+        }
+        _ => Ok(cli),
+    }
 }
 
 fn out(globals: &Globals) -> Result<Out> {
@@ -211,10 +225,10 @@ fn start(out: &Out, cli: Cli) -> Result<Exit> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("start the event loop", error))?;
     let ctx = Ctx { out: out.clone(), daemon: Daemon::new(Paths::from_env()?, out.clone()) };
-    runtime.block_on(dispatch(&ctx, cli.verb))
+    runtime.block_on(dispatch(&ctx, cli.verb, cli.globals.output))
 }
 
-async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
+async fn dispatch(ctx: &Ctx, verb: Option<Verb>, asked: Option<Format>) -> Result<Exit> {
     let Some(verb) = verb else { return cmd::status::run(ctx).await };
     match verb {
         Verb::List(args) => cmd::list::run(ctx, args).await,
@@ -245,7 +259,7 @@ async fn dispatch(ctx: &Ctx, verb: Option<Verb>) -> Result<Exit> {
         Verb::Top(args) => cmd::top::run(ctx, args).await,
         Verb::Cp(args) => cmd::cp::run(ctx, args).await,
         Verb::Eval(args) => cmd::eval::run(ctx, args).await,
-        Verb::Run(args) => cmd::run::run(ctx, args).await,
+        Verb::Run(args) => cmd::run::run(ctx, args, asked).await,
         Verb::Attach(args) => cmd::attach::run(ctx, args).await,
         Verb::Send(args) => cmd::send::run(ctx, args).await,
         Verb::Read(args) => cmd::read::run(ctx, args).await,

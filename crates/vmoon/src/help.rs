@@ -34,8 +34,7 @@ fn page(command: &Command, path: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::Cli;
-    use clap::{Command, Parser as _, error::ErrorKind};
+    use clap::{Command, error::ErrorKind};
 
     fn walk(command: &Command, path: &str, visit: &mut impl FnMut(&str, &Command)) {
         visit(path, command);
@@ -63,11 +62,23 @@ mod tests {
     }
 
     #[test]
+    fn paragraphs_are_one_line_that_every_width_can_break() {
+        walk(&crate::cli::command(), "vmoon", &mut |path, command| {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+            let lines: Vec<&str> = text.lines().collect();
+            for pair in lines.windows(2).filter(|pair| !pair[0].ends_with(':')) {
+                assert!(!(prose(pair[0]) && prose(pair[1])), "`{path} --help` breaks a paragraph itself: {}", pair[0]);
+            }
+        });
+    }
+
+    #[test]
     fn every_example_is_a_command_line_that_is_understood() {
         walk(&crate::cli::command(), "vmoon", &mut |path, command| {
             for example in examples(command) {
-                let words = words(&example);
-                if let Err(error) = Cli::try_parse_from(&words) {
+                let words: Vec<std::ffi::OsString> = words(&example).into_iter().map(Into::into).collect();
+                if let Err(error) = crate::cli::parse(&words) {
                     let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
                     assert!(shown, "`{path} --help` shows `{example}`, which is refused: {error}");
                 }

@@ -49,6 +49,8 @@ mod tag {
 #[derive(Serialize, Deserialize)]
 struct Told {
     access: serde_json::Map<String, serde_json::Value>,
+    /// How many of the first arguments are more code.
+    more: usize,
     environment: Option<Environment>,
     map: Option<Many>,
 }
@@ -135,8 +137,10 @@ fn found(flavour: &Flavour) -> Result<PathBuf, u8> {
 pub(super) fn exec(flavour: &Flavour, program: &Program) -> u8 {
     let became = || -> Result<Infallible, u8> {
         let path = found(flavour)?;
-        let told = Told { access: program.access.clone(), environment: program.environment.clone(), map: None };
-        let error = become_it(&command(&path, &told, &program.source, None, &program.args)?);
+        let told = Told { access: program.access.clone(), more: program.more.len(), environment: program.environment.clone(), map: None };
+        let more = program.more.iter().cloned().map(OsString::from_vec);
+        let args: Vec<OsString> = more.chain(program.args.iter().cloned()).collect();
+        let error = become_it(&command(&path, &told, &program.source, None, &args)?);
         complain(&format!("{} cannot be run: {error}", vmoon_core::name::escape(&path.to_string_lossy())));
         Err(OURS)
     };
@@ -162,7 +166,7 @@ pub(super) fn many(flavour: &Flavour, map: &Map, sink: &mut dyn Sink) -> Result<
         unordered: map.unordered,
         answers: to.as_raw_fd(),
     };
-    let told = Told { access: map.access.clone(), environment: map.environment.clone(), map: Some(many) };
+    let told = Told { access: map.access.clone(), more: 0, environment: map.environment.clone(), map: Some(many) };
     let words = command(&path, &told, &map.source, map.input.as_ref(), &map.args).map_err(Failure::Told)?;
     let child = || {
         // SAFETY: plain system calls in a process that was just forked; the descriptor is open.
@@ -284,9 +288,10 @@ fn told(args: impl IntoIterator<Item = OsString>) -> Option<u8> {
         "stdin" => Source::Stdin,
         _ => return None,
     };
+    let more = args.by_ref().take(told.more).map(OsString::into_vec).collect();
     let (args, access, environment) = (args.collect(), told.access, told.environment);
     let Some(many) = told.map else {
-        return Some(super::run(&Program { source, args, runtime: None, deadline: None, access, environment }));
+        return Some(super::run(&Program { source, more, args, runtime: None, deadline: None, access, environment }));
     };
     // SAFETY: as above.
     let answers = unsafe { OwnedFd::from_raw_fd(many.answers) };

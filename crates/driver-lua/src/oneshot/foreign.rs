@@ -2,7 +2,8 @@
 //!
 //! This file must not know the embedded Lua.
 
-use super::{Chunk, OURS, Program, Source, UNUSABLE, access, complain};
+use super::{Chunk, OURS, Program, Source, UNUSABLE, access, complain, map::installed};
+use crate::settings::INTERPRETERS;
 use std::{
     ffi::{CString, OsString},
     fs::File,
@@ -15,20 +16,23 @@ use std::{
 };
 use vmoon_lua_wire::{program::Modules, sandbox::SANDBOX};
 
-/// Runs the code of `-e` in any Lua: a script whose first argument is the code. Prints its values.
-const WRAPPER: &str = "local c=table.remove(arg,1) arg[0]='-e' arg[-1]='vmoon' for i=-9,-2 do arg[i]=nil end \
-    local f,m=(loadstring or load)(c,'=(command line)') if not f then io.stderr:write('vmoon: ',m,'\\n') os.exit(1) end \
-    local function p(...) if select('#',...)>0 then print(...) end end p(f((table.unpack or unpack)(arg)))";
+/// Runs the code of `-e` in any Lua: a script whose first arguments are how many pieces there are, and the pieces. Prints their values.
+const WRAPPER: &str = "local n,t=tonumber(table.remove(arg,1)),{} for i=1,n do t[i]=table.remove(arg,1) end \
+    arg[0]='-e' arg[-1]='vmoon' for i=-9,-2 do arg[i]=nil end \
+    local l,u,o,e,x,s=loadstring or load,table.unpack or unpack,print,io.stderr,os.exit,select \
+    local function p(...) if s('#',...)>0 then o(...) end end \
+    for i=1,n do local f,m=l(t[i],'=(command line)') if not f then e:write('vmoon: ',m,'\\n') x(1) end p(f(u(arg))) end";
 
 /// Runs any program confined: its first arguments are the paths of the sandbox and of the program's text, what is granted, the name
-/// of the chunk, `arg[0]`, and whether values are printed.
-const CONFINED: &str = "local t={} for i=1,6 do t[i]=table.remove(arg,1) end \
+/// of the chunk, `arg[0]`, whether values are printed, how many more pieces of code there are, and their paths.
+const CONFINED: &str = "local t={} for i=1,7 do t[i]=table.remove(arg,1) end local n=tonumber(t[7]) \
     arg[0]=t[5] arg[-1]='vmoon' for i=-9,-2 do arg[i]=nil end \
     local l,u=loadstring or load,table.unpack or unpack \
     local function r(n) local f=assert(io.open(n,'rb')) local s=f:read('*a') f:close() return s or '' end \
-    local c=r(t[2]) assert(l(r(t[1]),'=[vmoon]'))(t[3]) \
-    local f,m=(loadstring or load)(c,t[4]) if not f then io.stderr:write('vmoon: ',m,'\\n') os.exit(1) end \
-    local function p(...) if t[6]=='1' and select('#',...)>0 then print(...) end end p(f(u(arg)))";
+    local c={r(t[2])} for i=1,n do c[i+1]=r(table.remove(arg,1)) end assert(l(r(t[1]),'=[vmoon]'))(t[3]) \
+    l=loadstring or load local o,e,x,s=print,io.stderr,os.exit,select \
+    local function p(...) if t[6]=='1' and s('#',...)>0 then o(...) end end \
+    for i=1,n+1 do local f,m=l(c[i],t[4]) if not f then e:write('vmoon: ',m,'\\n') x(1) end p(f(u(arg))) end";
 
 /// A path under which the interpreter finds this text: an open file without a name, which it inherits.
 fn inherited(text: &[u8]) -> Result<OsString, u8> {
@@ -49,6 +53,10 @@ pub(super) fn exec(runtime: &str, program: &Program) -> u8 {
     let became = || {
         let path = access::interpreter(runtime)?;
         let access = access::decide(&program.access, &program.source, Some(&path), program.environment.as_ref())?;
+        // One of a known name is one: it is not asked, which would take longer than many a program.
+        if !INTERPRETERS.contains(&runtime) {
+            installed::verify(&path, &access)?;
+        }
         if let Some(modules) = &access.modules {
             tell(modules)?;
         }
@@ -82,7 +90,10 @@ fn tell(modules: &Modules) -> Result<(), u8> {
 fn free(path: &Path, program: &Program) -> Result<std::convert::Infallible, u8> {
     let mut argv: Vec<Vec<u8>> = vec![path.as_os_str().as_bytes().to_vec()];
     match &program.source {
-        Source::Code(code) => argv.extend([inherited(WRAPPER.as_bytes())?.into_vec(), code.clone()]),
+        Source::Code(code) => {
+            argv.extend([inherited(WRAPPER.as_bytes())?.into_vec(), (1 + program.more.len()).to_string().into_bytes(), code.clone()]);
+            argv.extend(program.more.iter().cloned());
+        }
         Source::File(path) => {
             // An interpreter takes a name that begins with a dash for an option.
             let name = path.as_os_str().as_bytes();
@@ -110,6 +121,11 @@ fn confined(path: &Path, program: &Program, access: &access::Access) -> Result<s
     let sandbox = inherited(if settings.is_some() { SANDBOX.as_bytes() } else { b"" })?;
     let mut command: Vec<OsString> = vec![path.into(), inherited(CONFINED.as_bytes())?, sandbox, inherited(&text)?];
     command.extend([settings.unwrap_or_default().into(), OsString::from_vec(name), zero, if print { "1" } else { "0" }.into()]);
+    command.push(program.more.len().to_string().into());
+    for code in &program.more {
+        let chunk = super::load(&Source::Code(code.clone()))?;
+        command.push(inherited(&chunk.text)?);
+    }
     command.extend(program.args.iter().cloned());
     if command.iter().any(|arg| arg.as_bytes().contains(&0)) {
         return Err(zero_byte());

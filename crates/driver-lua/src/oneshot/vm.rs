@@ -25,7 +25,7 @@ static RUNNING: AtomicPtr<lua_State> = AtomicPtr::new(null_mut());
 static CUT: AtomicU8 = AtomicU8::new(0);
 
 struct Job<'a> {
-    chunk: &'a Chunk,
+    chunks: &'a [Chunk],
     args: &'a [OsString],
     /// What the libraries are told that they grant; empty where nothing is to be held.
     settings: &'a [u8],
@@ -36,11 +36,11 @@ struct Job<'a> {
     code: u8,
 }
 
-/// Runs the chunk; the exit code.
-pub(super) fn run(chunk: &Chunk, args: &[OsString], access: &Access) -> u8 {
+/// Runs the chunks one after the other until one fails; the exit code.
+pub(super) fn run(chunks: &[Chunk], args: &[OsString], access: &Access) -> u8 {
     let settings = if access.grants.is_trusted() { String::new() } else { access.grants.settings() };
     let templates = access.folder.as_deref().map(templates).unwrap_or_default();
-    let mut job = Job { chunk, args, settings: settings.as_bytes(), templates: &templates, modules: access.modules.as_ref(), code: OURS };
+    let mut job = Job { chunks, args, settings: settings.as_bytes(), templates: &templates, modules: access.modules.as_ref(), code: OURS };
     // SAFETY: the state is made, used and closed here by one thread; `job` outlives the call that is given its address.
     unsafe {
         let l = match access.memory {
@@ -76,37 +76,52 @@ unsafe extern "C-unwind" fn protected(l: *mut lua_State) -> c_int {
         confine(l, job);
         flavour::generations(l);
         arguments(l, job);
-        if compile(l, job.chunk) != ffi::LUA_OK {
-            report(l);
-            job.code = 1;
-            return 0;
-        }
         // Taken before the program can replace it.
         ffi::lua_getglobal(l, c"print".as_ptr());
+        let print = ffi::lua_gettop(l);
+        for chunk in job.chunks {
+            job.code = one(l, chunk, job.args, print);
+            ffi::lua_settop(l, print);
+            if job.code != 0 {
+                break;
+            }
+        }
+    }
+    0
+}
+
+/// Runs one chunk and prints its values if that is wanted; the exit code. `print` is the index of the function.
+unsafe fn one(l: *mut lua_State, chunk: &Chunk, args: &[OsString], print: c_int) -> u8 {
+    // SAFETY: inside the protected call; no value with a destructor lives across a call that may raise an error.
+    unsafe {
+        if compile(l, chunk) != ffi::LUA_OK {
+            report(l);
+            return 1;
+        }
+        ffi::luaL_checkstack(l, args.len() as c_int + 4, c"too many arguments to script".as_ptr());
+        // Below the function, so that it is below its results.
+        ffi::lua_pushvalue(l, print);
         ffi::lua_insert(l, -2);
         let below = ffi::lua_gettop(l) - 1;
-        ffi::luaL_checkstack(l, job.args.len() as c_int + 3, c"too many arguments to script".as_ptr());
-        for arg in job.args {
+        for arg in args {
             push(l, arg.as_bytes());
         }
-        let status = call(l, job.args.len() as c_int);
+        let status = call(l, args.len() as c_int);
         let cut = CUT.load(Relaxed);
         if status != ffi::LUA_OK {
             report(l);
-            job.code = match c_int::from(cut) {
+            return match c_int::from(cut) {
                 libc::SIGINT => INTERRUPTED,
                 libc::SIGALRM => DEADLINE,
                 _ => 1,
             };
-            return 0;
         }
-        job.code = 0;
         let results = ffi::lua_gettop(l) - below;
-        if job.chunk.print && results > 0 {
+        if chunk.print && results > 0 {
             show(l, below + 1);
             if ffi::lua_pcall(l, results, 0, 0) != ffi::LUA_OK {
                 report(l);
-                job.code = 1;
+                return 1;
             }
         }
     }
@@ -190,7 +205,7 @@ unsafe fn arguments(l: *mut lua_State, job: &Job<'_>) {
         ffi::lua_createtable(l, job.args.len() as c_int, 2);
         push(l, b"vmoon");
         ffi::lua_rawseti(l, -2, -1);
-        push(l, job.chunk.zero.as_bytes());
+        push(l, job.chunks.first().map_or(&b""[..], |chunk| chunk.zero.as_bytes()));
         ffi::lua_rawseti(l, -2, 0);
         for (at, arg) in (1..).zip(job.args) {
             push(l, arg.as_bytes());
@@ -221,6 +236,8 @@ unsafe fn call(l: *mut lua_State, n: c_int) -> c_int {
         for signal in [libc::SIGINT, libc::SIGALRM] {
             libc::signal(signal, on_signal as libc::sighandler_t);
         }
+        let used_up = used_up as extern "C" fn(c_int);
+        libc::signal(libc::SIGXCPU, used_up as libc::sighandler_t);
         let status = ffi::lua_pcall(l, n, ffi::LUA_MULTRET, base);
         // The deadline may still come while the results are shown; an interrupt then ends the process.
         libc::signal(libc::SIGINT, libc::SIG_DFL);
@@ -229,6 +246,17 @@ unsafe fn call(l: *mut lua_State, n: c_int) -> c_int {
         ffi::lua_sethook(l, None, 0, 0);
         ffi::lua_remove(l, base);
         status
+    }
+}
+
+/// Its processor time is used up: says so, and ends as it would have without us.
+extern "C" fn used_up(signal: c_int) {
+    const WORDS: &[u8] = b"vmoon: the program has used up its processor time (--cpu) and was ended\n";
+    // SAFETY: signal-safety(7) lists write, signal and raise.
+    unsafe {
+        libc::write(2, WORDS.as_ptr().cast(), WORDS.len());
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
     }
 }
 

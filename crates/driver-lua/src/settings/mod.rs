@@ -253,9 +253,11 @@ impl Settings {
     fn check(&self, spec: &MachineSpec, problems: &mut Problems) {
         let confinement = &self.confinement;
         match confinement.profile {
-            Profile::Net if confinement.net.is_empty() => {
+            // Hosts that were named and are wrong were told of.
+            Profile::Net if confinement.net.is_empty() && hostless(spec) => {
                 problems.add("settings.net", "the profile net needs the hosts that may be connected to, as HOST:PORT");
             }
+            Profile::Net if confinement.net.is_empty() => {}
             Profile::Net if !is_embedded(&self.runtime) => nameless(&confinement.net, problems),
             Profile::Net => {}
             other if !confinement.net.is_empty() => {
@@ -270,6 +272,11 @@ impl Settings {
             problems.add("settings.interrupt", "the builtin runtime is interrupted at no cost; this is for installed interpreters");
         }
     }
+}
+
+/// Whether no hosts are named.
+fn hostless(spec: &MachineSpec) -> bool {
+    spec.settings.get("net").is_none_or(|hosts| hosts.is_null() || hosts.as_array().is_some_and(Vec::is_empty))
 }
 
 /// Installed interpreters cannot ask the broker for names: what looks names up in them is not ours.

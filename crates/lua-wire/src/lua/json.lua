@@ -75,6 +75,7 @@ local function unfit(state, place, why)
   local n = state.told
   if n <= TOLD then
     state.told = n + 1
+    state.first = state.first or { path_of(place), why }
     state.unfit[n] = '{"path":' .. quote(n < TOLD and path_of(place) or "") .. ',"why":' .. quote(n < TOLD and why or "more of them") .. "}"
   end
   return state.put("null")
@@ -171,7 +172,10 @@ function M.encode(v)
   local state = begin()
   encode(v, state, nil, 0)
   if state.over then error("the value is too large for JSON", 2) end
-  if state.told > 1 then error("the value has no form in JSON: " .. state.unfit[1], 2) end
+  local first = state.first
+  if first then
+    error("the value " .. (first[1] ~= "" and "at " .. first[1] .. " " or "") .. "has no form in JSON (" .. first[2] .. ")", 2)
+  end
   return state.text()
 end
 
@@ -245,13 +249,15 @@ local function string_at(s, at)
 end
 local function number_at(s, at)
   local _, last = find(s, "^%-?%d+", at)
-  if not last or find(s, "^%-?0%d", at) then fail(at, "what is no value") end
+  if not last or find(s, "^%-?0%d", at) then fail(at, "there is no value") end
   local _, fraction = find(s, "^%.%d+", last + 1)
   last = fraction or last
   local _, exponent = find(s, "^[eE][+-]?%d+", last + 1)
   last = exponent or last
   local text = sub(s, at, last)
-  return tonumber(text) or tonumber((gsub(text, "%.", ","))), last + 1
+  local value = tonumber(text) or tonumber((gsub(text, "%.", ",")))
+  if value == huge or value == -huge then fail(at, "a number out of range") end
+  return value, last + 1
 end
 
 local value_at

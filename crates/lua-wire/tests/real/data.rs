@@ -139,8 +139,8 @@ fn what_is_not_json_is_refused_with_its_place() {
     each(|s| {
         s.eval("vmoon = require 'vmoon'");
         let cases = [
-            ("", "what is no value at byte 1"),
-            ("[1,", "what is no value at byte 4"),
+            ("", "there is no value at byte 1"),
+            ("[1,", "there is no value at byte 4"),
             ("[1 2]", "an array without an end at byte 4"),
             ("{1:2}", "an object whose key is no string at byte 2"),
             (r#"{"a" 1}"#, "a key without a colon at byte 6"),
@@ -150,11 +150,12 @@ fn what_is_not_json_is_refused_with_its_place() {
             (r#""\x""#, "an escape that JSON has not at byte 2"),
             (r#""\u12""#, "a \\u without four digits at byte 2"),
             (r#""\ud800x""#, "half of a surrogate pair at byte 8"),
-            ("01", "what is no value at byte 1"),
+            ("01", "there is no value at byte 1"),
             ("1.", "more behind the value at byte 2"),
-            ("NaN", "what is no value at byte 1"),
+            ("NaN", "there is no value at byte 1"),
             ("1 2", "more behind the value at byte 3"),
-            ("nul", "what is no value at byte 1"),
+            ("1e400", "a number out of range at byte 1"),
+            ("nul", "there is no value at byte 1"),
         ];
         for (text, problem) in cases {
             let chunk = format!("return vmoon.decode({})", serde_json::to_string(text).unwrap().replace("\\u", "\\\\u"));

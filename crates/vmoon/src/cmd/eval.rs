@@ -34,7 +34,7 @@ const EXAMPLES: &str = "Examples:
   vmoon eval lab 'local a, b = ... return a + b[1]' --args '[1, [2]]' --data
   vmoon eval lab 'work()' --no-wait               prints the id of the command
 
-Exit codes: 1 for an error of the chunk or an unfinished chunk, 8 when its deadline has passed,
+Exit codes: 1 for an error of the chunk or an unfinished chunk, 8 when its deadline has passed, \
 130 when it was interrupted.";
 
 /// How long a first answer may take before its output is followed as it comes.

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "Examples:
   vmoon exec web01 --stdin -- tee /etc/motd < motd
   vmoon exec web01 --deadline 10m -- apt-get -y upgrade
 
-The exit code is that of the program, 128 and the number of the signal that ended it, 127 if there is no such program, 126 if it may not be run,
+The exit code is that of the program, 128 and the number of the signal that ended it, 127 if there is no such program, 126 if it may not be run, \
 and 125 if vmoon itself failed.";
 
 /// What to run, and where.

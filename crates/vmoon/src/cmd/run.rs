@@ -4,7 +4,12 @@ use super::{
     access::{Access, seconds},
     run_map::{self, Mapping},
 };
-use crate::{ctx::Ctx, exit::Exit, out::time, repl};
+use crate::{
+    ctx::Ctx,
+    exit::Exit,
+    out::{Format, time},
+    repl,
+};
 use std::{
     env,
     ffi::OsString,
@@ -26,16 +31,24 @@ use vmoon_core::{
 };
 use vmoon_driver_lua::oneshot::{self, Program, Source};
 
-const EXAMPLES: &str = "With no program on a terminal a temporary session is opened, which is gone when you leave it. The exit code is the
-program's own; 125 to 127 are ours: it could not be run, it is not readable, it is not there.
+const EXAMPLES: &str = "\
+Options stand before FILE: what is behind it is the program's, as with every interpreter. With -e they may stand anywhere, and the \
+program's own arguments are plain words, or whatever follows --.
 
-A program may compute, read its standard input, the folder of its file and installed Lua packages, and nothing else, unless it is
-granted more; --profile trusted grants whatever you may do. A folder that holds more than the program (your home directory, /tmp)
+With no program on a terminal a temporary session is opened, which is gone when you leave it.
+
+The exit code is that of the program. Three are ours: 125 it could not be run, 126 it cannot be read, 127 it is not there.
+
+A program may compute, read its standard input, the folder of its file and installed Lua packages, and nothing else, unless it is \
+granted more; --profile trusted grants whatever you may do. A folder that holds more than the program (your home directory, /tmp) \
 must be named with --read.
+
+What a program prints is its own: -o is refused. For values as JSON there are `vmoon eval -o json` and --map.
 
 Examples:
   vmoon run fold.lua genome.fa -v
-  vmoon run -e 'return 6 * 7'
+  vmoon run -e 'return 6 * 7' --deadline 5s
+  vmoon run -e 'return ...' one -- --two
   generate | vmoon run - one two
   vmoon run --read ../genomes --write out fold.lua
   vmoon run --env bio -e 'return require [[cjson]].encode {1, 2}'
@@ -49,9 +62,9 @@ const READY: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Run this code and print the values it returns
-    #[arg(short = 'e', value_name = "CODE")]
-    code: Option<OsString>,
+    /// Run this code and print the values it returns; more of them run one after the other as one program
+    #[arg(short = 'e', value_name = "CODE", allow_hyphen_values = true)]
+    code: Vec<OsString>,
     /// The Lua interpreter: builtin, builtin-luajit, builtin-5.1, builtin-5.5, lua5.1 to lua5.4, luajit, or a path [default: builtin]
     #[arg(long)]
     runtime: Option<String>,
@@ -65,7 +78,7 @@ pub(crate) struct Args {
     command_time: Option<u64>,
     #[command(flatten)]
     map: Mapping,
-    /// The program's file, - for standard input, and its arguments
+    /// The program's file, - for standard input, and its arguments; with -e arguments only
     #[arg(value_name = "FILE", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
@@ -73,23 +86,36 @@ pub(crate) struct Args {
 impl Args {
     /// The program; `None` for a temporary session.
     fn program(self, keyboard: bool) -> Result<Option<Program>> {
-        let mut words = self.words.into_iter();
-        let source = match self.code {
-            Some(code) => Source::Code(code.into_vec()),
-            None => match words.next() {
-                Some(word) if word == "-" => Source::Stdin,
-                Some(word) => Source::File(PathBuf::from(word)),
-                None if keyboard => return Ok(None),
-                None => Source::Stdin,
-            },
+        let mut code = self.code.into_iter().map(OsString::into_vec);
+        let mut words = self.words.into_iter().peekable();
+        let source = match code.next() {
+            Some(code) => Source::Code(code),
+            None => {
+                let source = match words.next() {
+                    Some(word) if word == "-" => Source::Stdin,
+                    Some(word) => Source::File(PathBuf::from(word)),
+                    None if keyboard => return Ok(None),
+                    None => Source::Stdin,
+                };
+                words.next_if(|word| word == "--");
+                source
+            }
         };
-        let mut args: Vec<OsString> = words.collect();
-        if args.first().is_some_and(|arg| arg == "--") {
-            args.remove(0);
-        }
         let (environment, access) = (self.access.environment()?, self.access.settings()?);
-        Ok(Some(Program { source, args, runtime: self.runtime, deadline: self.deadline, access, environment }))
+        let (runtime, deadline) = (self.runtime, self.deadline);
+        Ok(Some(Program { source, more: code.collect(), args: words.collect(), runtime, deadline, access, environment }))
     }
+
+    /// Whether the program is on the command line, so that options may follow it: see [`freely`].
+    pub(crate) fn is_code(&self) -> bool {
+        !self.code.is_empty()
+    }
+}
+
+/// The verb as it is understood where there is code: options wherever they stand, and arguments that look like them behind `--` only.
+/// Elsewhere everything behind the file is the program's.
+pub(crate) fn freely(verb: clap::Command) -> clap::Command {
+    verb.mut_arg("words", |words| words.trailing_var_arg(false).allow_hyphen_values(false))
 }
 
 /// Runs a program whose command line needs no help, before anything else is set up: start-up time is most of what a small
@@ -107,7 +133,7 @@ pub(crate) fn at_once() -> Option<ExitCode> {
 /// The arguments, if they hold nothing but what is dealt with here; what is wrong with others is said by the real parser.
 fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
     let mut found = Args {
-        code: None,
+        code: Vec::new(),
         runtime: None,
         deadline: None,
         access: Access::default(),
@@ -115,27 +141,34 @@ fn plain(mut args: impl Iterator<Item = OsString>) -> Option<Args> {
         map: Mapping::default(),
         words: Vec::new(),
     };
-    loop {
-        let arg = args.next()?;
+    while let Some(arg) = args.next() {
         match arg.to_str() {
-            Some("-e") => found.code = Some(args.next()?),
+            Some("-e") => found.code.push(args.next()?),
             Some("--runtime") => found.runtime = Some(args.next()?.into_string().ok()?),
             Some("--deadline") => found.deadline = Some(time::parse_duration(args.next()?.to_str()?).ok()?),
-            Some("--") if found.code.is_some() => {}
+            Some("--") if found.is_code() => found.words.extend(args.by_ref()),
             Some(option) if option.starts_with("--") => found.access.take(option, &args.next()?)?,
             Some(text) if text != "-" && text.starts_with('-') => return None,
-            _ => found.words.push(arg),
-        }
-        if found.code.is_some() || !found.words.is_empty() {
-            found.words.extend(args);
-            return Some(found);
+            _ => {
+                found.words.push(arg);
+                if !found.is_code() {
+                    found.words.extend(args.by_ref());
+                }
+            }
         }
     }
+    // A word before the first code is a file, and everything behind it the program's: never both.
+    (found.is_code() || !found.words.is_empty()).then_some(found)
 }
 
 /// Runs the program, or opens a temporary session.
-pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
+pub(crate) async fn run(ctx: &Ctx, args: Args, asked: Option<Format>) -> Result<Exit> {
+    formats(asked, args.map.is_wanted())?;
     if args.map.is_wanted() {
+        if args.code.len() > 1 {
+            return Err(Error::new(Code::Usage, "--map runs one script on each item, and -e is given more than once")
+                .hint("write the code as one -e, or as a file"));
+        }
         let mapping = args.map.clone();
         let Some(program) = args.program(false)? else {
             return Err(Error::new(Code::Usage, "a script is missing").hint("vmoon run --map inputs.jsonl script.lua"));
@@ -152,6 +185,17 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             settings.extend(command_time.map(|seconds| ("command-time".to_owned(), seconds.into())));
             temporary(ctx, settings).await
         }
+    }
+}
+
+/// Refuses a format that was asked for and could not be kept: what a program prints is its own.
+fn formats(asked: Option<Format>, map: bool) -> Result<()> {
+    match asked {
+        None | Some(Format::Table) => Ok(()),
+        Some(Format::Json) if map => Ok(()),
+        Some(_) if map => Err(Error::new(Code::Usage, "the results of --map are JSON, one a line, and nothing else").hint("leave out -o")),
+        Some(_) => Err(Error::new(Code::Usage, "run prints what its program prints, so -o has no meaning here")
+            .hint("vmoon eval NAME CODE -o json gives values and errors of a machine as JSON; run --map gives results as JSON")),
     }
 }
 
@@ -223,8 +267,13 @@ mod tests {
             #[command(flatten)]
             args: Args,
         }
-        let all = [OsStr::new("vmoon")].into_iter().chain(words.iter().map(OsStr::new));
-        <Cli as clap::Parser>::parse_from(all).args.program(false).unwrap().unwrap()
+        use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
+        let all: Vec<_> = [OsStr::new("vmoon")].into_iter().chain(words.iter().map(OsStr::new)).collect();
+        let mut args = Cli::parse_from(&all).args;
+        if args.is_code() {
+            args = Cli::from_arg_matches(&freely(Cli::command()).try_get_matches_from(&all).unwrap()).unwrap().args;
+        }
+        args.program(false).unwrap().unwrap()
     }
 
     #[test]
@@ -235,8 +284,12 @@ mod tests {
             &["a.lua", "--", "x"],
             &["-", "x", "-e"],
             &["-e", "return 1"],
-            &["-e", "x", "-q", "--deadline", "5s"],
+            &["-e", "x", "--deadline", "5s"],
+            &["-e", "x", "--memory", "1M", "a", "--profile", "sealed", "-", "--cpu", "5s", "b", "--", "--read", "--"],
+            &["-e", "x", "-e", "-- y", "z", "-e", "--deadline"],
+            &["a.lua", "-e", "x", "--deadline", "5s"],
             &["-e", "x", "--", "-q"],
+            &["-e", "x", "--", "--", "y"],
             &["--deadline", "5s", "--runtime", "lua5.1", "-e", "-1", "y"],
             &["--read", "/a", "--write", "b", "--read", "-c", "--memory", "1G", "--cpu", "5s", "x.lua", "--read", "y"],
             &["--profile", "files", "--net", "a:1", "--file-size", "1K", "--open-files", "9", "-"],
@@ -247,7 +300,19 @@ mod tests {
 
     #[test]
     fn what_needs_help_is_left_to_the_real_parser() {
-        for words in [&[][..], &["-h"], &["--help"], &["-e"], &["--nope", "x"], &["--deadline", "soon", "x"], &["-q", "x"], &["--", "x"]] {
+        for words in [
+            &[][..],
+            &["-h"],
+            &["--help"],
+            &["-e"],
+            &["--nope", "x"],
+            &["--deadline", "soon", "x"],
+            &["-q", "x"],
+            &["--", "x"],
+            &["-e", "x", "-q"],
+            &["-e", "x", "a", "-x"],
+            &["-e", "x", "--deadline"],
+        ] {
             assert_eq!(quick(words), None, "{words:?}");
         }
     }

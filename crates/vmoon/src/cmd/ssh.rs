@@ -26,7 +26,7 @@ const EXAMPLES: &str = "Examples:
   vmoon ssh web01 -- uname -a            one program, with its exit code
   vmoon ssh old-vm --user debian --identity ~/.ssh/id_lab
 
-A machine that vmoon has made from a seed needs nothing more. For any other one, vmoon keeps who logs in and which key its server shows; it writes nothing
+A machine that vmoon has made from a seed needs nothing more. For any other one, vmoon keeps who logs in and which key its server shows; it writes nothing \
 into the machine. The key of a server that is not known is shown and asked about; where nobody can be asked, `vmoon set NAME ssh-fingerprint=…` confirms it.";
 
 /// Where to, as whom, and what for.

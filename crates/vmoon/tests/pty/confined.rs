@@ -85,6 +85,7 @@ fn limits_end_or_stop_the_program() {
     assert_eq!((code, stdout.as_str()), (Some(0), "false\tnot enough memory\n"));
     let output = home.vmoon(["run", "--cpu", "1", "-e", "while true do end"], b"");
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(24), "SIGXCPU {output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has used up its processor time (--cpu)"), "{output:?}");
     let other = home.file("other.txt", b"other").to_string_lossy().into_owned();
     let open = "local t = {} while #t < 3000 do local f = io.open(arg[1]) if not f then break end t[#t + 1] = f end return #t";
     let opened = |most: &str| run(&home, &["--open-files", most, "--read", "other.txt", "-e", open, &other]).1.trim().parse::<u32>();
@@ -101,6 +102,7 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
         (&["--read", "/", "-e", "print(1)"], "--read: granting / grants everything"),
         (&["--read", "/proc", "-e", "print(1)"], "--read: /proc cannot be granted"),
         (&["--net", "nonsense", "-e", "print(1)"], "--net: nonsense is not HOST:PORT"),
+        (&["-e", "print(1)", "--net", "example.org"], "--net: example.org is not HOST:PORT"),
         (&["--profile", "trusted", "--read", "/usr", "-e", "print(1)"], "trusted"),
         (&["--net", "localhost:1", "--runtime", "lua5.4", "-e", "print(1)"], "builtin"),
         (&["--command-time", "5s", "-e", "print(1)"], "--command-time"),
@@ -108,5 +110,6 @@ fn what_makes_no_sense_is_refused_before_anything_runs() {
         let (code, stdout, stderr) = run(&home, args);
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{args:?} {stderr}");
         assert!(stderr.contains(message), "{args:?} {stderr}");
+        assert!(!stderr.contains("needs the hosts"), "hosts were named: {stderr}");
     }
 }

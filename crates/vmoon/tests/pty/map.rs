@@ -268,3 +268,35 @@ fn installed_interpreters_try_again_differ_in_their_seeds_and_take_their_profile
         assert!(rows[0]["error"].as_str().unwrap().contains("not enough memory"), "{runtime} {}", rows[0]);
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_value_is_a_sentence() {
+    let home = Home::new();
+    let code = "local x = ... if x == 1 then return print elseif x == 2 then return { a = { 1, print } } end return 1 / x";
+    let (_, rows, _) = map(&home, &["-e", code], "1\n2\n0\n,\n1e400\n[-1e999]\n");
+    let said: Vec<_> = rows.iter().map(|row| row["error"].as_str().unwrap().to_owned()).collect();
+    let ends = [
+        "the value has no form in JSON (function)",
+        "the value at .a[2] has no form in JSON (function)",
+        "the value has no form in JSON (an infinite number)",
+        "not JSON: there is no value at byte 1",
+        "not JSON: a number out of range at byte 1",
+        "not JSON: a number out of range at byte 2",
+    ];
+    for (said, end) in said.iter().zip(ends) {
+        assert!(said.ends_with(end), "{said}");
+    }
+    assert_eq!(said.len(), ends.len());
+}
+
+#[test]
+fn items_that_cannot_be_read_are_told_as_a_program_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::new();
+    assert_eq!(home.vmoon(["run", "--map", "nowhere", "-e", "return 1"], b"").status.code(), Some(127));
+    let path = home.file("items", b"1\n");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
+    // Root may read everything.
+    let expect = if std::fs::read(&path).is_ok() { 0 } else { 126 };
+    assert_eq!(home.vmoon(["run", "--map", "items", "-e", "return 1"], b"").status.code(), Some(expect));
+}

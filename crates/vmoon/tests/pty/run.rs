@@ -50,6 +50,7 @@ fn failures_are_told_apart() {
     check(&["run", "-e", "x = = 1"], "", 1, "", "vmoon: (command line):1: unexpected symbol near '='");
     check(&["run", "none.lua"], "", 127, "", "vmoon: cannot open none.lua: there is no such file");
     check(&["run", "."], "", 126, "", "it is a folder");
+    check(&["run", ""], "", 127, "", "the name of the program is empty");
     check(&["run", "--runtime", "no-such-lua", "-e", "x"], "", 127, "", "no interpreter no-such-lua");
     check(&["run", "-e", "\u{1b}Lua"], "", 126, "", "is bytecode");
     check(&["run", "--deadline", "soon", "x"], "", 2, "", "soon");
@@ -143,4 +144,67 @@ fn ctrl_c_interrupts_the_program() {
     terminal.send(b"\x03");
     terminal.expect("interrupted!");
     assert_eq!(terminal.wait().code(), Some(130));
+}
+
+#[test]
+fn behind_code_options_are_ours_and_behind_a_file_they_are_the_programs() {
+    // They were taken for arguments of the program once, those that hold it included.
+    check(&["run", "-e", "while true do end", "--deadline", "200ms"], "", 8, "", "the deadline has passed");
+    let big = "return pcall(string.rep, 'x', 1e9)";
+    check(&["run", "-e", big, "--profile", "sealed", "--memory", "16M"], "", 0, "false\tnot enough memory\n", "");
+    check(&["run", "-e", "return ...", "a", "--memory=1G", "b", "--", "-v", "--"], "", 0, "a\tb\t-v\t--\n", "");
+    check(&["run", "-e", "return ...", "-q", "x", "--memory", "1G"], "", 0, "x\n", "");
+    for args in [&["run", "-e", "return ...", "-x"][..], &["run", "-e", "return ...", "a", "--deadlin", "1s"]] {
+        check(args, "", 2, "", "unexpected argument");
+    }
+    let home = Home::new();
+    home.file("p.lua", b"print(...)");
+    assert_eq!(home.ok(["run", "--memory", "1G", "p.lua", "-e", "x", "--memory", "1", "-v"]), "-e\tx\t--memory\t1\t-v\n");
+    assert_eq!(home.ok(["run", "-v", "p.lua", "-e", "x", "--memory", "1"]), "-e\tx\t--memory\t1\n", "also where the real parser reads it");
+}
+
+#[test]
+fn pieces_of_code_run_in_order_and_share_what_is_global() {
+    let pieces = ["run", "-e", "print('a') x = 1 local y = 2", "-e", "return x, y", "z", "-e", "return 'last', ..."];
+    let expect = "a\n1\tnil\nlast\tz\n";
+    check(&pieces, "", 0, expect, "");
+    check(&["run", "-e", "print(1)", "-e", "error('no', 0)", "-e", "print(3)"], "", 1, "1\n", "vmoon: no\n");
+    check(&["run", "-e", "print(1)", "-e", "= x"], "", 1, "1\n", "vmoon: (command line):1:");
+    for runtime in ["lua5.1", "luajit", "lua5.4"] {
+        for profile in ["sealed", "trusted"] {
+            let mut args = vec!["run", "--runtime", runtime, "--profile", profile];
+            args.extend(&pieces[1..]);
+            assert_eq!(Home::new().ok(&args), expect, "{args:?}");
+        }
+    }
+    check(&["run", "--map", "-", "-e", "return 1", "-e", "return 2"], "1\n", 2, "", "-e is given more than once");
+}
+
+#[test]
+fn a_format_that_could_not_be_kept_is_refused() {
+    for (format, code) in [("json", 2), ("yaml", 2), ("name", 2), ("table", 0)] {
+        let output = Home::new().vmoon(["run", "-o", format, "-e", "return 1"], b"");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(code == 0 || text(&output.stderr).contains("vmoon eval"), "{output:?}");
+    }
+    check(&["run", "--map", "-", "-o", "csv", "-e", "return 1"], "1\n", 2, "", "JSON, one a line");
+    let output = Home::new().vmoon(["run", "--map", "-", "-o", "json", "-e", "return 1"], b"1\n");
+    assert!(output.status.success() && text(&output.stdout).contains("\"result\":1"), "{output:?}");
+}
+
+#[test]
+fn what_is_no_interpreter_is_told_before_it_gets_the_program() {
+    let home = Home::new();
+    for runtime in [env!("CARGO_BIN_EXE_vmoon"), "/bin/true"] {
+        for profile in ["sealed", "trusted"] {
+            let output = home.vmoon(["run", "--runtime", runtime, "--profile", profile, "-e", "return 1"], b"");
+            assert_eq!(output.status.code(), Some(126), "{output:?}");
+            assert!(text(&output.stderr).contains("does not behave as lua5.1 to lua5.4 or luajit do"), "{output:?}");
+        }
+    }
+    if let Ok(lua) = std::fs::canonicalize("/usr/bin/lua5.4") {
+        std::os::unix::fs::symlink(lua, home.path().join("mine")).unwrap();
+        let mine = home.path().join("mine").to_string_lossy().into_owned();
+        assert_eq!(home.ok(["run", "--runtime", &mine, "-e", "return _VERSION"]), "Lua 5.4\n");
+    }
 }

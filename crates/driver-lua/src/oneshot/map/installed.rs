@@ -4,7 +4,7 @@
 //! This file must not know the embedded Lua.
 
 use super::{
-    super::{UNUSABLE, access, complain},
+    super::{OURS, UNUSABLE, access, complain},
     Failure, Map, Sink, Summary, nothing,
     run::run as go_through,
     tag,
@@ -19,7 +19,7 @@ use std::{
         fd::{AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use vmoon_core::name::escape;
@@ -76,6 +76,31 @@ pub(super) fn run(runtime: &str, map: &Map, sink: &mut dyn Sink) -> Result<Summa
     go_through(map, &|item, to| job.attempt(item, to), sink)
 }
 
+/// Sees whether this program runs Lua as an interpreter does, held as the program itself will be. Must be called while the process has one thread.
+///
+/// # Errors
+/// The exit code; the reason was told.
+pub(in super::super) fn verify(path: &Path, access: &access::Access) -> Result<(), u8> {
+    let told = |failure| match failure {
+        Failure::Told(code) => code,
+        Failure::Io(what, error) => {
+            complain(&format!("{what}: {error}"));
+            OURS
+        }
+    };
+    let job = Job {
+        path: path.to_owned(),
+        grants: (!access.grants.is_trusted()).then(|| access.grants.settings()),
+        beside: Vec::new(),
+        access: access.clone(),
+        name: b"=verify".to_vec(),
+        code: Vec::new(),
+        args: vec!["verify".into()],
+        nothing: nothing().map_err(told)?,
+    };
+    job.check().map_err(told)
+}
+
 impl Job {
     /// Has the interpreter compile the script, before anything is run.
     fn check(&self) -> Result<(), Failure> {
@@ -89,9 +114,10 @@ impl Job {
             complain(&sentence);
             Err(Failure::Told(code))
         };
+        let said = heard.has_verdict();
         match (heard.outcome(late.then_some(PATIENCE), status), status) {
             (Ok(_), _) => Ok(()),
-            (Err((why, _)), Reaped::Code(0)) => refused(1, why),
+            (Err((why, _)), Reaped::Code(0)) if said => refused(1, why),
             (Err((why, _)), Reaped::Code(code)) if code == i32::from(UNUSABLE) => refused(UNUSABLE, why),
             (Err((why, _)), _) => {
                 let shown = escape(&self.path.to_string_lossy());

@@ -5,7 +5,7 @@
 //! This file must not know how results are shown.
 
 mod child;
-mod installed;
+pub(super) mod installed;
 mod lines;
 mod order;
 mod run;

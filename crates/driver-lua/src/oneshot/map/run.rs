@@ -57,14 +57,7 @@ pub(super) fn run(map: &Map, attempt: Attempt<'_>, sink: &mut dyn Sink) -> Resul
 fn open(path: Option<&Path>) -> Result<File, Failure> {
     match path {
         None => io::stdin().as_fd().try_clone_to_owned().map(File::from).map_err(Failure::io("standard input cannot be read")),
-        Some(path) => File::open(path).map_err(|error| {
-            super::complain(&format!(
-                "cannot open {}: {}",
-                vmoon_core::name::escape(&path.to_string_lossy()),
-                super::super::reason(&error)
-            ));
-            Failure::Told(super::super::MISSING)
-        }),
+        Some(path) => File::open(path).map_err(|error| Failure::Told(super::super::not_opened(path, &error))),
     }
 }
 

@@ -95,6 +95,11 @@ impl Heard {
         outcome(self.verdict.take(), overdue, status)
     }
 
+    /// Whether it has said what became of the item.
+    pub(crate) fn has_verdict(&self) -> bool {
+        self.verdict.is_some()
+    }
+
     /// How much of it is held, bytes.
     pub(crate) fn held(&self) -> usize {
         self.received.len() + self.printed.len()
