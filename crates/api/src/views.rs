@@ -114,6 +114,9 @@ pub struct Answered {
     pub answer: Answer,
     /// The machine, as it is now.
     pub machine: MachineView,
+    /// What may surprise about a machine that is made, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What a request would do.

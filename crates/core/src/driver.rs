@@ -81,11 +81,21 @@ pub struct HostFacts(pub serde_json::Value);
 pub struct Plan {
     /// The machine's name.
     pub name: String,
-    /// What will be done, one sentence each, for `--dry-run`. Kept in no record.
+    /// What will be done, one sentence each, for `--dry-run`; what is a warning begins with `beware: `. Kept in no record.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
     /// Everything `create` needs, with all defaults filled in; the driver's own.
     pub settings: serde_json::Value,
+}
+
+/// How a step of a plan begins that is a warning.
+const BEWARE: &str = "beware: ";
+
+impl Plan {
+    /// What may surprise about the machine: those of its steps that warn.
+    pub fn warnings(&self) -> Vec<String> {
+        self.steps.iter().filter_map(|step| step.strip_prefix(BEWARE)).map(str::to_owned).collect()
+    }
 }
 
 /// How to stop.

@@ -100,6 +100,7 @@ impl Service {
     }
 
     async fn create_planned(&self, request: CreateMachine, entry: Arc<Entry>, mut plan: Plan, place: Place) -> Result<Answered> {
+        let warnings = plan.warnings();
         // Those were for whoever wanted to read them.
         plan.steps = Vec::new();
         let (id, operation) = (MachineId::from_uuid(random::uuid()), OperationId::from_uuid(random::uuid()));
@@ -155,7 +156,7 @@ impl Service {
         let view = machine.view().as_ref().clone();
         self.context.add_machine(machine);
         place.stored(id);
-        Ok(Answered { answer: Answer::Started { operation }, machine: view })
+        Ok(Answered { answer: Answer::Started { operation }, machine: view, warnings })
     }
 
     /// What somebody else made is deleted only by whoever says its name.

@@ -3,6 +3,7 @@
 mod abilities;
 mod commands;
 mod connections;
+mod disk;
 mod events;
 mod files;
 mod hosts;
@@ -107,7 +108,7 @@ impl Api for Service {
     }
 
     async fn doctor(&self, _: Empty) -> Result<DoctorView> {
-        let mut checks = vec![self.quota_check()];
+        let mut checks = vec![self.disk_check(), self.quota_check()];
         for entry in self.context.connections.all() {
             checks.extend(entry.driver.probe().await);
             checks.extend(self.orphans(&entry).await);
@@ -220,7 +221,7 @@ impl Api for Service {
         // Held until the machine's own state shows that it runs.
         let _place = if starts { self.ledger.start(&self.context, &machine.view())? } else { None };
         let answer = machine.request(request.request, request.deadline_ms.map(Duration::from_millis)).await?;
-        Ok(Answered { answer, machine: machine.view().as_ref().clone() })
+        Ok(Answered { answer, machine: machine.view().as_ref().clone(), warnings: Vec::new() })
     }
 
     async fn plan_request(&self, request: MachineRequest) -> Result<PlanView> {

@@ -40,7 +40,10 @@ impl Task {
         let mut length = 0;
         walk(frames, |frame, _| length += frame.stream_len());
         if let Err(error) = self.transcript.append(frames, length) {
-            tracing::warn!(session = %self.shared.row.id, error = %error.chain(), "the transcript cannot be written; the machine waits");
+            // Said once: it is tried again twice a second.
+            if self.shared.live.borrow().stalled.is_none() {
+                tracing::warn!(session = %self.shared.row.id, error = %error.chain(), "the transcript cannot be written; the machine waits");
+            }
             let record: ErrorRecord = error.to_record();
             self.shared.live.send_modify(|live| live.stalled = Some(record));
             // The gap, if one was put in front, is part of the batch now.

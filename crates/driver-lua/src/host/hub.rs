@@ -430,9 +430,15 @@ impl Hub {
 
     fn conclude<'a>(&'a self, state: Guard<'a>, outcome: Outcome) -> Guard<'a> {
         let mut state = self.flushed(state);
+        let mut outcome = outcome;
         if let Some(text) = state.core.too_much() {
             state.core.note(Stream::Err, text.as_bytes());
             state = self.flushed(state);
+            if !matches!(outcome, Outcome::Failed { .. } | Outcome::Ended(_)) {
+                // It was over before the interrupt came, and what it said is not whole all the same.
+                let message = b"it printed more than a command may".to_vec();
+                outcome = Outcome::Failed { kind: FailureKind::Interrupted, message, traceback: Vec::new() };
+            }
         }
         let Some((id, started, cut)) = state.core.running.as_ref().map(|running| (running.id, running.started, running.cut)) else {
             return state;

@@ -289,14 +289,16 @@ impl Store {
         while *done < total {
             let left = total - *done;
             let free = limit.saturating_sub(self.used);
-            let rest = if *done < head.len() { &head[*done..] } else { &body[*done - head.len()..] };
             // Small frames go in whole; large ones take what there is.
             let fits = free >= left as u64
                 || (!endless && left as u64 > self.capacity / 4 && free >= 4096 && (connected || self.overflow == Overflow::Wait));
             let dropping = self.dropping && *done == 0;
             if fits && !(dropping && class == Class::Output) {
-                let n = rest.len().min(free as usize);
-                if !self.put_ring(&rest[..n]) {
+                // Both parts at once: of a frame that fits the disk must not take one and refuse the other.
+                let n = left.min(free as usize);
+                let (head, body) = (&head[(*done).min(head.len())..], &body[done.saturating_sub(head.len())..]);
+                let of_head = head.len().min(n);
+                if !self.put_ring([&head[..of_head], &body[..n - of_head]]) {
                     return Appended::NoRoom;
                 }
                 *done += n;
@@ -336,13 +338,15 @@ impl Store {
         Appended::Done
     }
 
-    fn put_ring(&mut self, bytes: &[u8]) -> bool {
+    /// Puts both into the ring, or nothing.
+    fn put_ring(&mut self, parts: [&[u8]; 2]) -> bool {
+        let length = (parts[0].len() + parts[1].len()) as u64;
         if self.used == 0 && self.next > REWIND && self.acked == self.end() {
             self.next = 0;
             self.push(Segment { at: self.end(), len: 0, pos: 0, place: Place::Ring });
             self.forget();
         }
-        if !self.reach(self.next + bytes.len() as u64) {
+        if !self.reach(self.next + length) {
             return false;
         }
         if self.segments.back().is_none_or(|last| last.place != Place::Ring)
@@ -350,15 +354,17 @@ impl Store {
         {
             return false;
         }
-        let first = bytes.len().min((self.capacity - self.next) as usize);
-        // SAFETY: the caller checked that so many bytes are free; both copies end within the `capacity` bytes at `data`.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data.add(self.next as usize), first);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr().add(first), self.data, bytes.len() - first);
+        for bytes in parts {
+            let first = bytes.len().min((self.capacity - self.next) as usize);
+            // SAFETY: the caller checked that so many bytes are free; both copies end within the `capacity` bytes at `data`.
+            unsafe {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.data.add(self.next as usize), first);
+                std::ptr::copy_nonoverlapping(bytes.as_ptr().add(first), self.data, bytes.len() - first);
+            }
+            self.next = (self.next + bytes.len() as u64) % self.capacity;
         }
-        self.next = (self.next + bytes.len() as u64) % self.capacity;
-        self.used += bytes.len() as u64;
-        self.grow(bytes.len() as u64);
+        self.used += length;
+        self.grow(length);
         true
     }
 

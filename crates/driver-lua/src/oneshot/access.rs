@@ -66,10 +66,11 @@ pub(crate) fn decide(
     let (state, home) = (state.canonicalize().unwrap_or(state), home());
     let granter = Granter { state: &state, home: home.as_deref() };
     let mut problems = Problems::default();
-    granter.judge(&settings.confinement, &mut problems);
+    let warnings = granter.judge(&settings.confinement, &mut problems);
     if !problems.0.is_empty() {
         return Err(usage(problems));
     }
+    warnings.iter().for_each(|warning| complain(&format!("beware: {}", vmoon_core::name::escape(warning))));
     let refused = |sentence: String| {
         complain(&sentence);
         UNUSABLE

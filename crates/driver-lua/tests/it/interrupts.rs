@@ -7,7 +7,7 @@ use vmoon_core::{
 };
 
 /// Programs that are hard to stop.
-const SHAPES: [(&str, &str); 8] = [
+const SHAPES: [(&str, &str); 9] = [
     ("plain loop", "while true do end"),
     ("pcall loop", "while true do pcall(function() while true do end end) end"),
     ("coroutine loop", "coroutine.wrap(function() while true do end end)()"),
@@ -21,6 +21,7 @@ const SHAPES: [(&str, &str); 8] = [
     ),
     ("xpcall handler", "while true do xpcall(function() while true do end end, function(e) return e end) end"),
     ("metamethod", "local t = setmetatable({}, {__index=function(t,k) return k end}) while true do local x = t.undefinedthing end"),
+    ("a value that is printed", "return setmetatable({}, {__tostring=function() while true do end end})"),
     ("table.sort", "local t={} for i=1,1e5 do t[i]=math.random() end while true do table.sort(t, function(a,b) return a<b end) end"),
 ];
 

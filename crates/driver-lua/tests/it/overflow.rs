@@ -36,9 +36,9 @@ fn settled(holder: &Holder) -> Client {
 }
 
 /// Waits until the ring and spill files do not change any more while the command runs: the VM waits.
-fn stuck(holder: &Holder) {
+fn stuck(pid: i32) {
     let written = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", holder.process.pid)).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let fields: Vec<String> = stat.rsplit(')').next().unwrap().split_whitespace().map(str::to_owned).collect();
         (fields[0].clone(), fields[11].clone(), fields[12].clone())
     };
@@ -102,7 +102,7 @@ fn nothing_is_lost_while_nobody_reads_at_all() {
 
 /// Waits until the main thread is idle: it then sleeps in poll and its time stands still.
 fn holder_idle_without_client(holder: &Holder) {
-    stuck(holder);
+    stuck(holder.process.pid);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn wait_waits_and_loses_nothing() {
     let holder = Holder::with(&Options { overflow: "wait", ..Options::default() });
     let lines = 100_000;
     let (id, at) = start_and_leave(&holder, &flood(lines));
-    stuck(&holder);
+    stuck(holder.process.pid);
     let mut client = holder.client(at);
     assert_eq!(client.hello.running, Some(id));
     let (out, lost, _) = client.drain_output(id);
@@ -172,7 +172,7 @@ fn a_full_disk_makes_the_program_wait() {
     let holder = Holder::with(&Options { shell: Some("ulimit -f 8192".into()), ..Options::default() });
     let lines = 100_000;
     let (id, at) = start_and_leave(&holder, &flood(lines));
-    stuck(&holder);
+    stuck(holder.process.pid);
     let mut client = holder.client(at);
     assert_eq!(client.hello.running, Some(id), "it should wait");
     let (out, lost, _) = client.drain_output(id);
@@ -180,54 +180,100 @@ fn a_full_disk_makes_the_program_wait() {
     check_lines(&out, lines);
 }
 
+/// A holder whose directory is a file system of its own, which can be filled.
+struct SmallDisk {
+    child: std::process::Child,
+    /// Its directory, as it is seen through the holder's own view of the file system.
+    life: std::path::PathBuf,
+    pid: i32,
+    _dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// A tmpfs of so many MiB in a mount namespace of its own.
+    fn new(size: u32) -> Self {
+        let available = std::process::Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success());
+        assert!(available, "this test needs unshare(1) with user namespaces: apt install util-linux");
+        let dir = tempfile::tempdir().unwrap();
+        let life = dir.path().join("life");
+        std::fs::create_dir(&life).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={size}m tmpfs {life} && echo '{start}' > {life}/start.json && {host} {life} > {dir}/out 2>&1",
+            life = life.display(),
+            dir = dir.path().display(),
+            host = crate::client::HOST,
+            start = serde_json::json!({
+                "own": {
+                    "machine": "01890000-0000-7000-8000-000000000001", "life": 1, "work": dir.path(), "overflow": "spill",
+                    "ring": 1 << 20, "spill": 256 << 20, "grace_ms": 1000,
+                },
+                "shape": { "runtime": "builtin" },
+            })
+        );
+        let mut child = std::process::Command::new("unshare").args(["-Urm", "--kill-child", "sh", "-c", &script]).spawn().unwrap();
+        let (pid, seen) = loop {
+            let children =
+                std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+            let wanted = life.as_os_str().as_encoded_bytes();
+            let found = children.into_iter().find(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line.starts_with(crate::client::HOST.as_bytes()) && line.windows(wanted.len()).any(|part| part == wanted)
+            });
+            if let Some(pid) = found {
+                let seen = std::path::PathBuf::from(format!("/proc/{pid}/root{}", life.display()));
+                if seen.join("meta.json").exists() {
+                    break (pid, seen);
+                }
+            }
+            assert!(child.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(dir.path().join("out")).unwrap_or_default());
+            std::thread::yield_now();
+        };
+        Self { child, life: seen, pid, _dir: dir }
+    }
+
+    fn client(&self, from: u64) -> Client {
+        Client::at_path(&self.life, from)
+    }
+
+    /// Takes all the space that is left.
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = std::fs::File::create(self.life.join("filler")).unwrap();
+        for size in [4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.life.join("filler")).unwrap();
+    }
+
+    fn end(&mut self, mut client: Client) {
+        client.send(tag::QUIT, 0, b"");
+        while client.try_next().is_some() {}
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // It takes the holder along.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn a_really_full_disk_makes_the_program_wait() {
-    // A tmpfs of 3 MiB in a mount namespace of its own, at the holder's own directory.
-    let available = std::process::Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|status| status.success());
-    assert!(available, "this test needs unshare(1) with user namespaces: apt install util-linux");
-    let dir = tempfile::tempdir().unwrap();
-    let life = dir.path().join("life");
-    std::fs::create_dir(&life).unwrap();
-    let script = format!(
-        "mount -t tmpfs -o size=3m tmpfs {life} && echo '{start}' > {life}/start.json && {host} {life} > {dir}/out 2>&1",
-        life = life.display(),
-        dir = dir.path().display(),
-        host = crate::client::HOST,
-        start = serde_json::json!({
-            "own": {
-                "machine": "01890000-0000-7000-8000-000000000001", "life": 1, "work": dir.path(), "overflow": "spill",
-                "ring": 1 << 20, "spill": 256 << 20, "grace_ms": 1000,
-            },
-            "shape": { "runtime": "builtin" },
-        })
-    );
-    let mut child = std::process::Command::new("unshare").args(["-Urm", "--kill-child", "sh", "-c", &script]).spawn().unwrap();
-    // Its files are seen through the holder's own view of the file system.
-    let holder = loop {
-        let children = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let wanted = life.as_os_str().as_encoded_bytes();
-        let found = children.into_iter().find(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.starts_with(crate::client::HOST.as_bytes()) && line.windows(wanted.len()).any(|part| part == wanted)
-        });
-        if let Some(pid) = found {
-            let seen = std::path::PathBuf::from(format!("/proc/{pid}/root{}", life.display()));
-            if seen.join("meta.json").exists() {
-                break seen;
-            }
-        }
-        assert!(child.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(dir.path().join("out")).unwrap_or_default());
-        std::thread::yield_now();
-    };
-    let connect = |from| Client::at_path(&holder, from);
+    let mut disk = SmallDisk::new(3);
     let lines = 100_000;
-    let mut client = connect(0);
+    let mut client = disk.client(0);
     let id = client.eval(flood(lines));
     assert_eq!(client.next().tag, tag::ACCEPTED);
     let at = client.at;
     drop(client);
     // The disk is full when the spill file has stopped growing.
-    let spilled = || std::fs::metadata(holder.join("spill")).map_or(0, |file| file.len());
+    let spilled = || std::fs::metadata(disk.life.join("spill")).map_or(0, |file| file.len());
     let (mut before, mut same) = (0, 0);
     while before == 0 || same < 20_000 {
         std::thread::yield_now();
@@ -236,14 +282,47 @@ fn a_really_full_disk_makes_the_program_wait() {
         before = now;
     }
     assert!(before < 3 << 20, "{before}");
-    let mut client = connect(at);
+    let mut client = disk.client(at);
     assert_eq!(client.hello.running, Some(id), "it should wait");
     let (out, lost, _) = client.drain_output(id);
     assert_eq!(lost, 0);
     check_lines(&out, lines);
-    client.send(tag::QUIT, 0, b"");
-    while client.try_next().is_some() {}
-    child.wait().unwrap();
+    disk.end(client);
+}
+
+/// The ring has only its beginning when the disk fills, and takes the rest when there is room again: nothing is lost, and no frame is there in part.
+#[test]
+fn a_ring_that_cannot_grow_makes_the_program_wait_until_it_can() {
+    // Where the ring ends falls into another part of a frame each time.
+    for before in [0, 1, 90, 97, 102, 107] {
+        let mut disk = SmallDisk::new(3);
+        let mut client = disk.client(0);
+        client.run(format!("io.write(('x'):rep({before}))"));
+        disk.fill();
+        let lines = 3_000;
+        let id = client.eval(format!("{} return 'over'", flood(lines)));
+        stuck(disk.pid);
+        disk.make_room();
+        let (out, lost, _) = client.drain_output(id);
+        assert_eq!(lost, 0);
+        check_lines(&out, lines);
+        assert_eq!(client.value("6 * 7"), "42");
+        disk.end(client);
+    }
+}
+
+/// The same where the program has said all it had to say, and what goes with the room is only its answer.
+#[test]
+fn a_command_that_ends_on_a_full_disk_is_answered_when_there_is_room() {
+    let mut disk = SmallDisk::new(3);
+    let mut client = disk.client(0);
+    disk.fill();
+    let id = client.eval("return ('x'):rep(300 * 1024)");
+    stuck(disk.pid);
+    disk.make_room();
+    client.drain_output(id);
+    assert_eq!(client.value("6 * 7"), "42");
+    disk.end(client);
 }
 
 #[test]
@@ -252,7 +331,7 @@ fn a_client_that_does_not_read_slows_the_program_and_loses_nothing() {
     let lines = 200_000;
     let mut client = holder.client(0);
     let id = client.eval(flood(lines));
-    stuck(&holder);
+    stuck(holder.process.pid);
     // Interrupting what waits for its reader does not kill it.
     let (out, lost, _) = client.drain_output(id);
     assert_eq!(lost, 0);

@@ -65,6 +65,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     let request = CloneMachine { machine: args.machine.clone(), name: name.to_owned(), settings, deadline_ms: args.wait.deadline_ms()? };
     let began = vmoon_sys::clock::instant();
     let answered = ctx.daemon.ask(async |client| client.clone_machine(request.clone()).await).await?;
+    answered.warnings.iter().for_each(|warning| ctx.out.warn(&escape(warning)));
     let mut machine = answered.machine;
     let name = escape(&machine.name);
     let operation = match answered.answer {

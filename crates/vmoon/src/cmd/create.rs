@@ -14,6 +14,7 @@ use crate::{
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashSet},
     time::Duration,
 };
@@ -199,9 +200,16 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     }
     let until = args.wait.limit.until(wait::DEFAULT)?;
     let (no_wait, start, goal) = (args.wait.no_wait, args.start || args.until.is_some(), args.until);
+    // What is said of one of many is said once.
+    let warned = &RefCell::new(HashSet::new());
     let work = |request: CreateMachine| async move {
         let began = vmoon_sys::clock::instant();
         let answered = create(ctx, &request).await?;
+        for warning in &answered.warnings {
+            if warned.borrow_mut().insert(warning.clone()) {
+                ctx.out.warn(&escape(warning));
+            }
+        }
         let mut machine = answered.machine;
         let name = escape(&machine.name);
         let operation = match answered.answer {
@@ -293,7 +301,7 @@ async fn create(ctx: &Ctx, request: &CreateMachine) -> Result<Answered> {
     match found {
         Ok(machine) if machine.created_ms >= began_ms && machine.spec.as_ref().is_some_and(|spec| is_asked(&request.spec, spec)) => {
             let answer = machine.operation.map_or(Answer::Already, |operation| Answer::Joined { operation });
-            Ok(Answered { answer, machine })
+            Ok(Answered { answer, machine, warnings: Vec::new() })
         }
         _ => Err(error),
     }

@@ -26,6 +26,8 @@ fn start(filter: &str) -> Result<()> {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(false)
+        // A line that cannot be written, as on a full disk, is left out; to say so in the same place would be a panic.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| Error::internal("tracing was started twice").source(error))
 }

@@ -65,6 +65,9 @@ fn a_command_prints_no_more_than_it_may() {
         let got = home.run(&["eval", name, endless]);
         assert!(got.code == 130 && got.out.len() == 65536 && got.err.contains("a command may print 65536 bytes here"), "{name}: {got:?}");
         assert_eq!(home.run(&["eval", name, "return 6 * 7"]).ok(), "42\n", "{name}");
+        // One that is over before the interrupt comes has not said all either.
+        let got = home.run(&["eval", name, "io.write(('z'):rep(65537)) return 5"]);
+        assert!(got.code == 130 && got.out.len() == 65536 && got.err.contains("1 bytes are left out"), "{name}: {got:?}");
         assert!(home.run(&["show", name]).ok().contains("output of a command 64 KiB"));
     }
 }

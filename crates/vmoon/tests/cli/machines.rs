@@ -122,3 +122,17 @@ fn the_daemon_is_told_from_the_command_line() {
     home.run(&["doctor"]).ok();
     home.end();
 }
+
+#[test]
+fn a_grant_that_holds_our_own_state_is_warned_of_and_is_none_for_writing() {
+    let home = Home::new();
+    let state = home.path("state");
+    std::fs::create_dir_all(&state).unwrap();
+    let state = state.to_str().unwrap();
+    for args in [&["create", "a", "b{1..3}", "--start", "--read", state][..], &["run", "--read", state, "-e", "print(1)"]] {
+        let got = home.run(args);
+        assert!(got.code == 0 && got.err.matches("keeps its own state").count() == 1, "{got:?}");
+    }
+    let got = home.run(&["create", "c", "--write", state]);
+    assert!(got.code == 2 && got.err.contains("keeps its own state"), "{got:?}");
+}

@@ -8,6 +8,7 @@ mod debs;
 mod environments;
 mod escapes;
 mod files;
+mod full_disk;
 mod guests;
 mod home;
 mod hosts;

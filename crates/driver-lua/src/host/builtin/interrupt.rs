@@ -27,7 +27,7 @@ static RUNNING: AtomicU64 = AtomicU64::new(0);
 static WANTED: AtomicU64 = AtomicU64::new(0);
 /// The running command is being interrupted.
 static CUT: AtomicBool = AtomicBool::new(false);
-/// The error of the interrupt was raised where the program waited for input.
+/// The error of the interrupt was raised in the running command.
 static RAISED: AtomicBool = AtomicBool::new(false);
 /// The program waits for a child that it started with `os.execute`.
 static CHILDREN: AtomicBool = AtomicBool::new(false);
@@ -54,6 +54,8 @@ unsafe extern "C-unwind" fn hook(lua: *mut lua_State, activation: *mut lua_Debug
         if source.is_null() || *(*activation).what == b'C' as std::ffi::c_char || CStr::from_ptr(source) == CHUNK {
             return;
         }
+        // Where our own frames catch it, as those that print values do, the command was cut all the same.
+        RAISED.store(true, Release);
         ffi::lua_pushstring(lua, MESSAGE.as_ptr());
         ffi::lua_error(lua);
     }

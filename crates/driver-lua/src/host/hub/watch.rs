@@ -50,20 +50,22 @@ impl Hub {
             state.core.ask_to_quit();
         }
         let printed = !state.core.pending.is_empty();
+        let full = state.core.store.disk_full;
         state.core.capture();
         state.core.put_pending();
         state.core.announce(usize::MAX);
+        // What the main thread waits for was done here.
+        state.core.changed |= full && !state.core.store.disk_full;
         state.core.send();
         self.act(&mut state);
         // While output comes it is looked for regularly; when it has stopped, the next piece wakes us.
         state.nudge = !printed;
         let mut timeout = state.core.timeout(now);
         let mut at_most = |limit: Duration| timeout = Some(timeout.map_or(limit, |known| known.min(limit)));
-        if printed {
-            at_most(PROMPT);
-        }
-        if state.parked && state.core.store.disk_full {
+        if state.core.store.disk_full {
             at_most(DISK_RETRY);
+        } else if printed {
+            at_most(PROMPT);
         }
         if let Some(limit) = self.next_limit(&state) {
             at_most(limit.saturating_duration_since(now));
