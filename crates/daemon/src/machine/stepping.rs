@@ -7,7 +7,7 @@ use super::{
     words,
     work::Work,
 };
-use crate::store::{About, MachineRow};
+use crate::store::{About, MachineRow, Tx};
 use futures_util::future::BoxFuture;
 use std::{
     future::{poll_fn, ready},
@@ -248,41 +248,40 @@ impl Task {
         let (ended_now, begun_now) = (change.ended, change.begun);
         let moved = change.moved;
         let sessions = opening.clone();
-        let result = self
-            .context
-            .store
-            .run(move |tx| {
-                let about = |operation| About { machine: Some(id), operation, ..About::default() };
-                for op in unsaved.iter().chain(&ended_now) {
-                    tx.put_operation(op)?;
-                    if settled {
-                        tx.drop_undos(op.id)?;
-                    }
-                    let how = match &op.outcome {
-                        Some(Outcome::Failed { error }) => format!("failed: {}", error.message),
-                        Some(Outcome::Cancelled { .. }) => "cancelled".into(),
-                        _ => "done".into(),
-                    };
-                    tx.event(EventKind::OperationEnded, about(Some(op.id)), format!("{} {}: {how}", words::verb(op.verb), row.name))?;
+        let ends = |op: &OpRecord| matches!(op.verb, Verb::Stop | Verb::Kill | Verb::Delete);
+        let frees = gone || ended_now.iter().chain(&begun_now).any(ends);
+        let work = move |tx: &mut Tx<'_>| -> rusqlite::Result<()> {
+            let about = |operation| About { machine: Some(id), operation, ..About::default() };
+            for op in unsaved.iter().chain(&ended_now) {
+                tx.put_operation(op)?;
+                if settled {
+                    tx.drop_undos(op.id)?;
                 }
-                if let Some(op) = &begun_now {
-                    tx.put_operation(op)?;
-                    tx.event(EventKind::OperationStarted, about(Some(op.id)), format!("{} {}", words::verb(op.verb), row.name))?;
-                }
-                if gone {
-                    tx.delete_machine(id)?;
-                    return tx.event(EventKind::MachineGone, about(None), format!("{} is gone", row.name));
-                }
-                tx.put_machine(&row)?;
-                if moved {
-                    tx.event(EventKind::MachineChanged, about(None), format!("{} {}", row.name, words::state(row.status.state)))?;
-                }
-                for session in &sessions {
-                    Self::put_session(tx, session)?;
-                }
-                Ok(())
-            })
-            .await;
+                let how = match &op.outcome {
+                    Some(Outcome::Failed { error }) => format!("failed: {}", error.message),
+                    Some(Outcome::Cancelled { .. }) => "cancelled".into(),
+                    _ => "done".into(),
+                };
+                tx.event(EventKind::OperationEnded, about(Some(op.id)), format!("{} {}: {how}", words::verb(op.verb), row.name))?;
+            }
+            if let Some(op) = &begun_now {
+                tx.put_operation(op)?;
+                tx.event(EventKind::OperationStarted, about(Some(op.id)), format!("{} {}", words::verb(op.verb), row.name))?;
+            }
+            if gone {
+                tx.delete_machine(id)?;
+                return tx.event(EventKind::MachineGone, about(None), format!("{} is gone", row.name));
+            }
+            tx.put_machine(&row)?;
+            if moved {
+                tx.event(EventKind::MachineChanged, about(None), format!("{} {}", row.name, words::state(row.status.state)))?;
+            }
+            for session in &sessions {
+                Self::put_session(tx, session)?;
+            }
+            Ok(())
+        };
+        let result = self.context.store.run_one(work, frees).await;
         if result.is_ok() {
             self.unsaved.clear();
             self.save_again = None;

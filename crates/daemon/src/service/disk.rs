@@ -1,9 +1,9 @@
-//! Whether the disk that holds our state has room: without it nothing can be changed.
+//! Whether the disk that holds our state has room: without it little can be changed.
 
 use super::Service;
 use vmoon_core::driver::{Check, Verdict};
 
-/// With less than this, bytes, nothing that has to be stored can be done.
+/// With less than this, bytes, nothing can be stored but ends.
 const NONE: u64 = 1 << 20;
 /// With less than this a few machines that print much fill it.
 const LITTLE: u64 = 64 << 20;
@@ -33,11 +33,8 @@ fn judge(requirement: String, free: u64, state: &str) -> Check {
         ..NONE => format!("{} KiB", free >> 10),
         NONE.. => format!("{} MiB", free >> 20),
     };
-    let fix = if verdict == Verdict::Ok {
-        ""
-    } else {
-        "free some space there: until then machines wait, and nothing can be created, stopped or deleted"
-    };
+    let fix =
+        if verdict == Verdict::Ok { "" } else { "free some space there: until then machines wait, and none can be created or started" };
     Check { requirement, verdict, finding: format!("{size} free in {state}"), fix: fix.into() }
 }
 

@@ -4,12 +4,14 @@
 //! commit. A job's events get their numbers inside its transaction and are published after the commit: an event that
 //! somebody has seen is never forgotten, and no number is used twice, whatever kills the daemon.
 
+mod reserve;
 mod rows;
 mod schema;
 
 pub(crate) use rows::{MachineRow, SessionRow};
 
 use crate::hooks::Hooks;
+use reserve::Reserve;
 use rusqlite::{Connection as Sql, params};
 use std::{
     cell::Cell,
@@ -31,8 +33,15 @@ const STATEMENTS: usize = 64;
 /// How many jobs share a transaction at most.
 const BATCH: usize = 256;
 
-type Job = Box<dyn FnOnce(&mut Tx<'_>) -> Done + Send>;
+type Work = Box<dyn FnOnce(&mut Tx<'_>) -> Done + Send>;
 type Done = Box<dyn FnOnce(std::result::Result<(), &rusqlite::Error>) + Send>;
+
+/// What is to be done in a transaction.
+struct Job {
+    work: Work,
+    /// It makes room on the disk, so it may use what is kept for that.
+    frees: bool,
+}
 
 /// A handle to the store's thread.
 #[derive(Clone)]
@@ -82,9 +91,10 @@ impl Store {
         let (jobs, queue) = mpsc::channel();
         let (events, _) = broadcast::channel(EVENTS_AHEAD);
         let publish = events.clone();
+        let reserve = Reserve::beside(path);
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || serve(&sql, &queue, &publish))
+            .spawn(move || serve(&sql, &queue, &publish, reserve))
             .map_err(|e| Error::io("start the store's thread", e))?;
         Ok(Self { jobs, events, hooks })
     }
@@ -94,9 +104,21 @@ impl Store {
     /// # Errors
     /// [`Code::StoreFailed`] or [`Code::DiskFull`]: nothing was changed.
     pub(crate) async fn run<T: Send + 'static>(&self, job: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static) -> Result<T> {
+        self.run_one(job, false).await
+    }
+
+    /// As [`Self::run`]; if `frees`, it makes room on the disk, and is stored also on one that is full.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) async fn run_one<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+        frees: bool,
+    ) -> Result<T> {
         self.hooks.at("store.before").await;
         let (answer, answered) = oneshot::channel();
-        let boxed: Job = Box::new(move |tx| {
+        let work: Work = Box::new(move |tx| {
             let outcome = job(tx);
             tx.failed = outcome.is_err();
             Box::new(move |commit| {
@@ -110,7 +132,7 @@ impl Store {
             })
         });
         let gone = || Error::new(Code::StoreFailed, "the store's thread has ended");
-        self.jobs.send(boxed).map_err(|_| gone())?;
+        self.jobs.send(Job { work, frees }).map_err(|_| gone())?;
         // A commit takes less time than falling asleep and being woken.
         crate::awake::stay_for_commit();
         let result = answered.await.map_err(|_| gone())?;
@@ -121,11 +143,11 @@ impl Store {
     /// Publishes an event that goes with no other change.
     pub(crate) fn announce(&self, kind: EventKind, about: About, text: impl Into<String>) {
         let text = text.into();
-        let job: Job = Box::new(move |tx| {
+        let work: Work = Box::new(move |tx| {
             tx.failed = tx.event(kind, about, text).is_err();
             Box::new(|_| {})
         });
-        let _ = self.jobs.send(job);
+        let _ = self.jobs.send(Job { work, frees: false });
     }
 
     /// Follows events from now on.
@@ -134,8 +156,9 @@ impl Store {
     }
 }
 
-fn serve(sql: &Sql, queue: &Receiver<Job>, publish: &broadcast::Sender<Event>) {
+fn serve(sql: &Sql, queue: &Receiver<Job>, publish: &broadcast::Sender<Event>, mut reserve: Reserve) {
     let ended = Cell::new(0);
+    let mut refused = false;
     while let Ok(first) = queue.recv() {
         let mut answers: Vec<Done> = Vec::new();
         let mut events = Vec::new();
@@ -143,14 +166,17 @@ fn serve(sql: &Sql, queue: &Receiver<Job>, publish: &broadcast::Sender<Event>) {
             // At once for writing: a transaction that begins with a read and writes later can be refused without waiting.
             let transaction = Transaction::begin(sql)?;
             let mut next = Some(first);
-            while let Some(job) = next.take() {
+            while let Some(Job { work, frees }) = next.take() {
+                if frees {
+                    reserve.give(refused);
+                }
                 // The first one can be taken back with the whole transaction.
                 let first = answers.is_empty();
                 if !first {
                     say(sql, "SAVEPOINT job")?;
                 }
                 let mut tx = Tx { sql, ended: &ended, events: Vec::new(), failed: false };
-                answers.push(job(&mut tx));
+                answers.push(work(&mut tx));
                 let (failed, new) = (tx.failed, std::mem::take(&mut tx.events));
                 match (failed, first) {
                     (false, _) => events.extend(new),
@@ -166,7 +192,9 @@ fn serve(sql: &Sql, queue: &Receiver<Job>, publish: &broadcast::Sender<Event>) {
             }
             transaction.commit()
         })();
+        refused = outcome.is_err();
         if outcome.is_ok() {
+            reserve.restore();
             for event in events {
                 // No follower is no error.
                 let _ = publish.send(event);

@@ -110,8 +110,13 @@ fn bury(id: MachineId, life: &Life, meta: &Meta) -> Result<Exit> {
     } else {
         process.wait_end(DEATH).map_err(|error| Error::io("wait for the end of a dead machine", error))?;
     }
-    life.write_exit(&exit)?;
+    recorded(life.write_exit(&exit))?;
     Ok(exit)
+}
+
+/// What a full disk does not take is found out again by whoever asks next.
+fn recorded(written: Result<()>) -> Result<()> {
+    written.or_else(|error| if error.code() == Code::DiskFull { Ok(()) } else { Err(error) })
 }
 
 /// How a dead holder's process ended, by its parent: a zygote, or us. `None` if nobody knows.
@@ -136,7 +141,7 @@ pub(super) fn end_unborn(id: MachineId, life: &Life) -> Result<()> {
     kill_marked(id, life).map_err(|error| Error::io("end a machine that was half started", error))?;
     // It may have come up meanwhile, and even ended by itself.
     if life.exit().is_none() {
-        life.write_exit(&Exit::Killed)?;
+        recorded(life.write_exit(&Exit::Killed))?;
     }
     if let Some(meta) = life.meta()? {
         meta.process.reap();
@@ -463,7 +468,7 @@ pub(super) fn kill(layout: &Layout, id: MachineId) -> Result<()> {
             Vital::Dead(_) => {}
             Vital::Unborn => end_unborn(id, &life)?,
             Vital::Alive(meta) => {
-                life.condemn()?;
+                recorded(life.condemn())?;
                 let mark = format!("{MARK}={}", mark(id, life.number));
                 let ended = if life.is_alone() {
                     tree::kill_alone(&meta.process, DEATH)
@@ -474,7 +479,7 @@ pub(super) fn kill(layout: &Layout, id: MachineId) -> Result<()> {
                 meta.process.reap();
                 // It may have ended by itself in the last moment; then that is what happened.
                 if life.exit().is_none() {
-                    life.write_exit(&Exit::Killed)?;
+                    recorded(life.write_exit(&Exit::Killed))?;
                 }
             }
         }
