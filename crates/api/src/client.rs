@@ -1,6 +1,8 @@
 //! The one client: HTTP/1.1 and WebSockets over the daemon's Unix socket.
 
-use crate::{Attachment, EventStream, Message, Method, PROTOCOL_HEADER, check_protocol, files, protocol_header, requests, route};
+use crate::{
+    Attachment, EventStream, Message, Method, PROTOCOL_HEADER, STATE_HEADER, check_protocol, files, protocol_header, requests, route,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -8,11 +10,15 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{path::PathBuf, sync::Mutex};
+use std::{
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 use tokio::net::UnixStream;
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{self, Message as Ws, client::IntoClientRequest, handshake::client::Request},
+    tungstenite::{self, Message as Ws, client::IntoClientRequest, handshake::client::Request, http::HeaderValue},
 };
 use vmoon_core::{Code, Error, Result, error::ErrorRecord, event::Event, frame::Frame};
 
@@ -26,7 +32,8 @@ struct ErrorBody {
 
 /// A client of the daemon at a Unix socket. Connections are kept alive and reused.
 pub struct Client {
-    socket: PathBuf,
+    socket: Mutex<PathBuf>,
+    state: Option<HeaderValue>,
     idle: Mutex<Vec<Sender>>,
 }
 
@@ -35,13 +42,33 @@ fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Er
 }
 
 impl Client {
-    /// A client for the daemon that listens there. Nothing is connected yet.
+    /// A client for the daemon that listens there, whosever it is. Nothing is connected yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), idle: Mutex::new(Vec::new()) }
+        Self { socket: Mutex::new(socket.into()), state: None, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// A client for the daemon of this state directory: another one that listens there refuses whatever is asked.
+    pub fn of(state: &Path, socket: impl Into<PathBuf>) -> Self {
+        // A path that fits no header has a line feed in it: then nobody checks.
+        Self { state: HeaderValue::from_bytes(state.as_os_str().as_bytes()).ok(), ..Self::new(socket) }
+    }
+
+    /// Where the daemon listens.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// It listens there now. Streams that are open stay as they are.
+    pub fn moved(&self, socket: PathBuf) {
+        let mut known = self.socket.lock().unwrap_or_else(|e| e.into_inner());
+        if *known != socket {
+            *known = socket;
+            self.idle.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        }
     }
 
     async fn connect(&self) -> Result<UnixStream> {
-        UnixStream::connect(&self.socket).await.map_err(unreachable)
+        UnixStream::connect(self.socket()).await.map_err(unreachable)
     }
 
     async fn sender(&self) -> Result<Sender> {
@@ -59,14 +86,17 @@ impl Client {
     /// Calls one endpoint.
     pub(crate) async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, request: &impl Serialize) -> Result<T> {
         let out = route::outgoing(method, path, request)?;
-        let http = hyper::Request::builder()
+        let mut http = hyper::Request::builder()
             .method(method.as_str())
             .uri(out.target)
             .header("host", "vmoon")
             .header(PROTOCOL_HEADER, protocol_header())
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(out.body)))
-            .map_err(|error| Error::internal("a request cannot be built").source(error))?;
+            .header("content-type", "application/json");
+        if let Some(state) = &self.state {
+            http = http.header(STATE_HEADER, state);
+        }
+        let http =
+            http.body(Full::new(Bytes::from(out.body))).map_err(|error| Error::internal("a request cannot be built").source(error))?;
         let mut sender = self.sender().await?;
         sender.ready().await.map_err(unreachable)?;
         let response = sender.send_request(http).await.map_err(unreachable)?;
@@ -92,6 +122,9 @@ impl Client {
         let mut http: Request = format!("ws://vmoon{}", out.target).into_client_request().map_err(|e| broken(&e))?;
         for (name, value) in [("sec-websocket-protocol", protocol.to_owned()), (PROTOCOL_HEADER, protocol_header())] {
             http.headers_mut().insert(name, value.parse().map_err(|e| broken(&e))?);
+        }
+        if let Some(state) = &self.state {
+            http.headers_mut().insert(STATE_HEADER, state.clone());
         }
         match client_async(http, self.connect().await?).await {
             Ok((stream, _)) => Ok(stream),

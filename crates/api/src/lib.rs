@@ -27,6 +27,8 @@ pub const PROTOCOL: u32 = 1;
 pub const MIN_PROTOCOL: u32 = 1;
 /// The header both sides send: `MIN-MAX` of the versions they speak.
 pub const PROTOCOL_HEADER: &str = "vmoon-protocol";
+/// The header by which a client says which state directory it means, as the bytes of its path. A daemon of another one refuses with `daemon.other`.
+pub const STATE_HEADER: &str = "vmoon-state";
 /// The WebSocket subprotocol of session streams.
 pub const SESSION_PROTOCOL: &str = "vmoon.session.1";
 /// The WebSocket subprotocol of files.

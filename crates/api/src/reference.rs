@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 pub fn markdown() -> String {
     let mut out = String::from(
         "# The API\n\n<!-- Generated from crates/api/src/endpoint.rs by `cargo xtask docs`. Do not edit. -->\n\n\
-         HTTP/1.1 and JSON on `$XDG_RUNTIME_DIR/vmoon/api.sock`. A request's fields travel in the path where it names them, else in the\n\
+         HTTP/1.1 and JSON on `$XDG_RUNTIME_DIR/vmoon/api.sock`, or where the file `daemon.socket` in the state directory says. A request's fields travel in the path where it names them, else in the\n\
          query (GET) or in a JSON body (POST). Unknown fields are ignored. Bytes are `{\"utf8\": text}` or `{\"base64\": text}`.\n\
-         Both sides send the header `vmoon-protocol: MIN-MAX`. An error is `{\"error\": {code, message, hint, detail}}` with the status of\n\
+         Both sides send the header `vmoon-protocol: MIN-MAX`; a client may send `vmoon-state: PATH`, and the daemon of another state directory\n\
+         refuses then (`daemon.other`). An error is `{\"error\": {code, message, hint, detail}}` with the status of\n\
          its code (see `errors.md`). The types are those of `crates/api/src/requests.rs` and `views.rs`.\n\n\
          | name | method and path | request | answer | |\n|---|---|---|---|---|\n",
     );

@@ -155,6 +155,7 @@ codes! {
     WirePeer "wire.peer" exit 6 http 403 Never "The peer belongs to another user.";
 
     DaemonUnreachable "daemon.unreachable" exit 7 http 503 Later "The daemon does not answer and could not be started.";
+    DaemonOther "daemon.other" exit 7 http 421 AfterChange "The daemon that listens there keeps another state directory than the one that was asked for.";
     DaemonRunning "daemon.running" exit 4 http 409 Never "Another daemon serves this user already.";
     DaemonStopping "daemon.stopping" exit 7 http 503 Later "The daemon is shutting down.";
     Timeout "timeout" exit 8 http 408 Later "The client stopped waiting; what it waited for goes on.";

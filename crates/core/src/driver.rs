@@ -445,15 +445,35 @@ pub trait Clones: Send + Sync {
     /// The same for a copy that differs from its original in these settings, by the names and in the form of a specification.
     ///
     /// # Errors
-    /// As [`Self::plan`]; [`Code::SpecInvalid`](crate::Code::SpecInvalid) for settings that a copy cannot have otherwise.
-    async fn plan_with(&self, name: &str, original: &Handle, settings: &serde_json::Map<String, serde_json::Value>) -> Result<Plan> {
-        let mut problems = Problems::default();
-        for setting in settings.keys() {
-            problems.add(format!("settings.{setting}"), "a copy has this as its original does; change it afterwards");
+    /// As [`Self::plan`]; [`Code::SpecInvalid`](crate::Code::SpecInvalid) for settings that a copy cannot have otherwise, see [`as_original`].
+    async fn plan_with(&self, name: &str, original: &Handle, settings: &serde_json::Map<String, serde_json::Value>) -> Result<Plan>;
+}
+
+/// What is wrong with these settings of a copy, which may have those of `otherwise` alone as it likes. `tunes` is whether machines of this kind can be changed
+/// afterwards.
+pub fn as_original(info: &DriverInfo, otherwise: &[&str], tunes: bool, settings: &serde_json::Map<String, serde_json::Value>) -> Problems {
+    let mut problems = Problems::default();
+    let names = || info.settings.iter().map(|setting| setting.name.as_str());
+    for setting in settings.keys().filter(|setting| !otherwise.contains(&setting.as_str())) {
+        let shown = crate::name::escape(setting);
+        let mut what = "a copy has this as its original does".to_owned();
+        if !otherwise.is_empty() {
+            what.push_str(&format!("; {} can be said", otherwise.join(", ")));
         }
-        problems.or(())?;
-        self.plan(name, original).await
+        if !names().any(|name| name == setting) {
+            let known: Vec<&str> = names().collect();
+            what = format!("machines of kind {} have no such setting; they have {}", info.kind, known.join(", "));
+        } else if tunes {
+            what.push_str("; what can be changed at all is changed afterwards, with vmoon set");
+        } else {
+            what.push_str(&format!(
+                ", and machines of kind {} cannot be changed afterwards; a new one can have it otherwise: vmoon create NAME --set {shown}=VALUE",
+                info.kind
+            ));
+        }
+        problems.add(format!("settings.{shown}"), what);
     }
+    problems
 }
 
 /// Freezes a machine in memory.

@@ -12,14 +12,20 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    ffi::OsStr,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::Path,
+    sync::Arc,
+};
 use tokio::net::UnixStream;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Message as Ws, Utf8Bytes, handshake::derive_accept_key, protocol::Role},
 };
 use vmoon_api::{
-    Api, Attachment, Endpoint, EventStream, Message, PROTOCOL_HEADER, Routed,
+    Api, Attachment, Endpoint, EventStream, Message, PROTOCOL_HEADER, Routed, STATE_HEADER,
     api::dispatch,
     check_protocol,
     client::DIRECT,
@@ -36,13 +42,18 @@ type Answer = Response<Full<Bytes>>;
 
 /// Serves one connection until either side closes it. A peer of another user gets one clear answer to whatever it asks.
 pub async fn serve(stream: UnixStream, api: Arc<dyn Api>) {
+    serve_of(stream, api, None).await;
+}
+
+/// The same for clients that say which state directory they mean: it must be this one.
+pub(crate) async fn serve_of(stream: UnixStream, api: Arc<dyn Api>, state: Option<Arc<Path>>) {
     let stranger = vmoon_sys::peer::check(&stream).err().map(|error| error.to_record());
     let service = service_fn(move |request| {
-        let (api, stranger) = (api.clone(), stranger.clone());
+        let (api, stranger, state) = (api.clone(), stranger.clone(), state.clone());
         async move {
             Ok::<_, Infallible>(match stranger {
                 Some(record) => failure(&record.into()),
-                None => answer(api, request).await.unwrap_or_else(|error| failure(&error)),
+                None => answer(api, request, state.as_deref()).await.unwrap_or_else(|error| failure(&error)),
             })
         }
     });
@@ -69,7 +80,29 @@ fn failure(error: &Error) -> Answer {
     json(StatusCode::from_u16(error.code().http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body.to_string().into_bytes())
 }
 
-async fn answer(api: Arc<dyn Api>, request: Request<Incoming>) -> Result<Answer> {
+/// Checks that a client means our state directory. Who comes with another home or state directory and the same runtime directory does not.
+fn check_state(ours: &Path, theirs: &[u8]) -> Result<()> {
+    let theirs = Path::new(OsStr::from_bytes(theirs));
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    // By another path it may be the same: homes are links now and then.
+    if ours == theirs || identity(theirs).is_some_and(|same| identity(ours) == Some(same)) {
+        return Ok(());
+    }
+    let shown = |path: &Path| escape(&path.to_string_lossy());
+    let why = format!(
+        "the daemon that listens there (process {}) is that of the state directory {}, not of {}",
+        std::process::id(),
+        shown(ours),
+        shown(theirs)
+    );
+    Err(Error::new(Code::DaemonOther, why)
+        .hint("set HOME or XDG_STATE_HOME for that one, or XDG_RUNTIME_DIR to a directory of its own for this one"))
+}
+
+async fn answer(api: Arc<dyn Api>, request: Request<Incoming>, state: Option<&Path>) -> Result<Answer> {
+    if let (Some(ours), Some(theirs)) = (state, request.headers().get(STATE_HEADER)) {
+        check_state(ours, theirs.as_bytes())?;
+    }
     if let Some(theirs) = request.headers().get(PROTOCOL_HEADER) {
         check_protocol(theirs.to_str().unwrap_or(""), "client")?;
     }

@@ -155,13 +155,34 @@ impl Daemon {
     }
 }
 
-/// Binds the daemon's socket, replacing whatever a dead daemon left there. Only the holder of the lock may call this.
+/// Binds the daemon's socket, replacing whatever a dead daemon left there, and says in the state directory where it is. Only the holder of the lock may call
+/// this.
 ///
 /// # Errors
-/// When the directory or the socket cannot be made.
+/// When the directory or the socket cannot be made; [`Code::DaemonOther`] if the daemon of another state directory listens there.
 pub fn bind(paths: &Paths) -> Result<UnixListener> {
     vmoon_sys::paths::private_dir(&paths.runtime)?;
     let socket = paths.socket();
+    alone(paths, &socket)?;
+    let listener = bind_at(paths, &socket)?;
+    vmoon_sys::atomic::write(&paths.listens(), socket.as_os_str().as_encoded_bytes())?;
+    Ok(listener)
+}
+
+/// Nobody else listens there: the lock is of the state directory alone, so whoever does, and is not us, is the daemon of another one.
+fn alone(paths: &Paths, socket: &Path) -> Result<()> {
+    let Ok(there) = std::os::unix::net::UnixStream::connect(socket) else { return Ok(()) };
+    let who = rustix::net::sockopt::socket_peercred(&there).map(|peer| peer.pid.as_raw_nonzero().get()).ok();
+    if who == i32::try_from(std::process::id()).ok() {
+        return Ok(());
+    }
+    let who = who.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    let why = format!("{who} listens at {} and is not the daemon of {}", socket.display(), paths.state.display());
+    Err(Error::new(Code::DaemonOther, why)
+        .hint("set HOME or XDG_STATE_HOME for that one, or XDG_RUNTIME_DIR to a directory of its own for this one"))
+}
+
+fn bind_at(paths: &Paths, socket: &Path) -> Result<UnixListener> {
     let io = |error| Error::io(format_args!("listen on {}", socket.display()), error);
     // Bound under another name in a directory of its own and renamed, so that nobody meets a socket that is not yet 0600.
     let dir = paths.runtime.join(format!("new-{}", std::process::id()));
@@ -171,11 +192,20 @@ pub fn bind(paths: &Paths) -> Result<UnixListener> {
     let bound = (|| {
         let listener = UnixListener::bind(&fresh)?;
         rustix::fs::chmod(&fresh, Mode::RUSR | Mode::WUSR)?;
-        std::fs::rename(&fresh, &socket)?;
+        std::fs::rename(&fresh, socket)?;
         Ok(listener)
     })();
     let _ = std::fs::remove_dir_all(&dir);
     bound.map_err(io)
+}
+
+/// Binds where those do who have no runtime directory, because ours is gone.
+fn elsewhere(paths: &Paths, error: Error) -> Result<(UnixListener, Paths)> {
+    let other = paths.without_login();
+    match other.runtime == paths.runtime || error.code() == Code::DaemonOther {
+        true => Err(error),
+        false => Ok((bind(&other)?, other)),
+    }
 }
 
 /// Asks the daemon with this pid to bind its socket anew: somebody removed it.
@@ -211,18 +241,21 @@ pub(crate) async fn serve(paths: &Paths, daemon: Daemon, ready: Option<OwnedFd>,
     }
     tracing::info!(socket = %paths.socket().display(), pid = std::process::id(), "ready");
     let api: Arc<dyn Api> = daemon.service.clone();
+    let state: Arc<Path> = paths.state.as_path().into();
+    let mut bound = paths.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(http::serve(stream, api.clone()))),
+                Ok((stream, _)) => drop(tokio::spawn(http::serve_of(stream, api.clone(), Some(state.clone())))),
                 Err(error) => {
                     // Out of descriptors, most likely: wait for some to be closed instead of spinning.
                     tracing::warn!(%error, "a connection could not be accepted");
                     crate::timer::pause(Duration::from_millis(100)).await;
                 }
             },
-            _ = signals.hup.recv() => match bind(paths) {
-                Ok(new) => listener = new,
+            // The runtime directory goes at logout, and machines may keep us here.
+            _ = signals.hup.recv() => match bind(paths).map(|new| (new, paths.clone())).or_else(|error| elsewhere(paths, error)) {
+                Ok((new, at)) => (listener, bound) = (new, at),
                 Err(error) => tracing::error!(error = %error.chain(), "the socket could not be bound anew"),
             },
             _ = signals.term.recv() => break,
@@ -237,7 +270,8 @@ pub(crate) async fn serve(paths: &Paths, daemon: Daemon, ready: Option<OwnedFd>,
     tracing::info!("ending; machines and sessions live on");
     // What is done to packages is whole or nothing.
     daemon.service.stop_changes();
-    let _ = std::fs::remove_file(paths.socket());
+    let _ = std::fs::remove_file(bound.socket());
+    let _ = std::fs::remove_file(paths.listens());
     daemon.service.close().await;
     Ok(())
 }

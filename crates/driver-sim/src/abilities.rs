@@ -12,7 +12,7 @@ use vmoon_core::{
     ability::{
         Address, Addresses, Change, Display, DisplayOffer, Effect, Ended, Exec, NewSnapshot, Picture, Program, Snapshot, Snapshots, Tune,
     },
-    driver::{Clones, Exit, Handle, Plan},
+    driver::{Clones, Driver as _, Exit, Handle, Plan, as_original},
     spec::Problems,
 };
 
@@ -209,5 +209,10 @@ impl Clones for SimDriver {
             _ => Err(Error::new(Code::MachineStopped, "only a machine that runs can be copied")),
         })
         .await
+    }
+
+    async fn plan_with(&self, name: &str, original: &Handle, settings: &Map<String, Value>) -> Result<Plan> {
+        as_original(&self.info(), &[], true, settings).or(())?;
+        Clones::plan(self, name, original).await
     }
 }

@@ -7,6 +7,7 @@ use rustix::fs::{Mode, mkdir, stat};
 use std::{
     env,
     ffi::OsString,
+    os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
 };
 use vmoon_core::{Code, Error, Result};
@@ -43,7 +44,7 @@ impl Paths {
         };
         let runtime = match absolute("XDG_RUNTIME_DIR").filter(|dir| dir.is_dir()) {
             Some(dir) => dir.join("vmoon"),
-            None => absolute("TMPDIR").unwrap_or_else(|| "/tmp".into()).join(format!("vmoon-{uid}")),
+            None => temporary(&get, uid),
         };
         let (state, config, cache) =
             (home("XDG_STATE_HOME", ".local/state")?, home("XDG_CONFIG_HOME", ".config")?, home("XDG_CACHE_HOME", ".cache")?);
@@ -58,6 +59,31 @@ impl Paths {
     /// The file whose lock makes a process *the* daemon of this state directory.
     pub fn lock(&self) -> PathBuf {
         self.state.join("daemon.lock")
+    }
+
+    /// The file in which the daemon of this state directory says where it listens: whoever has another runtime directory finds it there.
+    pub fn listens(&self) -> PathBuf {
+        self.state.join("daemon.socket")
+    }
+
+    /// The socket of the daemon of this state directory, as far as can be known: where it has said to listen, if there is a socket of this user,
+    /// else where one of ours would.
+    pub fn found_socket(&self) -> PathBuf {
+        self.said_socket().unwrap_or_else(|| self.socket())
+    }
+
+    fn said_socket(&self) -> Option<PathBuf> {
+        let said = PathBuf::from(OsString::from_vec(std::fs::read(self.listens()).ok()?));
+        let found = rustix::fs::lstat(&said).ok()?;
+        let is_socket = rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::Socket;
+        (is_socket && found.st_uid == rustix::process::getuid().as_raw()).then_some(said)
+    }
+
+    /// The same with another runtime directory, for who has lost theirs: logind removes it at logout.
+    #[must_use]
+    pub fn without_login(&self) -> Self {
+        let lookup = |name: &str| if name == "TMPDIR" { env::var_os(name) } else { None };
+        Self { runtime: temporary(lookup, rustix::process::getuid().as_raw()), ..self.clone() }
     }
 
     /// The store.
@@ -78,6 +104,12 @@ impl Paths {
         private_dir(&self.state)?;
         private_dir(&self.runtime)
     }
+}
+
+/// Where the socket is of who has no runtime directory.
+fn temporary(get: impl Fn(&str) -> Option<OsString>, uid: u32) -> PathBuf {
+    let dir = get("TMPDIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    dir.unwrap_or_else(|| "/tmp".into()).join(format!("vmoon-{uid}"))
 }
 
 /// Where programs of this user keep what they make: `$XDG_DATA_HOME`, or `.local/share` at home. Nothing of vmoon is there.
@@ -149,6 +181,24 @@ mod tests {
         assert_eq!((p.state, p.runtime), ("/s/vmoon".into(), "/vmoon".into()));
         // Relative values are to be ignored (XDG Base Directory Specification 0.8).
         assert_eq!(paths(&[("HOME", "h")]).unwrap_err().code(), Code::Usage);
+    }
+
+    #[test]
+    fn a_socket_is_found_where_its_daemon_says_and_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let paths = Paths { state: at("state"), runtime: at("run"), config: at("config"), cache: at("cache") };
+        std::fs::create_dir(&paths.state).unwrap();
+        assert_eq!(paths.found_socket(), paths.socket());
+        let _listener = std::os::unix::net::UnixListener::bind(at("other")).unwrap();
+        std::fs::write(at("plain"), "").unwrap();
+        symlink(at("other"), at("link")).unwrap();
+        for (said, found) in
+            [(at("other"), at("other")), (at("plain"), paths.socket()), (at("link"), paths.socket()), (at("gone"), paths.socket())]
+        {
+            std::fs::write(paths.listens(), said.as_os_str().as_encoded_bytes()).unwrap();
+            assert_eq!(paths.found_socket(), found);
+        }
     }
 
     #[test]

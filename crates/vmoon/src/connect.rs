@@ -50,7 +50,7 @@ impl Daemon {
     /// Nothing is connected yet.
     pub(crate) fn new(paths: Paths, out: Out) -> Self {
         let off = env::var_os("VMOON_NO_AUTOSTART").is_some_and(|value| !value.is_empty() && value != "0");
-        Self { client: Client::new(paths.socket()), paths, out, autostart: !off }
+        Self { client: Client::of(&paths.state, paths.found_socket()), paths, out, autostart: !off }
     }
 
     /// Where it keeps things.
@@ -153,8 +153,10 @@ impl Daemon {
     async fn ensure_as(&self, autostart: bool) -> Result<()> {
         let deadline = vmoon_sys::clock::instant() + START;
         loop {
+            // One that was started meanwhile may listen elsewhere: it says so in the state directory.
+            self.client.moved(self.paths.found_socket());
             // A connection alone says that it listens; the question itself says whether it speaks our version.
-            match tokio::net::UnixStream::connect(self.paths.socket()).await {
+            match tokio::net::UnixStream::connect(self.client.socket()).await {
                 Ok(_) => return Ok(()),
                 Err(error) if !autostart => {
                     return Err(Error::new(Code::DaemonUnreachable, "no daemon answers, and VMOON_NO_AUTOSTART forbids to start one")
@@ -164,8 +166,8 @@ impl Daemon {
                 Err(_) => {}
             }
             self.paths.make()?;
-            // Watched from before the start, so that a socket that appears meanwhile is not missed.
-            let watch = watch(&self.paths.runtime);
+            // Watched from before the start, so that a daemon that says meanwhile where it listens is not missed.
+            let watch = watch(&self.paths.state);
             if self.spawn(deadline)? {
                 continue;
             }
@@ -174,7 +176,7 @@ impl Daemon {
                 return Err(self.failed("another daemon holds the lock and does not answer"));
             }
             if let Ok(watch) = watch
-                && tokio::net::UnixStream::connect(self.paths.socket()).await.is_err()
+                && tokio::net::UnixStream::connect(self.paths.found_socket()).await.is_err()
             {
                 readable(&watch, deadline.min(vmoon_sys::clock::instant() + AGAIN))?;
             }
@@ -257,7 +259,7 @@ enum Ready {
 fn watch(dir: &std::path::Path) -> rustix::io::Result<OwnedFd> {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
     let watch = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    add_watch(&watch, dir, WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
+    add_watch(&watch, dir, WatchFlags::MOVED_TO)?;
     Ok(watch)
 }
 

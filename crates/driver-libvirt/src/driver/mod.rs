@@ -36,7 +36,7 @@ use vmoon_core::{
     device::{Device, DeviceChange, DeviceKind, Devices},
     driver::{
         Abilities, Channel, Check, Clones, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Offset, Pause, Plan, Recovered,
-        SessionLink, Sighting, StopMode, Suspend, Usage,
+        SessionLink, Sighting, StopMode, Suspend, Usage, as_original,
     },
     operation::{OpRecord, Undo},
     spec::{MachineSpec, Problems},
@@ -259,6 +259,11 @@ impl Driver for LibvirtDriver {
 impl Clones for LibvirtDriver {
     async fn plan(&self, name: &str, original: &Handle) -> Result<Plan> {
         self.0.plan_copy(name, original).await
+    }
+
+    async fn plan_with(&self, name: &str, original: &Handle, settings: &Map<String, Value>) -> Result<Plan> {
+        as_original(&self.info(), &[], self.tune().is_some(), settings).or(())?;
+        Clones::plan(self, name, original).await
     }
 }
 

@@ -28,7 +28,7 @@ use std::{
 use vmoon_confine::{Profile, narrow};
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    driver::{Clones, Exit, Handle, Plan},
+    driver::{Clones, Driver, Exit, Handle, Plan, as_original},
     frame::tag,
     name::escape,
 };
@@ -331,5 +331,10 @@ impl Clones for LuaDriver {
     async fn plan(&self, name: &str, original: &Handle) -> Result<Plan> {
         let (id, name) = (known(original)?, name.to_owned());
         self.blocking(move |inner| inner.plan_copy(&name, id)).await
+    }
+
+    async fn plan_with(&self, name: &str, original: &Handle, settings: &serde_json::Map<String, Value>) -> Result<Plan> {
+        as_original(&self.info(), &[], self.tune().is_some(), settings).or(())?;
+        Clones::plan(self, name, original).await
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use vmoon_core::{
     Code, Error, Result,
-    driver::{Clones, Handle, Plan},
+    driver::{Clones, Driver as _, Handle, Plan, as_original},
     name::escape,
     spec::Problems,
 };
@@ -16,14 +16,8 @@ use vmoon_xapi::records::PowerState;
 const OTHERWISE: [&str; 3] = ["copy", "sr", "description"];
 
 impl Pool {
-    async fn plan_copy(&self, name: &str, uuid: &str, given: &Map<String, Value>) -> Result<Plan> {
+    async fn plan_copy(&self, name: &str, uuid: &str, given: &Map<String, Value>, mut problems: Problems) -> Result<Plan> {
         let (_, vm) = self.known(uuid).await?;
-        let mut problems = Problems::default();
-        for setting in given.keys().filter(|setting| !OTHERWISE.contains(&setting.as_str())) {
-            let what =
-                format!("a copy has this as its original does; {} can be said, and the rest changed afterwards", OTHERWISE.join(", "));
-            problems.add(format!("settings.{}", escape(setting)), what);
-        }
         let facts = self.facts().await?;
         let mut settings = Settings { original: Some(vm.uuid.clone()), template_name: vm.name_label.clone(), ..Settings::default() };
         settings::copying(given, &facts, &mut settings, &mut problems);
@@ -67,10 +61,11 @@ impl Pool {
 #[async_trait]
 impl Clones for XcpngDriver {
     async fn plan(&self, name: &str, original: &Handle) -> Result<Plan> {
-        self.0.plan_copy(name, &uuid(original)?, &Map::new()).await
+        self.0.plan_copy(name, &uuid(original)?, &Map::new(), Problems::default()).await
     }
 
     async fn plan_with(&self, name: &str, original: &Handle, settings: &Map<String, Value>) -> Result<Plan> {
-        self.0.plan_copy(name, &uuid(original)?, settings).await
+        let problems = as_original(&self.info(), &OTHERWISE, self.tune().is_some(), settings);
+        self.0.plan_copy(name, &uuid(original)?, settings, problems).await
     }
 }

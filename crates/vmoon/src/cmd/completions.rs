@@ -129,7 +129,8 @@ fn environment_of(line: impl Iterator<Item = OsString>) -> String {
 
 /// What the daemon answers, if it runs and is quick.
 fn ask<T>(question: impl AsyncFnOnce(Client) -> Result<T>) -> Option<T> {
-    let client = Client::new(Paths::from_env().ok()?.socket());
+    let paths = Paths::from_env().ok()?;
+    let client = Client::of(&paths.state, paths.found_socket());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     runtime.block_on(async { tokio::time::timeout(PATIENCE, question(client)).await }).ok()?.ok()
 }

@@ -205,3 +205,16 @@ fn a_snapshot_brings_a_machine_back_also_after_the_daemon_was_killed() {
     home.json(&["snapshot", "revert", "one", "never", "--yes"]).fails("snapshot.not_found", 3);
     home.clear();
 }
+
+/// It was told to change afterwards what machines of this kind can never change, also of settings that are none.
+#[test]
+fn what_a_copy_cannot_have_otherwise_is_told_truly() {
+    let home = home();
+    let refused = home.json(&["clone", "one", "two", "--set", "memory=1G", "--set", "foo=bar"]);
+    refused.fails("spec.invalid", 2);
+    assert!(refused.err.contains("settings.foo: machines of kind lua have no such setting; they have runtime, "), "{refused:?}");
+    assert!(refused.err.contains("settings.memory: ") && refused.err.contains("vmoon create NAME --set memory=VALUE"), "{refused:?}");
+    assert!(!refused.err.contains("vmoon set"), "{refused:?}");
+    home.json(&["set", "one", "memory=1G"]).fails("driver.unsupported", 9);
+    home.clear();
+}

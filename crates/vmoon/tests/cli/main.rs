@@ -5,6 +5,7 @@ mod clone;
 mod data;
 #[path = "../../../packages/tests/it/mirror/debs.rs"]
 mod debs;
+mod elsewhere;
 mod environments;
 mod escapes;
 mod files;
