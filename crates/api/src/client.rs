@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Mutex,
 };
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::Instant};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{self, Message as Ws, client::IntoClientRequest, handshake::client::Request, http::HeaderValue},
@@ -39,6 +39,29 @@ pub struct Client {
 
 fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(Code::DaemonUnreachable, "the daemon does not answer").source(error).hint("see `vmoon daemon status` and the daemon's log")
+}
+
+/// A call that is under way, for those who watch: what was asked and how long the answer took. Neither queries nor bodies are told, which
+/// may hold what is secret.
+struct Asked(Option<(Method, String, Instant)>);
+
+impl Asked {
+    fn new(method: Method, target: &str) -> Self {
+        let watched = tracing::enabled!(tracing::Level::DEBUG);
+        Self(watched.then(|| (method, target.split('?').next().unwrap_or_default().to_owned(), Instant::now())))
+    }
+
+    /// Tells what came of it.
+    fn told<T>(self, answer: Result<(hyper::StatusCode, T)>) -> Result<(hyper::StatusCode, T)> {
+        if let Some((method, path, began)) = self.0 {
+            let (method, took) = (method.as_str(), began.elapsed().as_secs_f64() * 1e3);
+            match &answer {
+                Ok((status, _)) => tracing::debug!("{method} {path} {} {took:.1} ms", status.as_u16()),
+                Err(error) => tracing::debug!("{method} {path} {} {took:.1} ms", error.code()),
+            }
+        }
+        answer
+    }
 }
 
 impl Client {
@@ -86,6 +109,20 @@ impl Client {
     /// Calls one endpoint.
     pub(crate) async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, request: &impl Serialize) -> Result<T> {
         let out = route::outgoing(method, path, request)?;
+        let asked = Asked::new(method, &out.target);
+        let (status, body) = asked.told(self.exchange(method, out).await)?;
+        if status.is_success() {
+            return serde_json::from_slice(&body)
+                .map_err(|error| Error::new(Code::WireMalformed, "the daemon's answer cannot be understood").source(error));
+        }
+        Err(match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => body.error.into(),
+            Err(_) => Error::new(Code::WireMalformed, format!("the daemon answered {status} and no reason")),
+        })
+    }
+
+    /// Asks, and gives the answer whatever it says.
+    async fn exchange(&self, method: Method, out: route::Outgoing) -> Result<(hyper::StatusCode, Bytes)> {
         let mut http = hyper::Request::builder()
             .method(method.as_str())
             .uri(out.target)
@@ -106,18 +143,17 @@ impl Client {
         }
         let body = body.collect().await.map_err(unreachable)?.to_bytes();
         self.idle.lock().unwrap_or_else(|e| e.into_inner()).push(sender);
-        if head.status.is_success() {
-            return serde_json::from_slice(&body)
-                .map_err(|error| Error::new(Code::WireMalformed, "the daemon's answer cannot be understood").source(error));
-        }
-        Err(match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(body) => body.error.into(),
-            Err(_) => Error::new(Code::WireMalformed, format!("the daemon answered {} and no reason", head.status)),
-        })
+        Ok((head.status, body))
     }
 
     async fn websocket(&self, path: &str, protocol: &str, request: &impl Serialize) -> Result<WebSocketStream<UnixStream>> {
         let out = route::outgoing(Method::Get, path, request)?;
+        let asked = Asked::new(Method::Get, &out.target);
+        let opened = self.upgrade(out, protocol).await;
+        asked.told(opened.map(|stream| (hyper::StatusCode::SWITCHING_PROTOCOLS, stream))).map(|(_, stream)| stream)
+    }
+
+    async fn upgrade(&self, out: route::Outgoing, protocol: &str) -> Result<WebSocketStream<UnixStream>> {
         let broken = |error: &dyn std::fmt::Display| Error::internal(format!("a WebSocket request cannot be built: {error}"));
         let mut http: Request = format!("ws://vmoon{}", out.target).into_client_request().map_err(|e| broken(&e))?;
         for (name, value) in [("sec-websocket-protocol", protocol.to_owned()), (PROTOCOL_HEADER, protocol_header())] {

@@ -445,6 +445,14 @@ pub struct ConnectionView {
     /// What people should know of it although it works.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concerns: Vec<String>,
+    /// Whether its machines can tell their addresses.
+    #[serde(default = "addresses")]
+    pub addresses: bool,
+}
+
+/// What a daemon means that says nothing of it.
+fn addresses() -> bool {
+    true
 }
 
 /// How a connection has answered.

@@ -77,6 +77,17 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     p[i..].iter().all(|c| *c == '*')
 }
 
+/// Whether a `[` of the pattern is not closed: it stands for itself then, which is seldom what was meant.
+pub fn is_broken(pattern: &str) -> bool {
+    let mut rest = pattern;
+    while let Some((_, class)) = rest.split_once('[') {
+        let first = if class.starts_with('!') { 2 } else { 1 };
+        let Some(end) = class.char_indices().skip(first).find(|(_, c)| *c == ']') else { return true };
+        rest = &class[end.0 + 1..];
+    }
+    false
+}
+
 /// If `pattern` begins with a class that contains `c`: how many characters of the pattern it takes.
 fn class(pattern: &[char], c: char) -> Option<usize> {
     let negated = pattern.get(1) == Some(&'!');
@@ -108,6 +119,15 @@ mod tests {
         assert_eq!(Target::parse("web01").unwrap().session(), MAIN);
         for bad in ["", ":x", "x/", "c:", "/s"] {
             assert_eq!(Target::parse(bad).unwrap_err().code(), Code::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_class_is_closed_or_broken() {
+        for (pattern, broken) in
+            [("a[0-3]*[!x]", false), ("a[0", true), ("[]]", false), ("[]", true), ("[!]", true), ("a[b]c[", true), ("ab]", false)]
+        {
+            assert_eq!(is_broken(pattern), broken, "{pattern}");
         }
     }
 

@@ -41,7 +41,7 @@ pub(crate) struct Globals {
     /// Print only what was asked for: no progress, no hints, nothing after a change
     #[arg(short, long, global = true, help_heading = "Everywhere")]
     pub(crate) quiet: bool,
-    /// Say more; twice: every call of the API
+    /// Say more, such as which daemon is asked; twice: every call of the API, without what it carries [env: VMOON_LOG]
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Everywhere")]
     pub(crate) verbose: u8,
     /// When to use colour (NO_COLOR and CLICOLOR_FORCE are obeyed)

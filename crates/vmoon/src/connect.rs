@@ -15,6 +15,7 @@ use std::{
         unix::fs::OpenOptionsExt as _,
     },
     path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 use tokio::time::timeout;
@@ -44,13 +45,15 @@ pub(crate) struct Daemon {
     client: Client,
     out: Out,
     autostart: bool,
+    /// Whether it was said which daemon is asked.
+    introduced: AtomicBool,
 }
 
 impl Daemon {
     /// Nothing is connected yet.
     pub(crate) fn new(paths: Paths, out: Out) -> Self {
         let off = env::var_os("VMOON_NO_AUTOSTART").is_some_and(|value| !value.is_empty() && value != "0");
-        Self { client: Client::of(&paths.state, paths.found_socket()), paths, out, autostart: !off }
+        Self { client: Client::of(&paths.state, paths.found_socket()), paths, out, autostart: !off, introduced: AtomicBool::new(false) }
     }
 
     /// Where it keeps things.
@@ -123,6 +126,7 @@ impl Daemon {
 
     async fn repeat<T>(&self, limit: Duration, call: impl AsyncFn(&Client) -> Result<T>) -> Result<T> {
         for _ in 1..TRIES {
+            self.introduce().await;
             match bounded(limit, call(&self.client)).await {
                 Err(error) if is_away(&error) => {
                     tracing::debug!(error = %error.chain(), "no daemon answers");
@@ -132,6 +136,18 @@ impl Daemon {
             }
         }
         bounded(limit, call(&self.client)).await
+    }
+
+    /// Says with -v which daemon is asked, once. One that does not answer is no concern of this.
+    async fn introduce(&self) {
+        if !self.out.is_verbose() || self.introduced.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Ok(hello) = bounded(ANSWER, self.client.hello(Empty {})).await {
+            self.introduced.store(true, Ordering::Relaxed);
+            let (pid, version) = (hello.pid, escape(&hello.version));
+            self.out.step(&format!("asking the daemon at {} (process {pid}, version {version})", self.client.socket().display()));
+        }
     }
 
     /// Starts the daemon because the user says so, whatever the environment forbids.

@@ -3,7 +3,7 @@
 use crate::connect::Daemon;
 use std::collections::HashSet;
 use vmoon_api::{Api as _, requests::Empty, views::MachineView};
-use vmoon_core::{Code, Error, Result, name::escape, target::Target, target::glob};
+use vmoon_core::{Code, Error, Result, name::escape, target::Target, target::glob, target::is_broken};
 
 /// One machine to do something with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +132,9 @@ fn choose(targets: &[Target], known: &[MachineView]) -> Result<Selection> {
             glob(&target.machine, &view.name) && target.connection.as_deref().is_none_or(|connection| glob(connection, &view.connection))
         };
         let found: Vec<&MachineView> = known.iter().filter(fits).collect();
+        if found.is_empty() && is_broken(&target.machine) {
+            return Err(unclosed(&target.machine));
+        }
         if found.is_empty() {
             return Err(
                 Error::new(Code::MachineNotFound, format!("no machine matches \"{}\"", escape(&machine_of(target)))).hint("vmoon list")
@@ -141,6 +144,11 @@ fn choose(targets: &[Target], known: &[MachineView]) -> Result<Selection> {
     }
     let single = targets.len() == 1 && !targets[0].is_glob();
     Ok(Selection { machines, single })
+}
+
+/// What is said of a pattern that fits nothing and whose `[` is not closed.
+pub(crate) fn unclosed(pattern: &str) -> Error {
+    Error::new(Code::Usage, format!("\"{}\": a [ is not closed", escape(pattern))).hint("write for example web[0-9]")
 }
 
 /// How many names one set of braces may stand for.
@@ -223,6 +231,7 @@ mod tests {
         assert_eq!(names(&["lab:*"]), ["web2"]);
         assert_eq!(names(&["db", "db", "lab:x"]), ["db", "lab:x"], "a plain name needs no list");
         assert_eq!(choose(&parse(&["x*"]), &known).unwrap_err().code(), Code::MachineNotFound);
+        assert_eq!(choose(&parse(&["web[0"]), &known).unwrap_err().code(), Code::Usage);
         assert!(choose(&parse(&["db"]), &[]).unwrap().single && !choose(&parse(&["d*"]), &known).unwrap().single);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     ctx::Ctx,
+    exit::Exit,
     out::{progress::Progress, time},
 };
 use std::{future::Future, time::Duration};
@@ -157,6 +158,14 @@ pub(crate) async fn operation(ctx: &Ctx, id: OperationId, what: &str, until: Opt
 /// Stopped waiting because of one Ctrl-C.
 pub(crate) fn detached(what: &str) -> Error {
     Error::new(Code::Cancelled, format!("{what}: not waited for"))
+}
+
+/// The exit of a verb that was left by one Ctrl-C: the hint has said so already, and only programs need to be told in their way.
+///
+/// # Errors
+/// That of [`detached`], for programs.
+pub(crate) fn left(ctx: &Ctx, what: &str) -> Result<Exit> {
+    if ctx.out.format().is_machine() { Err(detached(what)) } else { Ok(Exit(Code::Cancelled.exit())) }
 }
 
 /// The operation, or what it failed with.

@@ -197,6 +197,7 @@ impl Entry {
             fingerprint: row.fingerprint,
             secret: row.secret,
             concerns: self.driver.concerns(),
+            addresses: self.driver.addresses().is_some(),
         }
     }
 }
@@ -252,6 +253,11 @@ impl Connections {
                 .hint(format!("the kinds are: {}", kinds.join(", "))));
         };
         maker.make(connection, access)
+    }
+
+    /// Whether somebody can make connections of a kind; what is part of the daemon nobody makes.
+    pub(crate) fn makes(&self, kind: &str) -> bool {
+        self.makers.iter().any(|maker| maker.kind() == kind)
     }
 
     /// All of them, in the order they were added.

@@ -186,7 +186,8 @@ impl Task {
             self.row.since_ms = now;
             change.moved = true;
             self.last_exit = self.row.exit.clone();
-            if matches!(status.state, State::Starting) {
+            // How an earlier life ended is no news of one that runs, however it came to run: by a start, or by a return to a snapshot.
+            if matches!(status.state, State::Starting | State::Running | State::Paused) {
                 self.row.exit = None;
             }
             // The start that was to follow the creation had begun when a daemon was killed before it could store that.

@@ -152,6 +152,10 @@ impl Service {
     /// Gives a connection a new secret, or another fingerprint to accept. What does not let us in is not kept.
     pub(super) async fn login(&self, request: LoginConnection) -> Result<ConnectionView> {
         let entry = self.context.connections.find(&request.connection)?;
+        if !self.context.connections.makes(&entry.connection().kind) {
+            return Err(Error::new(Code::Usage, format!("{} is this computer: nobody logs in to it", name::escape(&request.connection)))
+                .hint("connections to other hosts: vmoon connection list"));
+        }
         let before = entry.access();
         let new = secret(request.password)?;
         let mut connection = entry.connection();

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 use vmoon_api::views::{MachineView, QuotaView, Share};
-use vmoon_core::{Code, Error, MachineId, Result, machine::State, spec::MachineSpec};
+use vmoon_core::{Code, Error, MachineId, Result, machine::State, size, spec::MachineSpec};
 
 /// What was promised and does not show in the machines yet.
 #[derive(Debug, Default)]
@@ -46,9 +46,11 @@ fn runs(state: State) -> bool {
     !matches!(state, State::Creating | State::Stopped | State::Suspended | State::Broken | State::Gone)
 }
 
+const RAISE: &str = "or raise it in config.toml ([quota]) and restart the daemon; `vmoon daemon status` shows it";
+
 fn over(what: &str, used: u64, allowed: u64, hint: &str) -> Error {
     Error::new(Code::QuotaExceeded, format!("the quota of {what} is used up: {used} of {allowed}"))
-        .hint(format!("{hint}, or raise it in config.toml ([quota]) and restart the daemon; `vmoon daemon status` shows it"))
+        .hint(format!("{hint}, {RAISE}"))
         .detail(serde_json::json!({ "quota": what, "used": used, "limit": allowed }))
 }
 
@@ -98,7 +100,16 @@ impl Ledger {
         if let Some(allowed) = self.quota.memory
             && memory.saturating_add(asked.unwrap_or(0)) > allowed
         {
-            return Err(over("memory, bytes", memory, allowed, "stop machines that are not needed: vmoon stop NAME"));
+            let asked = asked.unwrap_or(0);
+            let text = format!(
+                "the quota of memory leaves no room: {} is asked for, running machines have {}, and {} is allowed in all",
+                size::show(asked),
+                size::show(memory),
+                size::show(allowed)
+            );
+            return Err(Error::new(Code::QuotaExceeded, text)
+                .hint(format!("give it less, or stop machines that are not needed: vmoon stop NAME, {RAISE}"))
+                .detail(serde_json::json!({ "quota": "memory", "asked": asked, "used": memory, "limit": allowed })));
         }
         Ok(asked.unwrap_or(0))
     }

@@ -70,6 +70,10 @@ impl Service {
     }
 
     fn unknown_machine(&self, text: &str) -> Error {
+        if text.contains(['*', '?', '[', '{']) {
+            return Error::new(Code::Usage, format!("\"{}\" may stand for several machines, and one is meant here", escape(text)))
+                .hint(format!("name one of them: vmoon list '{}'", escape(text)));
+        }
         let near = self.context.machines().iter().map(|m| m.view().name.clone()).filter(|name| near(name, text)).min();
         let error = Error::new(Code::MachineNotFound, format!("no machine is named \"{}\"", escape(text)));
         match near {

@@ -58,12 +58,19 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
     }
     Target::parse(&args.machine)?;
     let request = SessionRef { session: format!("{machine}/{SERIAL}") };
-    let session = ctx.daemon.hold(async |client| client.open_session(request.clone()).await).await.map_err(|error| match error.code() {
-        Code::SessionChannel => {
-            error.hint(format!("its sessions: vmoon show {0}; its screen: vmoon console {0} --viewer", escape(&machine)))
+    let session = match ctx.daemon.hold(async |client| client.open_session(request.clone()).await).await {
+        Err(error) if error.code() == Code::SessionChannel => {
+            let request = MachineRef { machine: machine.clone() };
+            let screens = ctx.daemon.hold(async |client| client.list_displays(request.clone()).await).await;
+            let name = escape(&machine);
+            return Err(error.hint(if screens.is_ok_and(|screens| !screens.is_empty()) {
+                format!("its sessions: vmoon show {name}; its screen: vmoon console {name} --viewer")
+            } else {
+                format!("it has no serial console; its sessions: vmoon show {name}, and to work in one: vmoon attach {name}")
+            }));
         }
-        _ => error,
-    })?;
+        opened => opened?,
+    };
     let mode = match (args.read_only, args.take) {
         (true, _) => Mode::Viewer,
         (_, true) => Mode::Takeover,

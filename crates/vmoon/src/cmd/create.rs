@@ -21,11 +21,12 @@ use std::{
 use tokio::time::Instant;
 use vmoon_api::{
     Api as _,
-    requests::{CreateMachine, MachineRef, Ready, WaitMachine},
+    requests::{CreateMachine, Empty, MachineRef, Ready, WaitMachine},
     views::{Answered, MachineView, PlanView},
 };
 use vmoon_core::{
     Code, Error, Result,
+    connection::LOCAL,
     machine::{Answer, State},
     name::escape,
     spec::{Lifetime, MachineSpec},
@@ -198,6 +199,9 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         }
         return show_plans(ctx, requests, plan).await;
     }
+    if let Some(goal) = args.until {
+        reachable(ctx, &requests, goal).await?;
+    }
     let until = args.wait.limit.until(wait::DEFAULT)?;
     let (no_wait, start, goal) = (args.wait.no_wait, args.start || args.until.is_some(), args.until);
     // What is said of one of many is said once.
@@ -251,6 +255,30 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
         ctx.out.hint(&format!("vmoon start {}", escape(&machine_of(&Target::parse(&args.names[0])?))));
     }
     Ok(exit)
+}
+
+/// Refuses to wait for what machines of a connection never have, before any of them is made.
+async fn reachable(ctx: &Ctx, requests: &[CreateMachine], goal: Ready) -> Result<()> {
+    if goal == Ready::Session {
+        return Ok(());
+    }
+    let known = ctx.daemon.ask(async |client| client.list_connections(Empty {}).await).await?;
+    for request in requests {
+        let named = |name: &str| known.iter().find(|one| one.name == name || one.id.to_string() == name);
+        let meant = match &request.connection {
+            Some(name) => named(name),
+            None => known.iter().find(|one| one.default).or_else(|| named(LOCAL)),
+        };
+        // What is not there, or does not work, is told by who makes the machine.
+        if let Some(one) = meant.filter(|one| !one.addresses && one.error.is_none()) {
+            return Err(Error::new(
+                Code::DriverUnsupported,
+                format!("machines of kind {} cannot tell addresses; nothing was created", one.kind),
+            )
+            .hint("--until session waits for what they have"));
+        }
+    }
+    Ok(())
 }
 
 /// Says what would be done, once, and for which machines; what would fail is told for each.

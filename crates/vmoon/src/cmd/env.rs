@@ -246,7 +246,7 @@ pub(crate) async fn run(ctx: &Ctx, args: Args) -> Result<Exit> {
             if ctx.out.format().is_machine() {
                 ctx.out.one(&chosen, &chosen.name, &[])?;
             }
-            ctx.out.changed(&format!("`pkg` and `env` mean {} now (Lua {}, {} rocks)", chosen.name, chosen.lua, chosen.rocks))?;
+            ctx.out.changed(&format!("`pkg` and `env` mean {} now (Lua {}, {})", chosen.name, chosen.lua, rocks(chosen.rocks)))?;
             Ok(Exit::OK)
         }
         Verb::Rm { names, yes, missing_ok, dry_run } => remove(ctx, &names, yes, missing_ok, dry_run).await,
@@ -333,12 +333,16 @@ async fn show(ctx: &Ctx, name: String) -> Result<Exit> {
         let current = if one.current { " (current)" } else { "" };
         rows.push((
             "generation".to_owned(),
-            format!("{}: {}, {}, {} rocks{current}", one.number, time::utc(one.created_ms), one.what, one.rocks),
+            format!("{}: {}, {}, {}{current}", one.number, time::utc(one.created_ms), one.what, rocks(one.rocks)),
         ));
     }
     rows.retain(|(_, value)| !value.is_empty());
     ctx.out.one(&shown, &shown.name, &rows)?;
     Ok(Exit::OK)
+}
+
+fn rocks(n: u64) -> String {
+    out::count(n, "rock", "rocks")
 }
 
 async fn remove(ctx: &Ctx, names: &[String], yes: bool, missing_ok: bool, dry_run: bool) -> Result<Exit> {
@@ -355,7 +359,10 @@ async fn remove(ctx: &Ctx, names: &[String], yes: bool, missing_ok: bool, dry_ru
             .iter()
             .map(|one| {
                 let what = match one.machines.as_slice() {
-                    [] => format!("its {} rocks and {} generations are deleted", one.rocks, one.generations.as_ref().map_or(0, Vec::len)),
+                    [] => {
+                        let generations = one.generations.as_ref().map_or(0, Vec::len) as u64;
+                        format!("deletes {} and {}", rocks(one.rocks), out::count(generations, "generation", "generations"))
+                    }
                     machines => format!("refused: {} use it", machines.join(", ")),
                 };
                 (one.name.clone(), what)
@@ -365,7 +372,7 @@ async fn remove(ctx: &Ctx, names: &[String], yes: bool, missing_ok: bool, dry_ru
         return Ok(Exit::OK);
     }
     if !yes && !found.is_empty() {
-        let list = found.iter().map(|one| format!("{} ({} rocks)", escape(&one.name), one.rocks)).collect::<Vec<_>>().join(", ");
+        let list = found.iter().map(|one| format!("{} ({})", escape(&one.name), rocks(one.rocks))).collect::<Vec<_>>().join(", ");
         let agreed = out::confirm(&format!("Delete {list} with all generations?")).ok_or_else(|| {
             Error::new(Code::Usage, "deleting needs a yes, and there is no terminal to ask on").hint("add --yes if you are sure")
         })?;

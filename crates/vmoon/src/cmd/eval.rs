@@ -151,7 +151,7 @@ async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool) -> Result<Exit> {
             return Err(Error::new(Code::Timeout, format!("{name} has not taken the command in time, and may still take it"))
                 .hint(format!("how it stands: vmoon show {name}")));
         }
-        Err(_) => return Err(wait::detached("the command")),
+        Err(_) => return wait::left(ctx, "the command"),
     };
     let id = view.id;
     if no_wait {
@@ -184,7 +184,7 @@ async fn one(ctx: &Ctx, chunk: &Chunk<'_>, no_wait: bool) -> Result<Exit> {
         Left::Late => Err(Error::new(Code::Timeout, "the command takes longer than was to be waited; it goes on")
             .hint(format!("vmoon wait {id}, vmoon read --command {id}, vmoon interrupt {}", escape(&chunk.name)))
             .detail(serde_json::json!({ "command": id }))),
-        Left::Detached => Err(wait::detached("the command")),
+        Left::Detached => wait::left(ctx, "the command"),
         Left::Cancel => {
             let request = CommandRef { command: id.to_string(), wait_ms: Some(2_000) };
             let view = ctx.daemon.ask(async |client| client.interrupt_command(request.clone()).await).await?;

@@ -141,7 +141,7 @@ pub(crate) async fn run(ctx: &Ctx, many: Many) -> Result<Exit> {
         None => Ok(exit),
         Some(Left::Late) => Err(Error::new(Code::Timeout, "some machines take longer than was to be waited; their commands go on")
             .hint("the same with --timeout, or vmoon interrupt")),
-        Some(Left::Detached) => Err(wait::detached("the commands")),
+        Some(Left::Detached) => wait::left(ctx, "the commands"),
         Some(Left::Cancel) => {
             for picked in &many.sessions {
                 let request = Interrupt { session: picked.machine.clone(), command: None };

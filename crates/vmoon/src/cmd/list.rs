@@ -7,10 +7,13 @@ use crate::{
         table::{Cell, Column, View},
         time,
     },
-    select::all_braces,
+    select::{all_braces, unclosed},
 };
 use vmoon_api::{Api as _, requests::Empty, views::MachineView};
-use vmoon_core::{Result, target::glob};
+use vmoon_core::{
+    Result,
+    target::{glob, is_broken},
+};
 
 const EXAMPLES: &str = "Examples:
   vmoon list
@@ -62,6 +65,10 @@ pub(crate) async fn run(ctx: &Ctx, mut args: Args) -> Result<Exit> {
     args.names = all_braces(&args.names)?;
     let labels = args.view.take_filters("label.")?;
     let mut machines = ctx.daemon.ask(async |client| client.list_machines(Empty {}).await).await?;
+    let broken = |name: &&String| is_broken(name) && !machines.iter().any(|machine| glob(name, &machine.name));
+    if let Some(name) = args.names.iter().find(broken) {
+        return Err(unclosed(name));
+    }
     machines.retain(|machine| {
         let label = |name: &str| machine.spec.as_ref().and_then(|spec| spec.labels.get(name).cloned());
         let named = args.names.is_empty() || args.names.iter().any(|name| glob(name, &machine.name));

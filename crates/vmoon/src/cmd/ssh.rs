@@ -137,10 +137,11 @@ async fn help(ctx: &Ctx, machine: &str, error: Error, until: Option<Instant>, he
     match error.code() {
         // Nobody has said who logs in: as ssh does, the user of this name.
         Code::SessionChannel | Code::DriverUnsupported if !std::mem::replace(&mut helped.user, true) => {
-            let Some(user) = vmoon_sys::login::Login::from_env().user else { return Err(error) };
+            let hopeless = |error: Error| error.hint(format!("nobody can log in to {name}; to work in it: vmoon attach {name}"));
+            let Some(user) = vmoon_sys::login::Login::from_env().user else { return Err(hopeless(error)) };
             let settings = [("ssh-user".to_owned(), Value::from(user.as_str()))].into_iter().collect();
             if set(ctx, machine, settings, until).await.is_err() {
-                return Err(error);
+                return Err(hopeless(error));
             }
             ctx.out.note(&format!("nobody has said who logs in to {name}: {} does, unless you say --user", escape(&user)));
             Ok(())

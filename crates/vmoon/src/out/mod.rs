@@ -170,6 +170,11 @@ impl Out {
         self.err_bytes(format!("{} {text}\n", self.notes.paint(Style::Warn, "warning:")).as_bytes());
     }
 
+    /// Whether more is to be said.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose > 0
+    }
+
     /// A step, with -v.
     pub(crate) fn step(&self, text: &str) {
         if self.verbose > 0 {
@@ -261,6 +266,11 @@ impl Out {
     pub(crate) fn paint(&self) -> &Paint {
         &self.data
     }
+}
+
+/// So many of something: `1 file`, `2 files`.
+pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// Text that may hold several lines: each is made safe to show.

@@ -201,11 +201,22 @@ pub(crate) fn csv_rows(rows: &[(String, String)]) -> Result<Vec<u8>> {
     write_csv(&records)
 }
 
-/// Objects as CSV; the columns are the simple fields of the first.
+/// Objects as CSV. The columns are the simple fields of all of them: each stands behind the field that it follows where it first comes.
 pub(crate) fn csv_values(items: &[serde_json::Value]) -> Result<Vec<u8>> {
     let simple = |value: &serde_json::Value| !value.is_object() && !value.is_array();
-    let Some(first) = items.iter().find_map(|item| item.as_object()) else { return Ok(Vec::new()) };
-    let names: Vec<String> = first.iter().filter(|(_, value)| simple(value)).map(|(name, _)| name.clone()).collect();
+    let mut names: Vec<String> = Vec::new();
+    for object in items.iter().filter_map(|item| item.as_object()) {
+        let mut behind = 0;
+        for (name, _) in object.iter().filter(|(_, value)| simple(value)) {
+            behind = 1 + names.iter().position(|known| known == name).unwrap_or_else(|| {
+                names.insert(behind, name.clone());
+                behind
+            });
+        }
+    }
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
     let text = |value: Option<&serde_json::Value>| match value {
         None | Some(serde_json::Value::Null) => String::new(),
         Some(serde_json::Value::String(text)) => text.clone(),
@@ -252,6 +263,7 @@ pub(crate) fn pairs(rows: &[(String, String)], paint: &Paint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     type Row = (&'static str, u64);
     const COLUMNS: &[Column<Row>] = &[
@@ -283,6 +295,15 @@ mod tests {
         assert_eq!(render(&rows, &all, true, &Paint::off()), "NAME         SIZE\na\\u{1b}[31m  1\nbc           22\n");
         assert_eq!(render::<Row>(&[], &all, false, &Paint::off()), "");
         assert_eq!(names(&rows, COLUMNS), "a\\u{1b}[31m\nbc\n");
+    }
+
+    #[test]
+    fn csv_of_objects_has_the_columns_of_all_rows() {
+        let items =
+            [json!({"name": "a", "at": 1}), json!({"name": "b", "parent": "a", "at": 2, "list": []}), json!({"name": "c", "note": "n"})];
+        let expect = "name,note,parent,at\na,,,1\nb,,a,2\nc,n,,\n";
+        assert_eq!(String::from_utf8(csv_values(&items).unwrap()).unwrap(), expect);
+        assert_eq!(csv_values(&[]).unwrap(), b"");
     }
 
     #[test]

@@ -49,17 +49,17 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     size::parse(text).ok_or_else(|| "write an amount such as 64K, 256M or 1G".to_owned())
 }
 
-/// Bytes for people: `256M`, `1.5G`.
+/// Bytes for people: `7B`, `256M`, `1.5G`.
 pub(crate) fn bytes(n: u64) -> String {
     let mut value = n as f64;
-    for unit in ["", "K", "M", "G", "T"] {
+    for unit in ["B", "K", "M", "G", "T"] {
         if value < 1024.0 || unit == "T" {
             let text = if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") };
             return format!("{text}{unit}");
         }
         value /= 1024.0;
     }
-    n.to_string()
+    format!("{n}B")
 }
 
 /// Milliseconds of a duration for the wire.
@@ -88,7 +88,7 @@ mod tests {
         for bad in ["", "M", "1X", "-1", "1.2.3", "99999999999T"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
-        assert_eq!((bytes(0).as_str(), bytes(1536).as_str(), bytes(256 << 20).as_str()), ("0", "1.5K", "256M"));
+        assert_eq!((bytes(0).as_str(), bytes(1536).as_str(), bytes(256 << 20).as_str()), ("0B", "1.5K", "256M"));
         assert_eq!(utc(0), "1970-01-01T00:00:00Z");
         assert_eq!(utc(u64::MAX), "9999-12-31T23:59:59Z", "a hostile time does not panic");
         assert_eq!((ago(0, 59_000).as_str(), ago(0, 3_700_000).as_str(), ago(9, 0).as_str()), ("59s", "1h1m", "0s"));

@@ -195,3 +195,43 @@ fn an_answer_that_is_no_answer_is_malformed() {
     home.json(&["list"]).fails("wire.malformed", 1);
     daemon.join().unwrap();
 }
+
+#[test]
+fn a_verb_about_one_machine_says_so_to_a_pattern() {
+    let home = Home::new();
+    home.run(&["create", "fold-1", "--start"]).ok();
+    for args in [&["attach", "fold-*"][..], &["read", "fold-*"], &["logs", "fold-*"], &["session", "show", "fold-{1,2}"], &["ip", "fold-?"]]
+    {
+        let ran = home.json(args);
+        ran.fails_with_hint("usage", 2);
+        assert!(ran.err.contains("one is meant here"), "{ran:?}");
+    }
+    home.end();
+}
+
+#[test]
+fn what_a_hint_says_can_be_done() {
+    let home = Home::new();
+    home.run(&["create", "lab", "--start"]).ok();
+    for args in [&["console", "lab"][..], &["ssh", "lab"]] {
+        let ran = home.run(args);
+        assert!(ran.code != 0 && ran.err.contains("vmoon attach lab"), "{ran:?}");
+        assert!(!ran.err.contains("--viewer") && !ran.err.contains("write lab/main"), "{ran:?}");
+    }
+    let ran = home.run(&["connection", "login", "local"]);
+    assert!(ran.code == 2 && ran.err.contains("local is this computer"), "{ran:?}");
+    home.end();
+}
+
+#[test]
+fn what_can_never_come_is_refused_before_anything_is_made() {
+    let home = Home::new();
+    for goal in ["ip", "ssh"] {
+        let ran = home.json(&["create", "one", "two", "--until", goal]);
+        ran.fails_with_hint("driver.unsupported", 9);
+        assert!(ran.err.contains("nothing was created"), "{ran:?}");
+    }
+    assert_eq!(home.json(&["list"]).ok().trim(), "[]");
+    home.run(&["create", "one", "--until", "session"]).ok();
+    home.end();
+}

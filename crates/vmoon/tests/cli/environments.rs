@@ -102,8 +102,8 @@ fn what_does_not_suit_is_refused_with_the_reason() {
     place.generation("new", "5.4", 1, "hello");
     let ran = place.home.run(&["run", "--env", "new", "--runtime", "lua5.1", "-e", "return 1"]);
     assert!(ran.code == 2 && ran.err.contains("packages for Lua 5.4") && ran.err.contains("Lua 5.1"), "{ran:?}");
-    place.home.json(&["run", "--env", "nope", "-e", "return 1"]).fails_with_hint("environment.not_found", 3);
-    place.home.json(&["run", "--env", "../new", "-e", "return 1"]).fails("name.invalid", 2);
+    place.home.json(&["run", "--map", "-", "--env", "nope", "-e", "return 1"]).fails_with_hint("environment.not_found", 3);
+    place.home.json(&["run", "--map", "-", "--env", "../new", "-e", "return 1"]).fails("name.invalid", 2);
     place.home.json(&["create", "m", "--env", "nope"]).fails("environment.not_found", 3);
     place.home.json(&["create", "m", "--env", "x/y"]).fails("spec.invalid", 2);
     let refused = place.home.json(&["create", "m", "--env", "new", "--runtime", "luajit"]);

@@ -172,3 +172,25 @@ fn files_go_into_many_machines_and_come_out_of_many() {
     }
     home.end();
 }
+
+#[test]
+fn directories_on_the_way_are_made_and_a_file_there_is_named() {
+    let home = Home::new();
+    home.run(&["create", "lab"]).ok();
+    fs::create_dir_all(home.path("models/deep")).unwrap();
+    for name in ["models/a", "models/b", "models/deep/c"] {
+        fs::write(home.path(name), "1234567").unwrap();
+    }
+    let said = home.run(&["cp", "-r", "models", "lab:in/of/models"]).ok();
+    assert_eq!(said, "lab: copied 3 files, 2 directories, 21B\n");
+    assert_eq!(names(&work(&home, "lab").join("in/of/models")), ["a", "b", "deep"]);
+    assert_eq!(home.run(&["cp", "models/a", "lab:new//f"]).ok(), "lab: copied 1 file, 7B\n");
+    assert!(home.run(&["cp", "-r", "models/deep", "lab:one"]).ok().contains(", 1 directory, "));
+    for to in ["lab:new/f/g", "lab:new/f/g/h"] {
+        let ran = home.json(&["cp", "models/a", to]);
+        ran.fails_with_hint("file.refused", 6);
+        assert!(ran.err.contains("\\\"new/f\\\" is a file"), "{ran:?}");
+    }
+    home.json(&["cp", "models/a", "lab:../x/y"]).fails("file.refused", 6);
+    home.end();
+}

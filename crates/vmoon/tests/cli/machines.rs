@@ -136,3 +136,17 @@ fn a_grant_that_holds_our_own_state_is_warned_of_and_is_none_for_writing() {
     let got = home.run(&["create", "c", "--write", state]);
     assert!(got.code == 2 && got.err.contains("keeps its own state"), "{got:?}");
 }
+
+#[test]
+fn a_machine_that_runs_shows_no_end_of_an_earlier_life() {
+    let home = Home::new();
+    home.run(&["create", "lab", "--start"]).ok();
+    home.run(&["snapshot", "create", "lab", "before", "-q"]).ok();
+    home.run(&["kill", "lab", "-q"]).ok();
+    assert!(home.run(&["show", "lab"]).ok().contains("ended"));
+    home.run(&["snapshot", "revert", "lab", "before", "--yes"]).ok();
+    let shown = parse(&home.json(&["show", "lab"]).ok());
+    assert_eq!((&shown["state"], &shown["exit"]), (&"running".into(), &Value::Null), "{shown}");
+    assert!(!home.run(&["show", "lab"]).ok().contains("killed"));
+    home.end();
+}

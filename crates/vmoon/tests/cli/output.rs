@@ -88,3 +88,41 @@ fn completions_are_printed_and_answered_without_a_daemon() {
     assert!(asked().lines().any(|line| line == "lab"), "{}", asked());
     home.end();
 }
+
+#[test]
+fn verbose_names_the_daemon_and_twice_every_call_and_nothing_that_it_carries() {
+    let home = Home::new();
+    let ran = home.run(&["create", "lab", "--start", "-v"]);
+    assert!(ran.err.contains("starting the daemon") && ran.err.contains("asking the daemon at /"), "{ran:?}");
+    assert_eq!(ran.err.matches("asking the daemon").count(), 1, "{ran:?}");
+    assert!(!ran.err.contains("/v1/"), "{ran:?}");
+    let ran = home.run(&["eval", "lab", "return ...", "--arg", "hidden-thing", "-vv"]);
+    let call = ran.err.lines().find(|line| line.contains("POST /v1/sessions/lab/eval 200 ")).unwrap_or_else(|| panic!("{ran:?}"));
+    assert!(call.trim_end().ends_with(" ms") && !ran.err.contains("hidden-thing"), "{ran:?}");
+    assert_eq!(ran.out, "hidden-thing\n");
+    let ran = home.run(&["show", "nobody", "-vv"]);
+    assert!(ran.code == 3 && ran.err.contains("GET /v1/machines/nobody 404 "), "{ran:?}");
+    let asked = home.command(&["list"]).env("VMOON_LOG", "vmoon_api=debug").output().unwrap();
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("GET /v1/machines 200 "), "{asked:?}");
+    let quiet = home.run(&["list"]);
+    assert_eq!(quiet.err, "");
+    home.end();
+}
+
+#[test]
+fn a_list_has_the_columns_of_all_its_rows_and_a_pattern_that_is_broken_is_told() {
+    let home = Home::new();
+    home.run(&["create", "lab", "--start", "-q"]).ok();
+    // The first snapshot has no parent, and the column was left out.
+    for name in ["a", "b"] {
+        home.run(&["snapshot", "create", "lab", name, "-q"]).ok();
+    }
+    let csv = home.run(&["snapshot", "list", "lab", "-o", "csv"]).ok();
+    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    let parent = rows[0].iter().position(|name| *name == "parent").unwrap_or_else(|| panic!("{csv}"));
+    assert!(rows[1][parent].is_empty() && rows[2][parent] == "a" && rows[1].len() == rows[0].len(), "{csv}");
+    home.json(&["list", "lab[0"]).fails_with_hint("usage", 2);
+    home.json(&["stop", "lab[0"]).fails_with_hint("usage", 2);
+    assert_eq!(home.run(&["list", "lab[0]", "--no-header"]).ok(), "");
+    home.end();
+}

@@ -208,3 +208,17 @@ fn what_is_no_interpreter_is_told_before_it_gets_the_program() {
         assert_eq!(home.ok(["run", "--runtime", &mine, "-e", "return _VERSION"]), "Lua 5.4\n");
     }
 }
+
+#[test]
+fn leaving_a_command_by_one_ctrl_c_is_no_error() {
+    let home = Home::new();
+    home.ok(["create", "lab", "--start"]);
+    let mut terminal = Terminal::start(home.command(["eval", "lab", "print('rea'..'dy') while true do end"]));
+    terminal.expect("ready");
+    terminal.send(b"\x03");
+    terminal.expect("detached; the command goes on");
+    let (status, shown) = terminal.finish();
+    assert_eq!(status.code(), Some(130));
+    assert!(!shown.contains("error"), "the hint has said it: {shown}");
+    home.ok(["interrupt", "lab"]);
+}

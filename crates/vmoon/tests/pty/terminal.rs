@@ -137,7 +137,12 @@ impl Terminal {
     }
 
     /// Waits for the end of the program.
-    pub(crate) fn wait(mut self) -> ExitStatus {
+    pub(crate) fn wait(self) -> ExitStatus {
+        self.finish().0
+    }
+
+    /// Waits for the end of the program, and gives everything that it has shown, too.
+    pub(crate) fn finish(mut self) -> (ExitStatus, String) {
         let until = Instant::now() + LIMIT;
         let mut raw = self.screen.raw.lock().unwrap();
         while !raw.1 {
@@ -145,8 +150,9 @@ impl Terminal {
             assert!(!left.is_zero(), "it does not end; the screen holds:\n{}", plain(&raw.0));
             raw = self.screen.changed.wait_timeout(raw, left).unwrap().0;
         }
+        let shown = plain(&raw.0);
         drop(raw);
-        self.child.wait().unwrap()
+        (self.child.wait().unwrap(), shown)
     }
 
     /// Closes the terminal, as a window is closed.

@@ -97,7 +97,7 @@ fn parent(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     match look(&pinned, path)?.kind {
         FileKind::Directory => Ok(pinned),
         FileKind::Link => Err(failed(path, Errno::LOOP)),
-        _ => Err(failed(path, Errno::NOTDIR)),
+        _ => Err(refused(path, "is no directory")),
     }
 }
 

@@ -12,7 +12,7 @@ use super::lifecycle;
 use crate::{
     ctx::Ctx,
     exit::Exit,
-    out::{Format, progress::Progress, time},
+    out::{self, Format, progress::Progress, time},
     select::{Picked, Targets},
     wait::Interrupts,
 };
@@ -30,7 +30,7 @@ const EXAMPLES: &str = "Examples:
   vmoon cp -r 'fold-*:out' results       from many: results/fold-001/out, ...
   vmoon cp -r lab:out results --dry-run
 
-A path with a colon on this side is written with a slash before it: ./a:b. Symbolic links, sockets and devices are not copied.";
+Directories that are missing on the way to DST are made. A path with a colon on this side is written with a slash before it: ./a:b. Symbolic links, sockets and devices are not copied.";
 
 /// How many files of one machine are on their way at once.
 const AT_ONCE: usize = 8;
@@ -183,10 +183,13 @@ struct Job<'a> {
 impl Job<'_> {
     async fn machine(self, picked: Picked) -> Result<Summary> {
         let Job { ctx, .. } = self;
+        let mut inside = None;
         let found = match self.way {
             Way::In => {
                 let to = remote::destination(ctx, &picked.machine, self.path, self.here).await?;
-                local::find(self.here, &to, self.recursive)?
+                let found = local::find(self.here, &to, self.recursive)?;
+                inside = Some(to);
+                found
             }
             Way::Out => {
                 let name = picked.name.rsplit(':').next().unwrap_or(&picked.name);
@@ -211,6 +214,9 @@ impl Job<'_> {
         }
         if self.way == Way::Out && self.several {
             local::directories(self.here)?;
+        }
+        if let Some(to) = inside.filter(|_| !found.items.is_empty()) {
+            remote::parents(ctx, &picked.machine, &to).await?;
         }
         let total: u64 = found.items.iter().filter_map(|item| item.size).sum();
         let progress = RefCell::new((Progress::new(&ctx.out, format!("copying {}", escape(&picked.name))), 0u64));
@@ -283,9 +289,12 @@ fn tell(ctx: &Ctx, summary: &Summary) -> Result<()> {
         let size = line.size.map_or_else(|| "directory".to_owned(), time::bytes);
         ctx.out.line(&format!("{} -> {} ({size})", escape(&line.from), escape(&line.to)))?;
     }
-    let directories = if summary.directories > 0 { format!(", {} directories", summary.directories) } else { String::new() };
+    let directories = match summary.directories {
+        0 => String::new(),
+        n => format!(", {}", out::count(n, "directory", "directories")),
+    };
     let failed = if summary.failed > 0 { format!(", {} not copied", summary.failed) } else { String::new() };
     let what = if summary.plan.is_empty() { "copied" } else { "would copy" };
-    let files = if summary.files == 1 { "1 file".to_owned() } else { format!("{} files", summary.files) };
+    let files = out::count(summary.files, "file", "files");
     ctx.out.changed(&format!("{}: {what} {files}{directories}, {}{failed}", escape(&summary.machine), time::bytes(summary.bytes)))
 }

@@ -104,6 +104,38 @@ pub(super) async fn directory(ctx: &Ctx, machine: &str, item: &Item) -> Result<(
     ctx.daemon.ask(async |client| client.make_directory(request.clone()).await).await.map(drop)
 }
 
+/// Makes the directories in which something shall be, as far as they are missing.
+///
+/// # Errors
+/// `file.refused` where one of them is something else.
+pub(super) async fn parents(ctx: &Ctx, machine: &str, to: &[u8]) -> Result<()> {
+    let (mut missing, mut rest) = (Vec::new(), to);
+    while let Some(at) = rest.iter().rposition(|byte| *byte == b'/') {
+        rest = &rest[..at];
+        while let Some(shorter) = rest.strip_suffix(b"/") {
+            rest = shorter;
+        }
+        if rest.is_empty() {
+            break;
+        }
+        match look(ctx, machine, rest).await {
+            // Through a link the machine itself goes, or refuses to.
+            Ok(entry) if matches!(entry.kind, FileKind::Directory | FileKind::Link) => break,
+            Ok(_) => {
+                return Err(Error::new(Code::FileRefused, format!("\"{}\" is a file, and nothing can be in it", shown(rest)))
+                    .hint("choose another name, or remove it in the machine first"));
+            }
+            Err(error) if error.code() == Code::FileNotFound => missing.push(rest),
+            Err(error) => return Err(error),
+        }
+    }
+    for path in missing.into_iter().rev() {
+        let request = MakeDirectory { machine: machine.to_owned(), path: path_to_text(path), mode: 0o755 };
+        ctx.daemon.ask(async |client| client.make_directory(request.clone()).await).await?;
+    }
+    Ok(())
+}
+
 /// Sends one file.
 pub(super) async fn put(ctx: &Ctx, machine: &str, item: &Item, moved: &impl Fn(usize)) -> Result<()> {
     let mut source = Source::open(item)?;

@@ -225,6 +225,10 @@ pub(crate) async fn lock(ctx: &Ctx, environment: &str) -> Result<vmoon_api::view
     ctx.daemon.ask(async |client| client.read_lock(request.clone()).await).await
 }
 
+fn files(n: u64) -> String {
+    crate::out::count(n, "file", "files")
+}
+
 async fn cache(ctx: &Ctx, clear: bool) -> Result<Exit> {
     let info = if clear {
         ctx.daemon.ask(async |client| client.clear_cache(Empty {}).await).await?
@@ -232,13 +236,13 @@ async fn cache(ctx: &Ctx, clear: bool) -> Result<Exit> {
         ctx.daemon.ask(async |client| client.show_cache(Empty {}).await).await?
     };
     if clear && !ctx.out.format().is_machine() {
-        ctx.out.changed(&format!("removed {} files, {}", info.files + info.built, time::bytes(info.bytes + info.built_bytes)))?;
+        ctx.out.changed(&format!("removed {}, {}", files(info.files + info.built), time::bytes(info.bytes + info.built_bytes)))?;
         return Ok(Exit::OK);
     }
     let rows = [
         ("directory", info.directory.clone()),
-        ("downloads", format!("{} files, {}", info.files, time::bytes(info.bytes))),
-        ("built rocks", format!("{} files, {}", info.built, time::bytes(info.built_bytes))),
+        ("downloads", format!("{}, {}", files(info.files), time::bytes(info.bytes))),
+        ("built rocks", format!("{}, {}", files(info.built), time::bytes(info.built_bytes))),
     ];
     ctx.out.one(&info, &info.directory, &rows.map(|(name, value)| (name.to_owned(), value)))?;
     Ok(Exit::OK)
