@@ -20,7 +20,9 @@ pub struct Prepared {
 /// Which way the process will go on; the filter and the limits depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// As it is, and may fork siblings with this token.
+    /// As it is, with all descriptors open that it needs for itself, and may fork siblings with this token.
+    Ready(u64),
+    /// The same, but it opens more for itself.
     Stay(u64),
     /// It becomes another program by one execveat(2) with these addresses of path, arguments and environment.
     Exec([u64; 3]),
@@ -72,7 +74,7 @@ pub fn apply(rules: &Rules, prepared: &Prepared) -> Result<Report, Error> {
     let mut token = [0; 8];
     rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| Error::new(Layer::Seccomp, format!("there are no random numbers: {error}")))?;
-    apply_forkable(rules, prepared, u64::from_ne_bytes(token))
+    apply_for(rules, prepared, Next::Ready(u64::from_ne_bytes(token)))
 }
 
 /// As [`apply`]; whoever knows the token can make the process fork siblings (`vmoon_sys::fork::sibling`). It is not kept: make it random, keep it
@@ -130,7 +132,12 @@ fn one(layer: Layer, rules: &Rules, prepared: &Prepared, next: Next) -> Result<S
                 Ok(bytes) => rlimits::Base::Mapped(*bytes),
                 Err(why) => return Err(Error::new(layer, why)),
             };
-            rlimits::apply(&rules.limits, base, rules.profile != Profile::Trusted)?;
+            let own = match next {
+                Next::Ready(_) => rlimits::Own::Open,
+                Next::Stay(_) => rlimits::Own::Opening,
+                Next::Exec(_) => rlimits::Own::Inherited,
+            };
+            rlimits::apply(&rules.limits, (base, own), rules.profile != Profile::Trusted)?;
             Ok(Status::On)
         }
         Layer::Landlock => match &prepared.landlock {
@@ -151,7 +158,7 @@ fn one(layer: Layer, rules: &Rules, prepared: &Prepared, next: Next) -> Result<S
                         let variant = Prepared::variant(&prepared.landlock, tcp, true, next);
                         Filter::new(Variant { programs: true, fork: false, ..variant }).install(0)?;
                     }
-                    Next::Stay(token) => filters[usize::from(tcp)][usize::from(map_code)].install(token)?,
+                    Next::Stay(token) | Next::Ready(token) => filters[usize::from(tcp)][usize::from(map_code)].install(token)?,
                     Next::Exec(_) => Filter::new(Prepared::variant(&prepared.landlock, tcp, true, next)).install(0)?,
                 }
                 Ok(Status::On)

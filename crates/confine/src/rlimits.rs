@@ -13,13 +13,28 @@ pub(crate) enum Base {
     Program,
 }
 
-/// As many descriptors are left to a process that is confined before it has opened all that it needs for itself.
-const BEGINNING: i32 = 16;
+/// Which descriptors are the process's own, so that its program may open as many as it is granted besides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// Those that are open.
+    Open,
+    /// Those, and more that it opens for itself: [`BEGINNING`] in all.
+    Opening,
+    /// Those that an interpreter is started with.
+    Inherited,
+}
+
+/// As many descriptors has a process of its own that is confined before it has opened all that it needs for itself.
+const BEGINNING: u64 = 16;
+/// As many descriptors does an interpreter open for its session.
+const SESSION: u64 = 2;
+/// As many descriptors more may be open at once until the process is confined and its program runs.
+const CONFINING: u64 = 4;
 /// Address space of an interpreter that has just started, with its libraries, bytes. `lua5.4` and `luajit` map 5 to 10 MiB on Debian 12.
 const IMAGE: u64 = 32 << 20;
 
 /// Applies them. Where `strict` is false only what `limits` names is limited, otherwise core files are forbidden, too.
-pub(crate) fn apply(limits: &Limits, base: Base, strict: bool) -> Result<(), Error> {
+pub(crate) fn apply(limits: &Limits, (base, own): (Base, Own), strict: bool) -> Result<(), Error> {
     if let Some(memory) = limits.memory {
         let mapped = match base {
             Base::Mapped(bytes) => bytes,
@@ -38,7 +53,13 @@ pub(crate) fn apply(limits: &Limits, base: Base, strict: bool) -> Result<(), Err
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     }
     if let Some(more) = limits.open_files {
-        set(libc::RLIMIT_NOFILE, (lowest_above_open().max(BEGINNING) as u64).saturating_add(more), "open descriptors")?;
+        let (open, inherited) = open_descriptors();
+        let most = match own {
+            Own::Open => open.saturating_add(more),
+            Own::Opening => open.max(BEGINNING).saturating_add(more),
+            Own::Inherited => inherited.saturating_add(SESSION).saturating_add(more).max(open.saturating_add(CONFINING)),
+        };
+        set(libc::RLIMIT_NOFILE, most, "open descriptors")?;
     }
     if strict {
         set(libc::RLIMIT_CORE, 0, "core files")?;
@@ -72,25 +93,30 @@ pub(crate) fn mapped() -> io::Result<u64> {
     Ok(pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64)
 }
 
-/// The lowest number that is above those of all open descriptors. Asks poll(2) for many at once, which marks those that are not open; a directory listing of
-/// `/proc/self/fd` takes ten times as long.
-fn lowest_above_open() -> i32 {
+/// How many descriptors are open, and how many of them a program is started with. Asks poll(2) for many at once, which marks those that are not open; a
+/// directory listing of `/proc/self/fd` takes ten times as long.
+fn open_descriptors() -> (u64, u64) {
     const AT_ONCE: i32 = 64;
-    let mut above = 0;
+    let (mut all, mut kept) = (0, 0);
     for first in (0..4096).step_by(AT_ONCE as usize) {
         let mut asked = [libc::pollfd { fd: 0, events: 0, revents: 0 }; AT_ONCE as usize];
         asked.iter_mut().zip(first..).for_each(|(one, fd)| one.fd = fd);
         // SAFETY: as many entries as are there, no waiting.
         if unsafe { libc::poll(asked.as_mut_ptr(), AT_ONCE as libc::nfds_t, 0) } < 0 {
-            return above.max(AT_ONCE); // fewer descriptors than that are allowed already
+            return (AT_ONCE as u64, AT_ONCE as u64); // fewer descriptors than that are allowed already
         }
-        match asked.iter().rev().find(|one| one.revents & libc::POLLNVAL == 0) {
-            Some(last) => above = last.fd + 1,
-            // A whole block of closed ones: nobody opens descriptors so far apart.
-            None => break,
+        let before = all;
+        for one in asked.iter().filter(|one| one.revents & libc::POLLNVAL == 0) {
+            all += 1;
+            // SAFETY: fcntl(2) with F_GETFD reads one number of ours.
+            let flags = unsafe { libc::fcntl(one.fd, libc::F_GETFD) };
+            kept += u64::from(flags & libc::FD_CLOEXEC == 0);
+        }
+        if all == before {
+            break; // nobody opens descriptors so far apart
         }
     }
-    above
+    (all, kept)
 }
 
 #[cfg(test)]
@@ -99,13 +125,24 @@ mod tests {
     use std::os::fd::AsRawFd as _;
 
     #[test]
-    fn the_highest_open_descriptor_is_found() {
+    fn open_descriptors_are_counted() {
+        // Other tests of this process open and close some meanwhile.
         let file = fs::File::open("/").expect("the root directory");
-        // SAFETY: F_DUPFD makes a descriptor of ours from one of ours.
-        let high = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) };
-        assert!(high >= 100 && lowest_above_open() > high);
-        // SAFETY: it was made above and nobody else knows it.
-        unsafe { libc::close(high) };
+        let copies = |how: libc::c_int| -> Vec<libc::c_int> {
+            // SAFETY: F_DUPFD makes a descriptor of ours from one of ours.
+            (0..60).map(|_| unsafe { libc::fcntl(file.as_raw_fd(), how, 0) }).collect()
+        };
+        let (before, _) = open_descriptors();
+        let kept = copies(libc::F_DUPFD);
+        let (all, inherited) = open_descriptors();
+        assert!(all + 20 > before + 60 && inherited >= 60, "{before} {all} {inherited}");
+        let closed = copies(libc::F_DUPFD_CLOEXEC);
+        let (more, same) = open_descriptors();
+        assert!(more + 20 > all + 60 && same < inherited + 20, "{all} {more} {inherited} {same}");
+        for fd in kept.into_iter().chain(closed) {
+            // SAFETY: it was made above and nobody else knows it.
+            unsafe { libc::close(fd) };
+        }
     }
 
     #[test]

@@ -21,6 +21,40 @@ fn memory_and_descriptors_are_catchable() {
     assert!(got.starts_with("true\t") && got.contains("Too many open files"), "{got}");
 }
 
+/// One that was granted 16 opened 28, another one 44: what it had open itself was counted by its highest number.
+#[test]
+fn as_many_files_as_were_granted_can_be_open() {
+    let home = Home::new();
+    let code = "local f = {} while #f < 999 do local h = io.open('f', 'w') if not h then break end f[#f + 1] = h end return #f";
+    // The later ones are spares that were waiting.
+    for (name, runtime) in [("a", "builtin"), ("b", "builtin"), ("c", "builtin"), ("d", "lua5.4")] {
+        home.run(&["create", name, "--set", "open-files=16", "--runtime", runtime, "--start", "-q"]).ok();
+        let opened: u32 = home.run(&["eval", name, code]).ok().trim().parse().unwrap();
+        assert!((16..=24).contains(&opened), "{name}: {opened}");
+    }
+    std::fs::write(home.path("f"), "").unwrap();
+    for runtime in ["builtin", "lua5.4"] {
+        let opened: u32 =
+            home.run(&["run", "--write", "f", "--open-files", "16", "--runtime", runtime, "-e", code]).ok().trim().parse().unwrap();
+        assert!((16..=20).contains(&opened), "{runtime}: {opened}");
+    }
+    home.end();
+}
+
+/// A refusal says what, why and how to grant it, that of a module in C as well.
+#[test]
+fn a_module_in_c_that_may_not_be_loaded_is_told_with_what_grants_it() {
+    let home = Home::new();
+    for runtime in ["builtin", "lua5.1", "lua5.4"] {
+        let refused = home.run(&["run", "--runtime", runtime, "-e", "require 'socket.core'"]);
+        assert!(
+            refused.code == 1 && refused.err.contains("loading C modules is not granted") && refused.err.contains("--profile files"),
+            "{refused:?}"
+        );
+    }
+    home.end();
+}
+
 #[test]
 fn processor_time_ends_the_machine_that_used_it_up_and_no_other() {
     let home = Home::new();
