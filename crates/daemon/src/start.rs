@@ -121,13 +121,22 @@ impl Daemon {
     ) -> Result<Self> {
         let store = Store::open(&state.join("vmoon.db"), hooks.clone())?;
         let known = given.iter().map(|c| c.connection.clone()).collect::<Vec<_>>();
-        let (machines, sessions, operations, stored, default) = store
+        let begun = store
             .run(move |tx| {
                 for connection in &known {
                     tx.put_connection(connection)?;
                 }
                 tx.event(EventKind::DaemonStarted, About::default(), format!("vmoon {}", env!("CARGO_PKG_VERSION")))?;
-                tx.drop_orphaned_sessions()?;
+                tx.drop_orphaned_sessions()
+            })
+            .await;
+        match begun {
+            // Nothing of this is missed, and whoever wants to make room needs us.
+            Err(error) if error.code() == Code::DiskFull => tracing::warn!(error = %error.chain(), "the disk is full"),
+            other => drop(other?),
+        }
+        let (machines, sessions, operations, stored, default) = store
+            .run(move |tx| {
                 let operations = tx.operations(true, usize::MAX >> 1)?;
                 Ok((tx.machines()?, tx.sessions()?, operations, tx.connections()?, tx.setting(DEFAULT)?))
             })
@@ -165,7 +174,10 @@ pub fn bind(paths: &Paths) -> Result<UnixListener> {
     let socket = paths.socket();
     alone(paths, &socket)?;
     let listener = bind_at(paths, &socket)?;
-    vmoon_sys::atomic::write(&paths.listens(), socket.as_os_str().as_encoded_bytes())?;
+    if let Err(error) = vmoon_sys::atomic::write(&paths.listens(), socket.as_os_str().as_encoded_bytes()) {
+        // On a full disk, for one: who has our runtime directory finds us all the same.
+        tracing::warn!(error = %error.chain(), "where the daemon listens could not be written into the state directory");
+    }
     Ok(listener)
 }
 

@@ -26,6 +26,8 @@ say full
 "$2" stop idle
 "$2" kill useless
 "$2" delete useless --yes
+# A daemon that was killed comes back.
+kill -9 "$(cat "$1/state/vmoon/daemon.lock")"
 "$2" list
 rm "$1/fill"
 say room
