@@ -57,7 +57,9 @@ fn packages_and_files_reach_a_host() {
     home.run(&["cp", "-r", &format!("{name}:tree"), "again"]).ok();
     assert_eq!(fs::read_to_string(home.path("again/inner/b b")).expect("the copy"), "tree/inner/b b");
     home.json(&["cp", &format!("{name}:none"), "x"]).fails("file.not_found", 3);
-    home.json(&["cp", "data.bin", &format!("{name}:no/such/dir/x")]).fails("file.not_found", 3);
+    // Directories above are made, as they are here.
+    home.run(&["cp", "data.bin", &format!("{name}:made/on/the/way/x")]).ok();
+    assert!(fs::read(host.dir.join("made/on/the/way/x")).expect("the copy") == bytes);
     home.run(&["connection", "rm", "web", "--yes"]).ok();
 }
 
