@@ -81,7 +81,7 @@ pub struct HostFacts(pub serde_json::Value);
 pub struct Plan {
     /// The machine's name.
     pub name: String,
-    /// What will be done, one sentence each, for `--dry-run`; what is a warning begins with `beware: `. Kept in no record.
+    /// What will be done, one sentence each, for `--dry-run`; what is a warning begins with [`BEWARE`]. Kept in no record.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
     /// Everything `create` needs, with all defaults filled in; the driver's own.
@@ -89,7 +89,7 @@ pub struct Plan {
 }
 
 /// How a step of a plan begins that is a warning.
-const BEWARE: &str = "beware: ";
+pub const BEWARE: &str = "beware: ";
 
 impl Plan {
     /// What may surprise about the machine: those of its steps that warn.

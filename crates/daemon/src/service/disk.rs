@@ -1,6 +1,7 @@
 //! Whether the disk that holds our state has room: without it little can be changed.
 
 use super::Service;
+use crate::store::free_in;
 use vmoon_core::driver::{Check, Verdict};
 
 /// With less than this, bytes, nothing can be stored but ends.
@@ -13,8 +14,8 @@ impl Service {
     pub(super) fn disk_check(&self) -> Check {
         let state = &self.context.state;
         let requirement = "the disk with vmoon's state has room".to_owned();
-        match rustix::fs::statvfs(state) {
-            Ok(found) => judge(requirement, found.f_bavail.saturating_mul(found.f_frsize), &state.to_string_lossy()),
+        match free_in(state) {
+            Ok(free) => judge(requirement, free, &state.to_string_lossy()),
             Err(error) => {
                 let finding = format!("{} cannot be looked at: {error}", state.display());
                 Check { requirement, verdict: Verdict::Warn, finding, fix: String::new() }

@@ -8,6 +8,7 @@ mod reserve;
 mod rows;
 mod schema;
 
+pub(crate) use reserve::free_in;
 pub(crate) use rows::{MachineRow, SessionRow};
 
 use crate::hooks::Hooks;

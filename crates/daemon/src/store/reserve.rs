@@ -42,7 +42,7 @@ impl Reserve {
 
     /// Something is about to be stored that makes room. `refused`: the disk has taken nothing the last time.
     pub(super) fn give(&mut self, refused: bool) {
-        if self.there && (refused || self.free().is_some_and(|free| free < LITTLE)) {
+        if self.there && (refused || self.free() < LITTLE) {
             self.there = fs::remove_file(&self.path).is_err();
             self.looked = instant();
         }
@@ -57,7 +57,7 @@ impl Reserve {
 
     fn take(&mut self) {
         self.looked = instant();
-        if self.free().is_some_and(|free| free >= PLENTY) {
+        if self.free() >= PLENTY {
             self.there = make(&self.path).is_ok();
             if !self.there {
                 // A part of it is of no use.
@@ -66,11 +66,19 @@ impl Reserve {
         }
     }
 
-    /// How much is free for us, bytes.
-    fn free(&self) -> Option<u64> {
-        let found = statvfs(self.path.parent()?).ok()?;
-        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    /// How much is free; nothing where nobody can tell.
+    fn free(&self) -> u64 {
+        self.path.parent().and_then(|dir| free_in(dir).ok()).unwrap_or(0)
     }
+}
+
+/// How much is free for us on the file system of this directory, bytes.
+///
+/// # Errors
+/// Those of statvfs(3).
+pub(crate) fn free_in(dir: &Path) -> io::Result<u64> {
+    let found = statvfs(dir)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 fn make(path: &Path) -> io::Result<()> {

@@ -9,7 +9,7 @@ use crate::{
 };
 use vmoon_core::{
     Code, Error, MachineId, Result,
-    driver::{Handle, Plan},
+    driver::{BEWARE, Handle, Plan},
 };
 use vmoon_libvirt_wire::flags::Xml;
 use vmoon_xml::Element;
@@ -97,10 +97,9 @@ impl Inner {
             "define {name} like {}, with an id, addresses and firmware variables of its own",
             vmoon_core::name::escape(&domain.name)
         ));
-        steps.push(
-            "beware: the system in it is the same, with its host name, SSH host keys and machine id, by which a network may take both for one"
-                .into(),
-        );
+        steps.push(format!(
+            "{BEWARE}the system in it is the same, with its host name, SSH host keys and machine id, by which a network may take both for one"
+        ));
         let entered = self.guests.as_ref().is_some_and(|guests| guests.is_known(&original.0));
         let shown = vmoon_core::name::escape(&domain.name);
         steps.push(match entered {

@@ -10,7 +10,7 @@ use crate::{
     model::{Blueprint, Content, Domain, Hardware, Kernel, Need, Nic, PoolRef},
     settings::{CloneKind, Net, Settings, template::Guest},
 };
-use vmoon_core::{Code, size, spec::Problem, spec::Problems};
+use vmoon_core::{Code, driver::BEWARE, size, spec::Problem, spec::Problems};
 use vmoon_seed::{Seed, cloud::Cloud, windows::Answers};
 
 /// The most a Windows computer's name may have.
@@ -52,7 +52,7 @@ pub(crate) fn plan(name: &str, settings: &Settings, host: &Host) -> Result<(Blue
     if settings.xml.is_none() {
         steps.insert(0, format!("begin with the template {}: {}", settings.template, settings.summary));
     }
-    steps.extend(beware.into_iter().map(|text| format!("beware: {text}")));
+    steps.extend(beware.into_iter().map(|text| format!("{BEWARE}{text}")));
     if let Ok(xml) = xml {
         steps.push(format!("the XML, before libvirt adds what is not said:\n{}", xml.to_text()));
     }

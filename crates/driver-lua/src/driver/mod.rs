@@ -33,8 +33,8 @@ use std::{
 use vmoon_core::{
     Code, Error, MachineId, Result,
     driver::{
-        Abilities, Channel, ChannelKind, Check, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Observed, Offset, Plan, Recovered,
-        SessionLink, Sighting, StopMode,
+        Abilities, BEWARE, Channel, ChannelKind, Check, Driver, DriverInfo, Found, Handle, HostFacts, Journal, Observed, Offset, Plan,
+        Recovered, SessionLink, Sighting, StopMode,
     },
     machine::Verb,
     operation::{OpRecord, Undo},
@@ -395,7 +395,7 @@ impl Driver for LuaDriver {
                 environment.name, environment.lua
             )
         }));
-        steps.extend(warnings.into_iter().map(|warning| format!("beware: {warning}")));
+        steps.extend(warnings.into_iter().map(|warning| format!("{BEWARE}{warning}")));
         let settings = serde_json::to_value(&settings).unwrap_or_default();
         Ok(Plan { name: name.to_owned(), steps, settings })
     }

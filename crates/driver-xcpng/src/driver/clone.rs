@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use vmoon_core::{
     Code, Error, Result,
-    driver::{Clones, Driver as _, Handle, Plan, as_original},
+    driver::{BEWARE, Clones, Driver as _, Handle, Plan, as_original},
     name::escape,
     spec::Problems,
 };
@@ -46,7 +46,7 @@ impl Pool {
             );
         }
         steps.push("tag it and its disks as made by vmoon".into());
-        steps.push("beware: the system in it is the same, with its host name, SSH host keys and machine id".into());
+        steps.push(format!("{BEWARE}the system in it is the same, with its host name, SSH host keys and machine id"));
         if let Some(guests) = self.guests() {
             steps.push(match guests.is_known(&vm.uuid) {
                 true => format!("enter it as {shown} is entered: the same login, the same keys"),
